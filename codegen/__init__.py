@@ -1,0 +1,1 @@
+"""Kernels: facts to plan to source. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Mathematics: text to tree to checked spec to facts. Never imports torch."""

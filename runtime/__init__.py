@@ -1,0 +1,1 @@
+"""Tensors: launching, autograd, the CPU default and the reference."""
