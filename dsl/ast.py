@@ -145,7 +145,8 @@ ARITHMETIC = frozenset({"neg", "add", "sub", "mul", "div", "floordiv", "mod", "p
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGIC = frozenset({"and", "or", "not"})
 FUNCTIONS = frozenset(
-    [
+    # fmt: off
+    {
         "abs",
         "min",
         "max",
@@ -175,7 +176,8 @@ FUNCTIONS = frozenset(
         "erf",
         "sign",
         "stopgrad",
-    ]
+    }
+    # fmt: on
 )
 OPS = ARITHMETIC | COMPARISONS | LOGIC | FUNCTIONS
 
