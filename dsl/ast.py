@@ -145,7 +145,6 @@ ARITHMETIC = frozenset({"neg", "add", "sub", "mul", "div", "floordiv", "mod", "p
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGIC = frozenset({"and", "or", "not"})
 FUNCTIONS = frozenset(
-    # fmt: off
     {
         "abs",
         "min",
@@ -177,7 +176,6 @@ FUNCTIONS = frozenset(
         "sign",
         "stopgrad",
     }
-    # fmt: on
 )
 OPS = ARITHMETIC | COMPARISONS | LOGIC | FUNCTIONS
 
