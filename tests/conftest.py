@@ -1,0 +1,29 @@
+"""Fixtures that every folder of tests may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent / "dsl" / "examples.attn"
+
+
+def read_examples() -> dict[str, str]:
+    """The text of every example spec by its title, the rest of the line that starts `-----`."""
+    head, *parts = EXAMPLES.read_text(encoding="utf-8").split("-----")
+    assert head == ""
+    return dict(part.split("\n", 1) for part in parts)
+
+
+@pytest.fixture(scope="session")
+def examples() -> dict[str, str]:
+    """Every example spec, title to text."""
+    return read_examples()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument `example` runs once for every spec, as (title, text)."""
+    if "example" in metafunc.fixturenames:
+        pairs = read_examples().items()
+        metafunc.parametrize("example", pairs, ids=[title for title, _ in pairs])
