@@ -161,6 +161,7 @@ class BlocksDecl(Node):
     name_span: Span
     base: str
     length: Expr
+    base_span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ class IndexDecl(Node):
     name: str
     name_span: Span
     base: str
+    base_span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class GridDecl(Node):
 
     side: str | None
     names: tuple[str, ...]
+    name_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class Let(Node):
     name_span: Span
     axes: tuple[str, ...] | None
     expr: Expr
+    axis_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,7 @@ class LetFunction(Node):
     name_span: Span
     params: tuple[str, ...]
     expr: Expr
+    param_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,7 @@ class ReturnStmt(Node):
     name_span: Span
     axes: tuple[str, ...]
     expr: Expr
+    axis_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +250,8 @@ class StateDecl(Node):
     init: Expr | None
     over: str | None
     reverse: bool
+    axis_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False, kw_only=True)
+    over_span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +262,7 @@ class Step(Node):
     name_span: Span
     axis: str
     expr: Expr
+    axis_span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 Statement: TypeAlias = (
