@@ -44,3 +44,12 @@ class AttnError(Exception):
         self.diagnostics = diagnostics
         self.text = text
         self.path = path
+
+    def __str__(self) -> str:
+        """The message, or the findings over the source lines they speak of."""
+        # Here, because rendering knows diagnostics and not the other way round.
+        from attnspec.dsl.render_diagnostic import plain
+
+        if not self.diagnostics:
+            return super().__str__()
+        return "\n".join(plain(found, self.text, self.path) for found in self.diagnostics).rstrip()

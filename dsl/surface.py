@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import cleandoc
 from typing import Any, Final
 
 from lark import Token, Transformer, v_args
@@ -80,7 +81,7 @@ class Surface(Transformer[Token, s.File]):
                 f"statement {STATEMENTS + 1}, at most {STATEMENTS} are read",
                 "write one mechanism a file",
             )
-        text = "" if doc is None else doc[3:-3].strip()
+        text = "" if doc is None else cleandoc(doc[3:-3].replace("\r", ""))
         return s.File(
             str(name), span_of(name), text, lines, "", "", span=_join(word, name, doc, *lines[-1:])
         )

@@ -143,6 +143,8 @@ def _help(token: Token, accepts: Set[str]) -> str:
         return "finish the statement; a line goes on only inside brackets"
     if token.type == "COMMA" and "RPAR" in accepts:
         return "a tuple stands only after `over=`, as in `over=(u, w)`"
-    if "_NL" in accepts or "STAR" in accepts:
+    if "STAR" in accepts:
         return "put an operator in front of it, or delete it"
+    if "EQUAL" in accepts:
+        return "write `=` in front of it, or delete it"
     return f"write {_either(_expected(accepts))} here"
