@@ -43,6 +43,11 @@ class Argument:
         return self.default is None and not self.computed
 
     @property
+    def scalar(self) -> bool:
+        """Whether the call gives a number and no tensor."""
+        return self.form == "input" and not self.axes
+
+    @property
     def operand(self) -> bool:
         """Whether it is [B, heads, tokens, channel] and may have fewer heads than queries."""
         return self.form in ("key", "value")

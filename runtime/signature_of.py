@@ -203,11 +203,7 @@ def _across(spec: ast.Spec) -> set[tuple[str, str, str]]:
         for node in ast.walk(whole):
             if not isinstance(node, ast.Read):
                 continue
-            decl = spec.decl(node.name)
-            if decl is not None and decl.form is ast.Form.CONST:
-                continue
-            thing = decl or spec.definition(node.name) or spec.state(node.name)
-            for axis, index in zip(thing.axes if thing else (), node.index, strict=False):
+            for axis, index in zip(_axes(spec, node.name), node.index, strict=False):
                 own = side(spec, axis)
                 at = side(spec, index.axis) if isinstance(index, ast.Index) else None
                 if own is not None and at is not None and own != at:
@@ -215,8 +211,18 @@ def _across(spec: ast.Spec) -> set[tuple[str, str, str]]:
     return found
 
 
+def _axes(spec: ast.Spec, name: str) -> tuple[str, ...]:
+    """The axes of what a call gives or a spec defines; none for constants."""
+    decl = spec.decl(name)
+    if decl is not None:
+        return decl.axes if decl.form is not ast.Form.CONST else ()
+    thing = spec.definition(name) or spec.state(name)
+    return thing.axes if thing is not None else ()
+
+
 def _square(spec: ast.Spec) -> bool:
     """Whether anything stands on the time axis, which rows and columns then share."""
     names = {v for e in roots(spec) for v in _variables(e)}
-    names.update(a for thing in (*spec.decls, *spec.states) for a in thing.axes)
+    names.update(a for decl in spec.decls for a in decl.axes)
+    names.update(a for state in spec.states for a in state.axes)
     return any(find_axis(spec, root(spec, n)).role is ast.Role.TIME for n in names)
