@@ -13,7 +13,7 @@ from lark.lark import PostLex
 
 from attnspec.dsl import syntax
 from attnspec.dsl.diagnostics import AttnError, Diagnostic
-from attnspec.dsl.limits import EXPRESSION_DEPTH, EXPRESSION_NODES
+from attnspec.dsl.limits import EXPRESSION_DEPTH, EXPRESSION_NODES, STATEMENT_TOKENS
 from attnspec.dsl.scan import locate, scan
 from attnspec.dsl.surface import RefusedError, Surface, span_of
 from attnspec.dsl.unexpected import unexpected_character, unexpected_token
@@ -54,14 +54,23 @@ class _Lines(PostLex):
     always_accept = ("_NL",)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
-        depth = 0
+        depth = count = 0
         last: Token | None = None
         for token in stream:
             if token.type == "_NL":
                 if last is not None and depth == 0:
                     yield _end_of_line(last)
-                    last = None
+                    last, count = None, 0
                 continue
+            count += 1
+            if count > STATEMENT_TOKENS:
+                raise RefusedError(
+                    "A011",
+                    "a statement is too large",
+                    span_of(token),
+                    f"more than {STATEMENT_TOKENS} words and signs",
+                    "give long tables at the call, and name parts with `let`",
+                )
             depth += (token.type in ("LPAR", "LSQB")) - (token.type in ("RPAR", "RSQB"))
             last = token
             yield token

@@ -11,7 +11,7 @@ from attnspec.dsl.diagnostics import Diagnostic
 if TYPE_CHECKING:
     from rich.text import Text
 
-_WIDTH: Final = 120  # of a source line; a longer one is cut around the span
+_WIDTH: Final = 100  # of a source line; a longer one is cut around the span
 _COLOUR: Final = {"error": "bold red", "warning": "bold yellow"}
 
 
@@ -21,10 +21,10 @@ def plain(diagnostic: Diagnostic, text: str, path: str) -> str:
 
 
 def coloured(diagnostic: Diagnostic, text: str, path: str) -> Text:
-    """The same text, with styles, for a rich console."""
+    """The same text with styles; print it with `soft_wrap=True`, or rich breaks its lines."""
     from rich.text import Text  # slow to import, and only a terminal needs it
 
-    return Text.assemble(*_pieces(diagnostic, text, path), no_wrap=True, overflow="ignore")
+    return Text.assemble(*_pieces(diagnostic, text, path))
 
 
 def to_json(diagnostic: Diagnostic, path: str) -> dict[str, object]:

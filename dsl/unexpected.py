@@ -139,6 +139,8 @@ def _help(token: Token, accepts: Set[str]) -> str:
         return "only a name takes indices: name the expression with `let`"
     if token.type == "LPAR" and "STAR" in accepts:
         return "only a name is called; a product needs `*`"
+    if token in ("over", "reverse"):
+        return f"in a `state`, write `{token}` before the `=`"
     if token.type == "_NL":
         return "finish the statement; a line goes on only inside brackets"
     if token.type == "COMMA" and "RPAR" in accepts:

@@ -324,8 +324,8 @@ def from_python(node: ast.expr) -> s.Expr:
             return s.Binary(OPS[type(operator)], from_python(left), from_python(right))
         case ast.BoolOp(op=word, values=[first, *rest]):
             found = from_python(first)
-            for value in rest:
-                found = s.Binary(OPS[type(word)], found, from_python(value))
+            for other in rest:
+                found = s.Binary(OPS[type(word)], found, from_python(other))
             return found
         case ast.Compare(left=left, ops=signs, comparators=others):
             words = tuple(OPS[type(sign)] for sign in signs)
