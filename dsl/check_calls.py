@@ -1,0 +1,390 @@
+"""Elaborating calls: the language's functions, reductions and normalisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from attnspec.dsl import build
+from attnspec.dsl import syntax as s
+from attnspec.dsl.ast import (
+    REDUCTIONS,
+    Concat,
+    Contract,
+    Cumsum,
+    Expr,
+    Kind,
+    Normalize,
+    Random,
+    Rank,
+    Reduce,
+    Role,
+    Rope,
+)
+from attnspec.dsl.check_names import FUNCTION_WORDS
+from attnspec.dsl.check_report import Failed, did_you_mean
+
+if TYPE_CHECKING:
+    from attnspec.dsl.check_expr import Elaborator, Scope
+
+# How many arguments a pointwise function takes: at least, at most.
+_SCALAR = dict.fromkeys(
+    ["abs", "floor", "ceil", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh", "sigmoid", "logsigmoid", "softplus", "relu", "elu", "silu", "gelu", "erf", "sign", "stopgrad"],
+    (1, 1),
+) | {"min": (2, 99), "max": (2, 99), "clamp": (3, 3), "where": (3, 3), "leaky_relu": (1, 2)}
+
+
+def call(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    """A call of anything."""
+    name = node.func
+    definition = el.names.definitions.get(name)
+    if isinstance(definition, s.LetFunction):
+        if name in el.failed:
+            raise Failed
+        return el.expand_call(definition, node, scope)
+    if name in _SCALAR:
+        _count(el, node, *_SCALAR[name])
+        args = el.exprs(node.args, scope)
+        return build.apply(name, *args, span=node.span)
+    if name in REDUCTIONS:
+        return _reduce(el, node, scope)
+    special = _SPECIAL.get(name)
+    if special is None:
+        raise _unknown(el, node)
+    return special(el, node, scope)
+
+
+def _unknown(el: Elaborator, node: s.Call) -> Exception:
+    known = el.names.known()
+    if node.func in known:
+        return el.report.error(
+            "A112",
+            f"`{node.func}` is no function",
+            node.span,
+            "it cannot be called",
+            f"index it with brackets: `{node.func}[…]`",
+        )
+    functions = [n for n, d in el.names.definitions.items() if isinstance(d, s.LetFunction)]
+    return el.report.error(
+        "A101",
+        f"unknown function `{node.func}`",
+        node.span,
+        "not a function of the language or of this file",
+        did_you_mean(
+            node.func, [*FUNCTION_WORDS, *functions], f"define it: `let {node.func}(x) = …`"
+        ),
+    )
+
+
+def _count(el: Elaborator, node: s.Call, least: int, most: int, *keywords: str) -> None:
+    """Refuse a wrong number of arguments and unknown keywords."""
+    if not least <= len(node.args) <= most:
+        number = str(least) if least == most else f"at least {least}"
+        raise el.report.error(
+            "A106",
+            f"`{node.func}` takes {number} argument{'s' if number != '1' else ''}",
+            node.span,
+            f"{len(node.args)} given",
+            f"write `{node.func}({', '.join('xyz'[:least])})`"
+            if least < 4
+            else "give the arguments that are missing",
+        )
+    for keyword in node.keywords:
+        if keyword.name not in keywords:
+            raise el.report.error(
+                "A106",
+                f"`{node.func}` has no option `{keyword.name}`",
+                keyword.span,
+                "unknown option",
+                did_you_mean(
+                    keyword.name,
+                    keywords,
+                    f"it takes {', '.join(f'`{k}=`' for k in keywords) or 'no options'}",
+                ),
+            )
+
+
+def _options(node: s.Call) -> Mapping[str, s.Expr]:
+    return {keyword.name: keyword.value for keyword in node.keywords}
+
+
+def _axis(el: Elaborator, node: s.Expr, scope: Scope) -> str:
+    """An axis by its name."""
+    axis = el.variable(node.id, scope) if isinstance(node, s.Name) else None
+    if axis is None:
+        word = node.id if isinstance(node, s.Name) else ""
+        raise el.report.error(
+            "A112",
+            f"`{word}` is no axis" if word else "an axis is expected",
+            node.span,
+            "the axes come first, then the expression",
+            did_you_mean(word, [a for a in el.names.axes if "." not in a], "write `sum(j, …)`"),
+        )
+    return axis
+
+
+def _where(el: Elaborator, node: s.Call, scope: Scope) -> Expr | None:
+    option = _options(node).get("where")
+    if option is None:
+        return None
+    condition = el.expr(option, scope)
+    if condition.kind is not Kind.BOOL:
+        raise el.report.error(
+            "A105", "`where=` takes a bool", option.span, f"this is {condition.kind}", "compare it"
+        )
+    return condition
+
+
+def _mask(
+    el: Elaborator, axes: tuple[str, ...], node: s.Call, scope: Scope
+) -> tuple[str, str] | None:
+    """The pair of variables at which the spec's mask acts on an operation over `axes`."""
+    if not el.names.masks or not scope.masked:
+        return None
+    candidates = [a for a in el.names.axes if a not in ("n", "n.i")]
+    rows = [a for a in candidates if el.names.axes[a].root == "i"]
+    columns = [a for a in candidates if el.names.axes[a].root == "j"]
+    over_rows = [a for a in rows if a in axes]
+    over_columns = [a for a in columns if a in axes]
+    if len(over_rows) > 1 or len(over_columns) > 1:
+        raise el.report.error(
+            "A115",
+            "two indices of one side in a masked reduction",
+            node.span,
+            "which of them the mask's pairs mean is not clear",
+            "nest two reductions, one for each index",
+        )
+    row = (over_rows or [a for a in rows if scope.binds(a)] or [None])[0]
+    column = (over_columns or [a for a in columns if scope.binds(a)] or [None])[0]
+    if not (over_rows or over_columns) or row is None or column is None:
+        return None
+    return row, column
+
+
+def _reduce(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 2, 2 if node.func == "argmax" else 99, "where")
+    axes = tuple(dict.fromkeys(_axis(el, arg, scope) for arg in node.args[:-1]))
+    inner = scope.bind(*axes)
+    body = el.expr(node.args[-1], inner)
+    where = _where(el, node, inner)
+    logical = node.func in ("any", "all")
+    if (body.kind is Kind.BOOL) != logical:
+        raise el.report.error(
+            "A105",
+            "wrong type",
+            node.args[-1].span,
+            f"`{node.func}` takes {'bools' if logical else 'numbers'}, this is {body.kind}",
+            "compare it" if logical else "count with `sum(j, 1, where=…)`",
+        )
+    kind = body.kind
+    if node.func in ("mean", "logsumexp"):
+        kind = Kind.FLOAT
+    elif node.func == "argmax":
+        kind = Kind.INT
+    mask = _mask(el, axes, node, scope)
+    return Reduce(node.func, axes, body, where, mask, kind=kind, span=node.span)
+
+
+def _normalize(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    options = {"softmax": ("sink",), "entmax": ("alpha",), "sparsemax": ()}[node.func]
+    _count(el, node, 1, 1, "over", "where", *options)
+    axes = _over(el, node, scope)
+    inner = scope.bind(*axes)
+    body = el.expr(node.args[0], inner)
+    el.numeric(body, f"`{node.func}`")
+    where = _where(el, node, inner)
+    given = _options(node)
+    sink = _free_of(el, given.get("sink"), axes, scope)
+    alpha = _free_of(el, given.get("alpha"), axes, scope)
+    if node.func == "sparsemax":
+        alpha = build.lit(2.0, node.span)
+    elif node.func == "entmax" and alpha is None:
+        alpha = build.lit(1.5, node.span)
+    if alpha is not None and len(axes) != 1:
+        raise el.report.error(
+            "A106", f"`{node.func}` runs over one axis", node.span, "several given", "name one"
+        )
+    op = "softmax" if node.func == "softmax" else "entmax"
+    mask = _mask(el, axes, node, scope)
+    return Normalize(op, axes, body, where, mask, sink, alpha, kind=Kind.FLOAT, span=node.span)
+
+
+def _over(el: Elaborator, node: s.Call, scope: Scope) -> tuple[str, ...]:
+    over = _options(node).get("over")
+    if over is not None:
+        items = over.items if isinstance(over, s.Tuple) else (over,)
+        return tuple(dict.fromkeys(_axis(el, item, scope) for item in items))
+    if not scope.binds("j"):
+        raise el.report.error(
+            "A104",
+            f"`{node.func}` needs an axis here",
+            node.span,
+            "it runs over `j` where `j` is bound, and here it is not",
+            f"say which: `{node.func}(…, over=j)`",
+        )
+    return ("j",)
+
+
+def _free_of(
+    el: Elaborator, node: s.Expr | None, axes: tuple[str, ...], scope: Scope
+) -> Expr | None:
+    """An option that must not depend on the axes normalised over."""
+    if node is None:
+        return None
+    value = el.expr(node, scope)
+    el.numeric(value, "an option")
+    if value.free & set(axes):
+        raise el.report.error(
+            "A104",
+            "depends on the axis normalised over",
+            node.span,
+            f"it varies along {', '.join(f'`{a}`' for a in axes if a in value.free)}",
+            "reduce it first, for instance with `logsumexp`",
+        )
+    return value
+
+
+def _ordered(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    """`cumsum` and `rank`."""
+    _count(el, node, 2, 2, "where")
+    axis = _axis(el, node.args[0], scope)
+    inner = scope.bind(axis)
+    body = el.expr(node.args[1], inner)
+    el.numeric(body, f"`{node.func}`")
+    where = _where(el, node, inner)
+    if not scope.binds(axis) and not el.axis(axis).is_channel:
+        raise el.unbound(axis, node.span, scope)
+    if node.func == "cumsum":
+        return Cumsum(axis, body, where, kind=body.kind, span=node.span)
+    return Rank(axis, body, where, kind=Kind.INT, span=node.span)
+
+
+def _topk(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 3, 3, "where")
+    rank = s.Call("rank", node.args[:2], node.keywords, span=node.span)
+    place = _ordered(el, rank, scope)
+    chosen = build.apply("lt", place, el.expr(node.args[2], scope), span=node.span)
+    if isinstance(place, Rank) and place.where is not None:
+        # An excluded index has rank `size`, which a large k would let in.
+        return build.apply("and", place.where, chosen, span=node.span)
+    return chosen
+
+
+def _dot(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 2, 2)
+    left, right = el.exprs(node.args, scope)
+    return el.contract(left, right, node.span, scope)
+
+
+def _outer(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 2, 2)
+    left, right = el.exprs(node.args, scope)
+    a, b = (el.vector_axes(x, scope) + el.soft_axes(x, scope) for x in (left, right))
+    if not a or not b or set(a) & set(b):
+        raise el.report.error(
+            "A108",
+            "`outer` needs two vectors over different axes",
+            node.span,
+            f"left over {', '.join(a) or 'none'}, right over {', '.join(b) or 'none'}",
+            "relabel one of them, as in `k[t, e]`",
+        )
+    return build.apply("mul", left, right, span=node.span)
+
+
+def _norm(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    """`norm2`, `norm`, `normalize` and `rmsnorm`, written out."""
+    _count(el, node, 1, 1)
+    (x,) = el.exprs(node.args, scope)
+    el.numeric(x, f"`{node.func}`")
+    axis = el.one_vector_axis(x, node.func, scope)
+    span = node.span
+    if node.func == "rmsnorm":
+        square = build.apply("mul", x, x, span=span)
+        mean = Reduce("mean", (axis,), square, kind=Kind.FLOAT, span=span)
+        shifted = build.apply("add", mean, build.lit(1e-6, span), span=span)
+        return build.apply("mul", x, build.apply("rsqrt", shifted, span=span), span=span)
+    norm2 = Contract((axis,), x, x, kind=x.kind, span=span)
+    if node.func == "norm2":
+        return norm2
+    if node.func == "normalize":
+        floor = build.apply("max", norm2, build.lit(1e-24, span), span=span)
+        return build.apply("mul", x, build.apply("rsqrt", floor, span=span), span=span)
+    positive = build.apply("gt", norm2, build.lit(0, span), span=span)
+    root = build.apply("sqrt", norm2, span=span)
+    return build.apply("where", positive, root, build.lit(0.0, span), span=span)
+
+
+def _concat(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 2, 99)
+    values = el.exprs(node.args, scope)
+    parts = []
+    for value in values:
+        el.numeric(value, "`concat`")
+        parts.append((el.one_vector_axis(value, "concat", scope), value))
+    names = tuple(axis for axis, _ in parts)
+    axis = "+".join(names)
+    el.concats[axis] = names
+    return Concat(axis, tuple(parts), kind=Kind.FLOAT, span=node.span)
+
+
+def _rope(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 2, 99, "base")
+    x, *positions = el.exprs(node.args, scope)
+    for part in (x, *positions):
+        el.numeric(part, "`rope`")
+    axis = el.one_vector_axis(x, "rope", scope)
+    for position in positions:
+        if axis in position.free:
+            raise el.report.error(
+                "A108", "a position is a scalar", position.span, f"over `{axis}`", "name a channel"
+            )
+    given = _options(node).get("base")
+    base = build.lit(10000.0, node.span) if given is None else el.expr(given, scope)
+    el.numeric(base, "`rope`")
+    return Rope(x, axis, tuple(positions), base, kind=Kind.FLOAT, span=node.span)
+
+
+def _random(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 1, 1)
+    (seed,) = el.exprs(node.args, scope)
+    if seed.kind is not Kind.INT:
+        raise el.report.error(
+            "A105", "a seed is an int", seed.span, f"this is {seed.kind}", "declare it `: int`"
+        )
+    bound = [a for a, known in el.names.axes.items() if scope.binds(a)]
+    rows = [a for a in bound if el.axis(a).family is Role.QUERY]
+    columns = [a for a in bound if el.axis(a).family is Role.KEY]
+    if not rows or not columns:
+        raise el.unbound("j" if rows else "i", node.span, scope)
+    return Random(seed, rows[0], columns[0], kind=Kind.FLOAT, span=node.span)
+
+
+def _size(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
+    _count(el, node, 1, 1)
+    (arg,) = node.args
+    if isinstance(arg, s.Attribute):
+        axis = el.variable(arg.name, scope)
+        if axis is not None:
+            side = el.side_of(axis, arg.coordinate, arg.span)
+            return build.size(f"{side}.{arg.coordinate}", node.span)
+    return build.size(el.axis(_axis(el, arg, scope)).root, node.span)
+
+
+_SPECIAL: Mapping[str, Callable[[Elaborator, s.Call, Scope], Expr]] = {
+    "softmax": _normalize,
+    "entmax": _normalize,
+    "sparsemax": _normalize,
+    "cumsum": _ordered,
+    "rank": _ordered,
+    "topk": _topk,
+    "dot": _dot,
+    "outer": _outer,
+    "norm": _norm,
+    "norm2": _norm,
+    "normalize": _norm,
+    "rmsnorm": _norm,
+    "concat": _concat,
+    "rope": _rope,
+    "random": _random,
+    "size": _size,
+}
