@@ -12,6 +12,7 @@ from attnspec.dsl.ast import (
     LOGIC,
     Apply,
     Concat,
+    Contract,
     Coord,
     Cumsum,
     Expr,
@@ -203,16 +204,14 @@ def _rebuild(expr: Expr, values: Mapping[str, Expr], memo: _Memo) -> Expr:
             _avoid_capture(axes, values)
             return _fields(expr, values, memo)
         case Normalize(_, axes):
-            new = tuple(_variable(axis, values) for axis in axes)
+            new = _renamed(expr, axes, values)
             mask = expr.mask
             if mask is not None:
                 mask = (_variable(mask[0], values), _variable(mask[1], values))
-            _avoid_capture(new, values, renamed=axes)
-            return replace(_fields(expr, values, memo), axes=new, mask=mask)  # type: ignore[call-arg]
+            return _fields(expr, values, memo, axes=new, mask=mask)
         case Cumsum(axis) | Rank(axis) | Rope(_, axis):
-            new_axis = _variable(axis, values)
-            _avoid_capture((new_axis,), values, renamed=(axis,))
-            return replace(_fields(expr, values, memo), axis=new_axis)  # type: ignore[call-arg]
+            (new_axis,) = _renamed(expr, (axis,), values)
+            return _fields(expr, values, memo, axis=new_axis)
         case Concat(axis, parts):
             _avoid_capture(tuple(own for own, _ in parts), values)
             moved = tuple(
@@ -238,23 +237,30 @@ def _variable(axis: str, values: Mapping[str, Expr]) -> str:
     raise ValueError(f"index variable {axis!r} can only be renamed here")
 
 
-def _avoid_capture(
-    bound: tuple[str, ...], values: Mapping[str, Expr], renamed: tuple[str, ...] = ()
-) -> None:
+def _renamed(expr: Expr, axes: tuple[str, ...], values: Mapping[str, Expr]) -> tuple[str, ...]:
+    """The new names of axes that are bound in the parts of `expr` and free in its value."""
+    new = tuple(_variable(axis, values) for axis in axes)
+    _avoid_capture(new, {axis: value for axis, value in values.items() if axis not in axes})
+    if (set(new) - set(axes)) & (expr.free - set(values)):
+        raise ValueError(f"renaming {axes!r} would capture another variable")
+    return new
+
+
+def _avoid_capture(bound: tuple[str, ...], values: Mapping[str, Expr]) -> None:
     for axis, value in values.items():
-        if axis not in renamed and value.free & set(bound):
+        if value.free & set(bound):
             raise ValueError(f"the value of {axis!r} would be captured")
 
 
-def _fields(expr: Expr, values: Mapping[str, Expr], memo: _Memo) -> Expr:
-    """`expr` with its direct parts substituted, bound variables of Contract and Reduce aside."""
-    bound = set(getattr(expr, "axes", ())) if not isinstance(expr, Normalize) else set()
+def _fields(expr: Expr, values: Mapping[str, Expr], memo: _Memo, **changed: object) -> Expr:
+    """`expr` with its direct parts substituted, and the fields in `changed` replaced."""
+    bound = set(expr.axes) if isinstance(expr, Contract | Reduce) else set()
     inner = {axis: value for axis, value in values.items() if axis not in bound}
-    changed: dict[str, object] = {}
     for f in fields(expr):
         old = getattr(expr, f.name)
         if isinstance(old, Expr):
             changed[f.name] = _substitute(old, inner, memo)
         elif isinstance(old, tuple) and old and isinstance(old[0], Expr):
             changed[f.name] = tuple(_substitute(part, inner, memo) for part in old)
-    return replace(expr, **changed)
+    result: Expr = replace(expr, **changed)  # type: ignore[arg-type]
+    return result

@@ -29,7 +29,32 @@ if TYPE_CHECKING:
 
 # How many arguments a pointwise function takes: at least, at most.
 _SCALAR = dict.fromkeys(
-    ["abs", "floor", "ceil", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh", "sigmoid", "logsigmoid", "softplus", "relu", "elu", "silu", "gelu", "erf", "sign", "stopgrad"],
+    [
+        "abs",
+        "floor",
+        "ceil",
+        "sqrt",
+        "rsqrt",
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "log1p",
+        "sin",
+        "cos",
+        "atan",
+        "tanh",
+        "sigmoid",
+        "logsigmoid",
+        "softplus",
+        "relu",
+        "elu",
+        "silu",
+        "gelu",
+        "erf",
+        "sign",
+        "stopgrad",
+    ],
     (1, 1),
 ) | {"min": (2, 99), "max": (2, 99), "clamp": (3, 3), "where": (3, 3), "leaky_relu": (1, 2)}
 
@@ -154,11 +179,11 @@ def _mask(
             "which of them the mask's pairs mean is not clear",
             "nest two reductions, one for each index",
         )
-    row = (over_rows or [a for a in rows if scope.binds(a)] or [None])[0]
-    column = (over_columns or [a for a in columns if scope.binds(a)] or [None])[0]
-    if not (over_rows or over_columns) or row is None or column is None:
+    rows = over_rows or [a for a in rows if scope.binds(a)]
+    columns = over_columns or [a for a in columns if scope.binds(a)]
+    if not (over_rows or over_columns) or not rows or not columns:
         return None
-    return row, column
+    return rows[0], columns[0]
 
 
 def _reduce(el: Elaborator, node: s.Call, scope: Scope) -> Expr:

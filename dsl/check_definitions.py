@@ -154,11 +154,10 @@ def _token(parts: Parts, name: str) -> str | None:
             if not isinstance(node, s.Name | s.Subscript | s.Attribute | s.Call):
                 continue
             word = getattr(node, "id", None) or getattr(node, "name", None) or node.func  # type: ignore[union-attr]
-            if (
-                word in ("i", "t")
-                or (parts.names.axes.get(word, None)
+            if word in ("i", "t") or (
+                parts.names.axes.get(word, None)
                 and word != "n"
-                and (parts.names.axes[word].root in ("i", "t")))
+                and (parts.names.axes[word].root in ("i", "t"))
             ):
                 found.add(parts.names.axes[word].root)
             used = definitions.get(word)

@@ -159,7 +159,7 @@ class Elaborator:
                 "wrong type",
                 node.span,
                 str(problem),
-                "turn a bool into a number with `where(x, 1, 0)`, a number into a bool with `x != 0`",
+                "`where(x, 1, 0)` makes a bool a number, `x != 0` a number a bool",
             ) from None
         finally:
             self._depth -= 1

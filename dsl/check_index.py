@@ -82,7 +82,7 @@ def _positions(
             if values
             else "use it bare",
         )
-    return {place: value for place, value in zip(places, values, strict=False)}
+    return dict(zip(places, values, strict=False))
 
 
 def _keywords(

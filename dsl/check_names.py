@@ -10,14 +10,19 @@ from attnspec.dsl.check_report import Report, did_you_mean
 from attnspec.dsl.span import NOWHERE, Span
 
 STATEMENT_WORDS = frozenset(
-    ["attention", "cite", "catalog", "query", "key", "value", "input", "param", "const", "axis", "blocks", "index", "grid", "let", "mask", "score", "weight", "gate", "output", "return", "causal", "require", "state", "step", "reverse", "over"]
+    """attention cite catalog query key value input param const axis blocks index grid let mask
+    score weight gate output return causal require state step reverse over""".split()  # noqa: SIM905
 )
 FUNCTION_WORDS = frozenset(
-    ["abs", "min", "max", "clamp", "where", "floor", "ceil", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh", "sigmoid", "logsigmoid", "softplus", "relu", "leaky_relu", "elu", "silu", "gelu", "erf", "sign", "stopgrad", "dot", "norm", "norm2", "outer", "concat", "normalize", "rmsnorm", "rope", "sum", "mean", "amax", "amin", "prod", "any", "all", "argmax", "logsumexp", "cumsum", "rank", "topk", "softmax", "entmax", "sparsemax", "random", "size"]
+    """abs min max clamp where floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh
+    sigmoid logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad dot norm norm2
+    outer concat normalize rmsnorm rope sum mean amax amin prod any all argmax logsumexp cumsum
+    rank topk softmax entmax sparsemax random size""".split()  # noqa: SIM905
 )
-AXIS_WORDS = frozenset(["b", "h", "i", "j", "t", "n", "d", "e"])
+AXIS_WORDS = frozenset("bhijtnde")
 SIZE_WORDS = {"B": "b", "H": "h", "M": "i", "N": "j", "D": "d", "E": "e"}
-OTHER_WORDS = frozenset(["pi", "and", "or", "not", "in", "true", "false", "none", "int", "bool", "float", "pad"])
+OTHER_WORDS = frozenset({"pi", "and", "or", "not", "in", "true", "false", "none"})
+OTHER_WORDS |= {"int", "bool", "float", "pad"}
 RESERVED = STATEMENT_WORDS | FUNCTION_WORDS | AXIS_WORDS | frozenset(SIZE_WORDS) | OTHER_WORDS
 
 TOKENS = frozenset({Role.QUERY, Role.KEY, Role.TIME})
