@@ -14,13 +14,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 MANIFEST = "manifest.json"
 FORMAT = 1
+_TEMPORARY = ".tmp-"
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path`: a reader, or a crash, sees the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -34,10 +37,28 @@ def write_file(path: Path, data: bytes) -> None:
 
 def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` and then their manifest into an existing directory, and reach the disk."""
+    _write(directory, files, {})
+
+
+def update_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` beside what the directory's manifest lists already, making it if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / ".lock"):
+        for stale in directory.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
+            stale.unlink()
+        try:
+            listed = dict(json.loads((directory / MANIFEST).read_bytes())["files"])
+            listed = {n: digest for n, digest in listed.items() if (directory / _plain(n)).is_file()}
+        except (OSError, ValueError, KeyError, TypeError):
+            listed = {}
+        _write(directory, files, listed)
+
+
+def _write(directory: Path, files: Mapping[str, bytes], listed: Mapping[str, str]) -> None:
     for name, data in files.items():
         write_file(directory / _plain(name), data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    manifest = {"format": FORMAT, "files": digests}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = {"format": FORMAT, "files": dict(sorted({**listed, **digests}.items()))}
     write_file(directory / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     sync_directory(directory)
 

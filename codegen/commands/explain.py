@@ -1,0 +1,162 @@
+"""`attnspec explain`: what was read, proved and planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnspec.codegen.commands.common import SPEC, as_json, echo_json, read_spec
+from attnspec.codegen.picture import picture
+from attnspec.codegen.plan import Plan
+from attnspec.dsl import ast
+from attnspec.dsl.formula import formula
+
+if TYPE_CHECKING:
+    from attnspec.dsl.analysis import Facts
+
+_LONGEST = 400
+
+
+@click.command()
+@click.argument("spec", type=SPEC)
+@as_json
+def explain(spec: str, as_json: bool) -> None:
+    """Print SPEC's equations, the facts with their proofs, the plan and a picture of tiles."""
+    from attnspec.codegen.plan import plan as make_plan
+    from attnspec.dsl.analysis import analyze
+
+    checked = read_spec(spec)
+    facts = analyze(checked)
+    plan = make_plan(checked, facts)
+    if as_json:
+        echo_json(_data(checked, facts, plan))
+    else:
+        for line in _lines(checked, facts, plan):
+            click.echo(line)
+
+
+def _data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
+    drawn = picture(spec)
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "doc": spec.doc,
+        "cite": list(spec.cites),
+        "catalog": list(spec.catalog),
+        "arguments": {decl.name: _argument(decl) for decl in spec.decls},
+        "equations": dict(equations(spec)),
+        "facts": plain(facts),
+        "stages": plain(plan.stages),
+        "backward": plan.backward,
+        "plan": plain(plan.pair),
+        "picture": None if drawn is None else plain(drawn),
+    }
+
+
+def equations(spec: ast.Spec) -> Iterator[tuple[str, str]]:
+    """Left and right side of everything that the spec defines, defaults included."""
+    for decl in spec.decls:
+        if decl.where is not None:
+            yield f"{decl.name} where", formula(decl.where)
+    for n, fact in enumerate(spec.requires):
+        yield f"require {n + 1}", formula(fact)
+    if spec.mask is not None:
+        yield "mask", formula(spec.mask)
+    for definition in spec.defs:
+        yield _left(definition.name, definition.axes), formula(definition.expr)
+    for state in spec.states:
+        own = _left(state.name, state.axes)
+        yield f"{own} starts at", formula(state.init)
+        yield own, formula(state.step)
+    if spec.output is not None:
+        yield _left("output", ("b", "h", spec.token, spec.channel)), formula(spec.output)
+    for output in spec.returns:
+        yield _left(output.name, output.axes), formula(output.expr)
+
+
+def plain(value: Any) -> Any:
+    """`value` as lists, dicts, texts and numbers; an expression as its formula."""
+    if isinstance(value, ast.Node):
+        return formula(value)  # type: ignore[arg-type]
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item) for item in items]
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
+    yield f"{spec.name}: {spec.title}"
+    yield from (f"  {cite}" for cite in spec.cites)
+    yield from _section("arguments", [f"{d.name} {_argument(d)}" for d in spec.decls])
+    yield from _section("equations", [f"{a} = {_short(b)}" for a, b in equations(spec)])
+    yield from _section("facts", _outline(plain(facts)))
+    yield from _section("plan", _stages(plan))
+    if plan.pair is not None:
+        yield from _section("kernels", _outline(plain(plan.pair)))
+    drawn = picture(spec)
+    if drawn is None:
+        yield from _section("tiles", ["the mask reads what the call gives"])
+    else:
+        assumed = ", ".join(f"{name} = {value:g}" for name, value in drawn.assumed)
+        title = f"tiles of {drawn.tile} x {drawn.tile} (rows are queries; {assumed})"
+        yield from _section(title, drawn.rows)
+
+
+def _section(title: str, lines: Any) -> Iterator[str]:
+    yield ""
+    yield title
+    yield from (f"  {line}" for line in lines)
+
+
+def _stages(plan: Plan) -> Iterator[str]:
+    for stage in plan.stages:
+        yield f"{stage.name}: {stage.kind}, {stage.lowering}" + (stage.why and f" ({stage.why})")
+    yield f"backward: {'every gradient is generated' if plan.backward else 'by autograd'}"
+
+
+def _outline(value: Any) -> Iterator[str]:
+    """Nested data, indented; what is empty, absent or false is left out."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _entry(f"{key}: ", item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _entry("- ", item)
+
+
+def _entry(head: str, item: Any) -> Iterator[str]:
+    if item is None or item is False or item == [] or item == {} or item == "":
+        return
+    if not isinstance(item, dict | list):
+        yield head + _short("yes" if item is True else str(item))
+    elif not any(isinstance(x, dict | list) for x in (item if isinstance(item, list) else [item])):
+        yield head + _short(", ".join(map(str, item)))
+    else:
+        yield head.rstrip()
+        yield from (f"  {line}" for line in _outline(item))
+
+
+def _argument(decl: ast.Decl) -> str:
+    axes = f"[{', '.join(decl.axes)}]" if decl.axes else ""
+    text = f"{axes}: {decl.kind.value} {decl.form.value}".lstrip(": ")
+    if decl.default is not None:
+        text += f" = {_short(formula(decl.default))}"
+    return text
+
+
+def _left(name: str, axes: tuple[str, ...]) -> str:
+    return f"{name}[{', '.join(axes)}]" if axes else name
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
