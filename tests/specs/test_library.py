@@ -1,0 +1,115 @@
+"""Every spec of the library against plain PyTorch, written from the paper's formula."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from tests.specs import gates, grids, labels, positions, scores, several
+from tests.specs.case import Argument, Case
+from torch import Tensor
+
+import attnspec
+from attnspec.dsl.ast import Spec
+from attnspec.dsl.check import check
+from attnspec.dsl.parse import parse
+from attnspec.runtime.bind import bind
+from attnspec.runtime.reference import evaluate
+from attnspec.runtime.signature_of import signature
+
+SPECS = Path(__file__).parents[2] / "specs"
+NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
+FAMILIES = (positions, labels, scores, gates, grids, several)
+CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
+ROW = re.compile(r"A:[IP]-\d\d|B:[IP]\d\d[a-z]?|C:(\d\d([a-z]|-\d)?|P\d\d)|D:(IN|P|G)-\d\d[a-z]?")
+
+
+def read(name: str) -> Spec:
+    """The checked spec, which must come without warnings."""
+    text = (SPECS / f"{name}.attn").read_text(encoding="utf-8")
+    spec, warnings = check(parse(text, f"{name}.attn"))
+    assert warnings == ()
+    return spec
+
+
+def seed_of(name: str) -> int:
+    """A seed of its own for each spec, the same in every run."""
+    return zlib.crc32(name.encode())
+
+
+def test_every_spec_has_a_case() -> None:
+    assert sorted(CASES) == NAMES
+    assert len(CASES) == sum(len(family.CASES) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_described(name: str) -> None:
+    spec = read(name)
+    assert spec.name == name
+    assert len(spec.title) > 10
+    assert spec.cites
+    assert all(ROW.fullmatch(row) for row in spec.catalog)
+    assert len(set(spec.catalog)) == len(spec.catalog)
+
+
+def leaves(arguments: Mapping[str, Argument]) -> tuple[dict[str, Argument], dict[str, Tensor]]:
+    """The arguments with fresh float tensors that record gradients, and those by name."""
+    fresh = {
+        name: value.detach().clone().requires_grad_(value.is_floating_point())
+        if isinstance(value, Tensor)
+        else value
+        for name, value in arguments.items()
+    }
+    floats = {
+        name: value
+        for name, value in fresh.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    return fresh, floats
+
+
+def gradients(output: Tensor, floats: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Gradients of a random weighting of the output; zero where nothing flows."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(output.shape, generator=generator, dtype=output.dtype)
+    found = torch.autograd.grad((output * weights).sum(), list(floats.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf) if gradient is None else gradient
+        for (name, leaf), gradient in zip(floats.items(), found, strict=True)
+    }
+
+
+def by_reference(name: str, arguments: Mapping[str, Argument]) -> Tensor:
+    """The spec's output by the dense definition."""
+    spec = read(name)
+    bound = bind(signature(spec), (), {**arguments, **CASES[name].extent})
+    output = evaluate(spec, bound).output
+    assert output is not None
+    return output
+
+
+def by_tiles(name: str, arguments: Mapping[str, Argument]) -> Tensor:
+    """The spec's output by its plan on the CPU, as a user calls it."""
+    output = attnspec.load(name)(**arguments, **CASES[name].extent, backend="cpu")
+    assert isinstance(output, Tensor)
+    return output
+
+
+@pytest.mark.parametrize("way", [by_reference, by_tiles])
+@pytest.mark.parametrize("name", NAMES)
+def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]) -> None:
+    case, seed = CASES[name], seed_of(name)
+    arguments = case.draw(seed)
+    given, floats = leaves(arguments)
+    output = way(name, given)
+    found = gradients(output, floats, seed)
+    given, floats = leaves(arguments)
+    expected_output = case.expected(given)
+    expected = gradients(expected_output, floats, seed)
+    torch.testing.assert_close(output, expected_output, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
