@@ -90,14 +90,17 @@ class Case:
         operands = {name: draw.normal(*shapes[name]) for name in self.operands}
         return {**operands, **self.extra(draw)}
 
-    def expected(self, arguments: Mapping[str, Argument]) -> Tensor:
-        """The formula's output for arguments as `draw` gives them."""
+    def expected(
+        self, arguments: Mapping[str, Argument], formula: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """Output of the case's formula (or another one) for arguments as `draw` gives them."""
         given = dict(arguments)
         for name in ("k", "v", *self.keys):
             tensor = given.get(name)
             if isinstance(tensor, Tensor):
                 given[name] = tensor.repeat_interleave(self.h // tensor.shape[1], dim=1)
-        return self.formula(**given, **{name.lower(): size for name, size in self.grid.items()})
+        sizes = {name.lower(): size for name, size in self.grid.items()}
+        return (formula or self.formula)(**given, **sizes)
 
 
 def fold(x: Tensor, axis: int, *sizes: int) -> Tensor:

@@ -166,7 +166,8 @@ def adaptive_span(q: Tensor, k: Tensor, v: Tensor, span: Tensor, ramp: float) ->
 
 def ultra_long_decay(q: Tensor, k: Tensor, v: Tensor, alpha: float, window: int) -> Tensor:
     distance = each_pair(q.shape[2], k.shape[2], lambda i, j: abs(i - j))
-    factor = torch.where(distance <= window / 2, 1.0, alpha)
+    near = (distance <= window / 2).double()
+    factor = near + alpha * (1 - near)
     score = scaled(q, k)
     return attend_all(score.clamp(max=0) + factor * score.clamp(min=0), v)
 
