@@ -6,16 +6,9 @@ from collections.abc import Iterator
 
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.axes import expressions, find_axis, root, side
 from attnspec.runtime.extents import OPERATIONS, fold
 from attnspec.runtime.signature import Argument, Default, Extent, Grid, Signature
-
-_BUILT_IN = {
-    "b": ast.Role.BATCH,
-    "h": ast.Role.HEAD,
-    "i": ast.Role.QUERY,
-    "j": ast.Role.KEY,
-    "t": ast.Role.TIME,
-}
 
 
 def signature(spec: ast.Spec) -> Signature:
@@ -37,48 +30,6 @@ def signature(spec: ast.Spec) -> Signature:
         output=spec.output is not None,
         returns=tuple(r.name for r in spec.returns),
     )
-
-
-def find_axis(spec: ast.Spec, name: str) -> ast.Axis:
-    """The axis called `name`, built-in ones included where the spec does not list them."""
-    for axis in spec.axes:
-        if axis.name == name:
-            return axis
-    return ast.Axis(name, _BUILT_IN.get(name, ast.Role.CHANNEL))
-
-
-def root(spec: ast.Spec, name: str) -> str:
-    """The axis under any aliases of `name`."""
-    axis = find_axis(spec, name)
-    while axis.role is ast.Role.ALIAS and axis.base is not None:
-        axis = find_axis(spec, axis.base)
-    return axis.name
-
-
-def side(spec: ast.Spec, name: str) -> str | None:
-    """The side ("i" or "j") on which a token axis counts positions; None for other axes."""
-    name = root(spec, name)
-    match find_axis(spec, name).role:
-        case ast.Role.QUERY:
-            return "i"
-        case ast.Role.KEY | ast.Role.TIME:
-            return "j"
-        case _:
-            return None
-
-
-def roots(spec: ast.Spec) -> Iterator[ast.Expr]:
-    """Every whole expression of a spec."""
-    for decl in spec.decls:
-        yield from (e for e in (decl.default, decl.where) if e is not None)
-    yield from (a.size for a in spec.axes if a.size is not None)
-    yield from spec.requires
-    yield from (d.expr for d in spec.defs)
-    for state in spec.states:
-        yield state.init
-        yield state.step
-    yield from (e for e in (spec.mask, spec.output) if e is not None)
-    yield from (r.expr for r in spec.returns)
 
 
 def _argument(spec: ast.Spec, decl: ast.Decl) -> Argument:
@@ -199,7 +150,7 @@ def _variables(expr: ast.Expr) -> Iterator[str]:
 def _across(spec: ast.Spec) -> set[tuple[str, str, str]]:
     """Things of one side that are read at a position of the other."""
     found: set[tuple[str, str, str]] = set()
-    for whole in roots(spec):
+    for whole in expressions(spec):
         for node in ast.walk(whole):
             if not isinstance(node, ast.Read):
                 continue
@@ -222,7 +173,7 @@ def _axes(spec: ast.Spec, name: str) -> tuple[str, ...]:
 
 def _square(spec: ast.Spec) -> bool:
     """Whether anything stands on the time axis, which rows and columns then share."""
-    names = {v for e in roots(spec) for v in _variables(e)}
+    names = {v for e in expressions(spec) for v in _variables(e)}
     names.update(a for decl in spec.decls for a in decl.axes)
     names.update(a for state in spec.states for a in state.axes)
     return any(find_axis(spec, root(spec, n)).role is ast.Role.TIME for n in names)
