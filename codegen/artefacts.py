@@ -47,8 +47,8 @@ def update_directory(directory: Path, files: Mapping[str, bytes]) -> None:
         for stale in directory.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
             stale.unlink()
         try:
-            listed = dict(json.loads((directory / MANIFEST).read_bytes())["files"])
-            listed = {n: digest for n, digest in listed.items() if (directory / _plain(n)).is_file()}
+            before = json.loads((directory / MANIFEST).read_bytes())["files"]
+            listed = {n: before[n] for n in before if (directory / _plain(n)).is_file()}
         except (OSError, ValueError, KeyError, TypeError):
             listed = {}
         _write(directory, files, listed)

@@ -97,7 +97,7 @@ class Encoder:
     def _layer(self, x: Tensor, keep: Tensor, at: str, attend: Attend) -> Tensor:
         def split(name: str) -> Tensor:
             y = self._linear(x, f"{at}.attention.self.{name}")
-            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2)
 
         y = attend(split("query"), split("key"), split("value"), keep)
         y = self._linear(y.transpose(1, 2).flatten(2), f"{at}.attention.output.dense")

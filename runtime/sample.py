@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.axes import expressions, root
 from attnspec.runtime.extents import extent_value
 from attnspec.runtime.signature import Argument, Signature
 from attnspec.runtime.signature_of import extent, signature
@@ -52,6 +53,8 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     sizes = {"b": batch, "h": heads, "j": length, "i": rows or length}
     sizes |= {"d": channels, "e": value_channels or channels}
+    for axis, unit in _units(spec).items():
+        sizes[axis] = -(-sizes.get(axis, _FREE) // unit) * unit
     if takes.square:
         sizes["i"] = sizes["j"]
     numbers = {a.name: _scalar(spec, a, sizes) for a in takes.arguments if a.scalar}
@@ -67,6 +70,17 @@ def sample(
         values = _tensor(argument, shape, _range(spec, argument.name, sizes, numbers), generator)
         drawn[argument.name] = values.to(device, dtype if argument.kind == "float" else None)
     return drawn
+
+
+def _units(spec: ast.Spec) -> dict[str, int]:
+    """What the size of a channel axis must be a multiple of: rotations split it in pairs."""
+    units: dict[str, int] = {}
+    for whole in expressions(spec):
+        for node in ast.walk(whole):
+            if isinstance(node, ast.Rope) and spec.axis(node.axis).size is None:
+                axis = root(spec, node.axis)
+                units[axis] = math.lcm(units.get(axis, 1), 2 * len(node.positions))
+    return units
 
 
 def _scalar(spec: ast.Spec, argument: Argument, sizes: Mapping[str, int]) -> Number:

@@ -1,0 +1,70 @@
+"""Pictures of specs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnspec.codegen import library
+from attnspec.dsl.ast import Spec
+from attnspec.dsl.check import check
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.dsl.parse import parse
+from attnspec.runtime.plot import draw, panels
+
+
+def read(text_or_name: str) -> Spec:
+    text = text_or_name
+    if "\n" not in text:
+        text = library.find(text)[0]
+    return check(parse(text))[0]
+
+
+def test_the_mask_is_drawn_as_it_is() -> None:
+    drawn = dict(panels(read("attention x\nmask j <= i and i - j < 3\n"), 7))
+    i, j = torch.arange(7)[:, None], torch.arange(7)
+    assert torch.equal(drawn["mask"], ((j <= i) & (i - j < 3)).double())
+    assert torch.allclose(drawn["weight"].sum(1), torch.ones(7, dtype=torch.float64))
+    assert torch.equal(drawn["weight"] > 0, drawn["mask"] > 0)
+
+
+def test_a_weight_without_normaliser_is_masked_too() -> None:
+    drawn = dict(panels(read("attention x\nmask j <= i\nweight = sigmoid(score)\n"), 5))
+    assert torch.equal(drawn["weight"] > 0, torch.ones(5, 5).tril() > 0)
+
+
+def test_a_recurrence_shows_what_a_key_does() -> None:
+    text = "attention x\nstate S[d, e]\nstep S[t] = S[t - 1] + outer(k[t], v[t])\n"
+    (drawn,) = panels(read(text + "output = q[t] @ S[t]\n"), 6)
+    assert torch.equal(drawn[1].triu(1), torch.zeros(6, 6, dtype=torch.float64))
+    assert drawn[1].tril().count_nonzero() == 21
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_same_spec_gives_the_same_file(tmp_path: Path, suffix: str) -> None:
+    files = [tmp_path / f"{n}{suffix}" for n in range(2)]
+    for file in files:
+        draw(read("alibi"), file, 16)
+    one, two = (file.read_bytes() for file in files)
+    assert one == two
+    assert len(one) > 2000
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(AttnError, match="cannot be written"):
+        draw(read("causal"), tmp_path / "no" / "such.png", 8)
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    spec = read("attention x\noutput = v[i]\n")
+    with pytest.raises(AttnError, match="neither a mask nor weights"):
+        draw(spec, tmp_path / "x.png", 8)
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_every_library_spec_can_be_drawn(name: str) -> None:
+    for title, values in panels(read(name), 24):
+        assert values.dim() == 2, title
+        assert values.isfinite().all(), title
