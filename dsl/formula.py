@@ -48,7 +48,7 @@ _INFIX = {
     "mod": (6, " % "),
 }
 _NOT, _NEG, _POW, _ATOM = 3, 7, 8, 9
-_ANY_ORDER = frozenset({"or", "and", "add", "mul"})
+_ANY_ORDER = frozenset({"or", "and"})
 
 
 def formula(expr: Expr) -> str:
@@ -105,8 +105,7 @@ def _bound(expr: Expr) -> tuple[str, int]:
 def _apply(op: str, args: Sequence[Expr]) -> tuple[str, int]:
     if op in _INFIX and len(args) > 1:
         level, sign = _INFIX[op]
-        # A chain of one associative operator needs no brackets; otherwise only the left may bind
-        # as loosely as the operator itself, and comparisons never do.
+        # Only the left may bind as loosely as the operator itself, in comparisons not even that.
         left = level + (op in ("lt", "le", "gt", "ge", "eq", "ne"))
         right = level if op in _ANY_ORDER else level + 1
         texts = [_at_least(args[0], left), *(_at_least(a, right) for a in args[1:])]
