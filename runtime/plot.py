@@ -13,8 +13,8 @@ from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import bind
 from attnspec.runtime.reference import evaluate, initial
-from attnspec.runtime.sample import Number, sample
 from attnspec.runtime.signature_of import signature
+from attnspec.runtime.typical import Number, typical
 
 _PAIR = ("b", "h", "i", "j")
 
@@ -58,7 +58,7 @@ def draw(spec: ast.Spec, output: Path, length: int) -> None:
 
 def panels(spec: ast.Spec, length: int) -> Iterator[tuple[str, Tensor]]:
     """Title and values [M, N] of what there is to draw, of the first batch element and head."""
-    given = sample(spec, batch=1, length=length)
+    given = typical(spec, batch=1, length=length)
     if spec.mask is not None:
         yield "mask", _over_pairs(spec, given, spec.mask)
     weight = spec.definition("weight")
@@ -84,7 +84,7 @@ def _response(spec: ast.Spec, given: dict[str, Tensor | Number]) -> Tensor:
     value = given["v"]
     assert isinstance(value, Tensor)
     keys = value.shape[2]
-    given = sample(spec, batch=1, length=keys, value_channels=keys)
+    given = typical(spec, batch=1, length=keys, value_channels=keys)
     unit = torch.eye(keys, dtype=value.dtype).expand(*value.shape[:2], keys, keys)
     return _evaluate(spec, {**given, "v": unit})[""][0, 0]
 

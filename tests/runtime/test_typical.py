@@ -12,8 +12,8 @@ from attnspec.dsl.check import check
 from attnspec.dsl.parse import parse
 from attnspec.runtime.bind import bind
 from attnspec.runtime.reference import evaluate, initial
-from attnspec.runtime.sample import Number, sample
 from attnspec.runtime.signature_of import signature
+from attnspec.runtime.typical import Number, typical
 
 
 def read(text: str) -> Spec:
@@ -29,7 +29,7 @@ def tensor(given: dict[str, Tensor | Number], name: str) -> Tensor:
 @pytest.mark.parametrize("name", library.names())
 def test_the_reference_takes_what_is_drawn(name: str) -> None:
     spec = read(library.find(name)[0])
-    given = sample(spec, batch=1, heads=2, length=16, channels=8, value_channels=12)
+    given = typical(spec, batch=1, heads=2, length=16, channels=8, value_channels=12)
     bound = bind(signature(spec), (), given, lambda name, bound: initial(spec, name, bound))
     outputs = evaluate(spec, bound)
     results = [*outputs.extras.values(), *([] if outputs.output is None else [outputs.output])]
@@ -40,7 +40,7 @@ def test_the_reference_takes_what_is_drawn(name: str) -> None:
 
 def test_a_seed_decides() -> None:
     spec = read("attention x\nparam a[h]\nscore = dot(q[i], k[j]) * a\n")
-    one, two, other = sample(spec), sample(spec), sample(spec, seed=1)
+    one, two, other = typical(spec), typical(spec), typical(spec, seed=1)
     for name in ("q", "k", "v", "a"):
         assert torch.equal(tensor(one, name), tensor(two, name))
         assert not torch.equal(tensor(one, name), tensor(other, name))
@@ -59,7 +59,7 @@ def test_a_seed_decides() -> None:
 )
 def test_facts_hold(fact: str, low: float | None, high: float | None) -> None:
     spec = read(f"attention y\ninput x[b, h, j] where {fact}\nscore = x[j]\n")
-    x = tensor(sample(spec, batch=8, heads=8, length=64), "x")
+    x = tensor(typical(spec, batch=8, heads=8, length=64), "x")
     assert low is None or x.min() > low
     assert high is None or x.max() < high
     assert x.std() > 0.05
@@ -67,18 +67,18 @@ def test_facts_hold(fact: str, low: float | None, high: float | None) -> None:
 
 def test_whole_numbers_stay_in_their_range() -> None:
     text = "attention y\ninput x[b, j]: int where 2 <= x < 5\nparam w[5]\nscore = w[x[j]]\n"
-    x = tensor(sample(read(text), batch=4), "x")
+    x = tensor(typical(read(text), batch=4), "x")
     assert set(x.flatten().tolist()) == {2, 3, 4}
 
 
 def test_a_grid_meets_its_requirements() -> None:
     text = "attention y\ngrid y, x\nrequire GY % 7 == 0 and GX > 8\nmask i.y == j.y\n"
-    given = sample(read(text))
+    given = typical(read(text))
     assert (given["GY"], given["GX"]) == (14, 14)
     assert tensor(given, "q").shape[2] == 196
 
 
 def test_fewer_key_heads() -> None:
-    given = sample(read("attention y\nmask j <= i\n"), heads=6, kv_heads=2)
+    given = typical(read("attention y\nmask j <= i\n"), heads=6, kv_heads=2)
     heads = [tensor(given, name).shape[1] for name in "qkv"]
     assert heads == [6, 2, 2]

@@ -1,4 +1,8 @@
-"""Arguments for a spec, drawn at random: sizes that fit each other, values that keep its facts."""
+"""Arguments of a typical size: for pictures, benchmarks and demonstrations.
+
+Sizes fit each other and what the spec requires of them; scalars are its defaults where those say
+something at that size; tensors are drawn at random within their facts.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ class Range:
     high_open: bool = False
 
 
-def sample(
+def typical(
     spec: ast.Spec,
     *,
     batch: int = 2,
@@ -84,7 +88,7 @@ def _units(spec: ast.Spec) -> dict[str, int]:
 
 
 def _scalar(spec: ast.Spec, argument: Argument, sizes: Mapping[str, int]) -> Number:
-    """The default, made small enough to matter at the sampled length."""
+    """The default, made small enough to matter at the typical length."""
     default, length = argument.default, sizes["j"]
     if isinstance(default, bool | int | float):
         small = argument.kind != "int" or default <= length // 3
@@ -116,7 +120,7 @@ def _grid(
         if all(_holds(fact, trial, numbers) for fact in spec.requires):
             sizes.update(trial)
             return given
-    raise AttnError(f"{spec.name}: no sampled size meets what it requires")
+    raise AttnError(f"{spec.name}: no typical size meets what it requires")
 
 
 def _channels(takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Number]) -> None:
