@@ -55,6 +55,7 @@ class Case:
     The formula gets the same arguments by name (a grid's sizes in lower case), keys and values
     already repeated for every query head. `extra` draws what the spec declares; `keys` names the
     key and value operands among it. `grid` are the sizes GY, GX, ... in the spec's order.
+    `returned` names the returned tensor that the formula gives, where it is not the output.
     """
 
     formula: Callable[..., Tensor]
@@ -70,16 +71,22 @@ class Case:
     kv_heads: int = 2
     grid: Mapping[str, int] = field(default_factory=dict)
     q_start: int = 0
+    returned: str = ""
 
     @property
     def extent(self) -> dict[str, int]:
         """What a call says beside the arguments: the grid's sizes, the first position."""
         return {**self.grid, **({"q_start": self.q_start} if self.q_start else {})}
 
+    def sides(self, side: str) -> list[int]:
+        """Sizes of the grid of the queries ("i") or of the keys ("j")."""
+        return [size for name, size in self.grid.items() if name[2:] in ("", f"_{side}")]
+
     def draw(self, seed: int) -> dict[str, Argument]:
         """Operands and declared arguments; keys and values have `kv_heads` heads."""
-        tokens = math.prod(self.grid.values()) if self.grid else None
-        m, n = tokens or self.m, tokens or self.n
+        m, n = self.m, self.n
+        if self.grid:
+            m, n = (math.prod(self.sides(side)) for side in ("i", "j"))
         generator = torch.Generator().manual_seed(seed)
         draw = Draw(generator, self.b, self.h, m, n, self.d, self.e)
         shapes = {

@@ -115,6 +115,38 @@ def _task_gates(r: Draw) -> dict[str, Tensor | int | float]:
     }
 
 
+def tanh_gate(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> Tensor:
+    return torch.tanh(alpha) * attend_all(scaled(q, k), v)
+
+
+def expert_mixture(q: Tensor, k: Tensor, v: Tensor, router: Tensor) -> Tensor:
+    return attend_causal(scaled(q, k), v) * torch.softmax(router, dim=1)[..., None]
+
+
+def norm_routed_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    shared, active = 2, 2
+    lengths = q.detach().norm(dim=-1)
+    routing = torch.softmax((lengths / lengths.std(1, keepdim=True))[:, shared:], dim=1)
+    kept = torch.zeros_like(routing).scatter(1, routing.topk(active, dim=1).indices, 1.0)
+    on = torch.cat([torch.ones_like(lengths[:, :shared]), kept], dim=1)
+    return attend_causal(scaled(q, k), v) * on[..., None]
+
+
+def spatial_gating(v: Tensor, w: Tensor, bias: Tensor, z: Tensor) -> Tensor:
+    n = v.shape[2]
+    return z * (torch.einsum("ij,bhje->bhie", w[:n, :n], v) + bias[:n, None])
+
+
+def entropy(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    # Row by row: - sum p log p over the keys up to the query.
+    rows = [torch.softmax(scaled(q, k)[:, :, i, : i + 1], -1) for i in range(q.shape[2])]
+    return torch.stack([-(p * p.log()).sum(-1) for p in rows], dim=2)
+
+
+def interpretable_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attend_causal(scaled(q, k), v).mean(1)
+
+
 CASES = {
     "gated_elementwise": Case(gated_elementwise, lambda r: {"g": r.normal(r.b, r.h, r.m, r.e)}),
     "gated_headwise": Case(gated_headwise, lambda r: {"g": r.normal(r.b, r.h, r.m)}),
@@ -158,5 +190,21 @@ CASES = {
         latent,
         lambda r: {"qr": r.normal(r.b, r.h, r.m, 4), "kr": r.normal(r.b, 1, r.n, 4)},
         keys=("kr",),
+    ),
+    "tanh_gate": Case(tanh_gate, lambda r: {"alpha": r.normal()}, m=5),
+    "expert_mixture": Case(expert_mixture, lambda r: {"router": r.normal(r.b, r.h, r.m)}),
+    "norm_routed_heads": Case(norm_routed_heads, h=6),
+    "spatial_gating": Case(
+        spatial_gating,
+        lambda r: {
+            "w": r.normal(128, 128),
+            "bias": r.normal(128),
+            "z": r.normal(r.b, r.h, r.m, r.e),
+        },
+        operands="v",
+    ),
+    "entropy": Case(entropy, returned="entropy"),
+    "interpretable_heads": Case(
+        interpretable_heads, lambda r: {"v": r.normal(r.b, 1, r.n, r.e)}, returned="y"
     ),
 }

@@ -280,6 +280,19 @@ def _swin(r: Draw) -> dict[str, Tensor | int | float]:
     return {"table": r.normal(r.h, 13, 13), "shift": 3}
 
 
+def patch_pooling(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Tensor, gy_i: int, gx_i: int, gy_j: int, gx_j: int
+) -> Tensor:
+    side = 4
+
+    def patches(x: Tensor) -> Tensor:
+        x = fold(x, 2, gy_i, side, gx_i, side)
+        return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+    score = torch.einsum("bhid,bhiud->bhiu", q, patches(k)) * kernel.flatten()
+    return torch.einsum("bhiu,bhiue->bhie", torch.softmax(score, -1), patches(v))
+
+
 CASES = {
     "window": Case(window, lambda r: {"side": 3}, grid={"GY": 7, "GX": 6}),
     "swin": Case(swin, _swin, b=1, grid={"GY": 14, "GX": 14}),
@@ -333,5 +346,10 @@ CASES = {
         positional_mixture,
         lambda r: {"place": r.normal(r.h, 3) / 4, "gate_logit": r.normal(r.h)},
         grid={"GY": 4, "GX": 5},
+    ),
+    "patch_pooling": Case(
+        patch_pooling,
+        lambda r: {"kernel": r.normal(4, 4)},
+        grid={"GY_i": 2, "GX_i": 3, "GY_j": 8, "GX_j": 12},
     ),
 }

@@ -168,6 +168,10 @@ def _emphasis(draw: Draw) -> dict[str, Tensor | int | float]:
     return {"own": draw.flags(0.3, draw.b, draw.n), "emphasis": weights}
 
 
+def kept_tokens(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+    return cross_padded(q, k, v, keep, keep)
+
+
 CASES = {
     "cross_padded": Case(
         cross_padded,
@@ -218,4 +222,5 @@ CASES = {
     ),
     "isolation": Case(isolation, lambda r: {"subject": r.ints(0, 4, r.b, r.n)}),
     "reference_weights": Case(reference_weights, _emphasis, n=14),
+    "kept_tokens": Case(kept_tokens, lambda r: {"keep": r.flags(0.6, r.b, r.n)}),
 }

@@ -236,6 +236,16 @@ def feature_groups(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend(scaled(q, k), v, keys)
 
 
+def previous_frames(q: Tensor, k: Tensor, v: Tensor, gf: int, gp: int) -> Tensor:
+    out = []
+    for frame in range(gf):
+        read = [0] if frame < 2 else [0, frame - 1]
+        keys = [f * gp + p for f in read for p in range(gp)]
+        rows = slice(frame * gp, (frame + 1) * gp)
+        out.append(scaled_dot_product_attention(q[:, :, rows], k[:, :, keys], v[:, :, keys]))
+    return torch.cat(out, dim=2)
+
+
 CASES = {
     "full": Case(full, m=7, n=12),
     "causal": Case(causal),
@@ -277,4 +287,5 @@ CASES = {
     "pose_within": Case(pose_within, lambda r: {"types": 4}, m=12, n=12),
     "pose_across": Case(pose_across, lambda r: {"types": 4}, m=12, n=12),
     "feature_groups": Case(feature_groups),
+    "previous_frames": Case(previous_frames, grid={"GF": 4, "GP": 3}),
 }

@@ -1,4 +1,4 @@
-"""Formulas of the specs whose score or weight is the point: biases, scales, sinks, activations."""
+"""Formulas of the specs whose score is the point: biases, scales, rotations, decays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tests.specs.case import (
     dots,
     each_pair,
     scaled,
-    weights_over,
 )
 from torch import Tensor
 from torch.nn.functional import normalize, rms_norm
@@ -214,98 +213,13 @@ def gated_window(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, window: int) ->
     return attend(score + _forgotten(log_f), v, lambda b, h, i: range(max(0, i - window), i + 1))
 
 
-def with_sink(score: Tensor, v: Tensor, rest: Tensor, window: int) -> Tensor:
-    # A further key with logit `rest` and value zero; key n stands for it.
-    n = score.shape[-1]
-    column = rest[:, None, None].expand(*score.shape[:-1], 1)
-    padded = torch.cat([v, torch.zeros_like(v[:, :, :1])], dim=2)
-    return attend(
-        torch.cat([score, column], dim=-1),
-        padded,
-        lambda b, h, i: [*range(max(0, i - window + 1), i + 1), n],
-    )
-
-
-def sink(q: Tensor, k: Tensor, v: Tensor, rest: Tensor) -> Tensor:
-    return with_sink(scaled(q, k), v, rest, k.shape[2])
-
-
-def sink_window(q: Tensor, k: Tensor, v: Tensor, rest: Tensor, window: int) -> Tensor:
-    return with_sink(scaled(q, k), v, rest, window)
-
-
-def softmax_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    weights = scaled(q, k).exp()
-    return weights / (1 + weights.sum(-1, keepdim=True)) @ v
-
-
-def sigmoid(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return 1 / (1 + k.shape[2] * torch.exp(-scaled(q, k))) @ v
-
-
-def relu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return scaled(q, k).clamp(min=0) @ v / k.shape[2]
-
-
-def relu_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return scaled(q, k).clamp(min=0).tril() @ v
-
-
-def relu_features(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return (dots(q, k).clamp(min=0)[..., None] * v[:, :, None]).mean(3)
-
-
-def _mega_bias(table: Tensor, m: int, n: int) -> Tensor:
-    return table[each_pair(m, n, lambda i, j: 255 + j - i).long()]
-
-
-def squared_relu(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    m, n = q.shape[2], k.shape[2]
-    return (dots(q, k) / n + _mega_bias(table, m, n)).clamp(min=0).square() @ v
-
-
-def normal_cdf(x: Tensor) -> Tensor:
-    """Distribution function of the normal with mean sqrt(1/2) and variance 1 / (4 pi)."""
-    return 1 - 0.5 * torch.erfc((x - math.sqrt(0.5)) * math.sqrt(2 * math.pi))
-
-
-def laplace(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    m, n = q.shape[2], k.shape[2]
-    return normal_cdf(dots(q, k) / n + _mega_bias(table, m, n)) @ v
-
-
-def laplace_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    seen = torch.arange(1, k.shape[2] + 1)[:, None]
-    return normal_cdf(dots(q, k) / seen).tril() @ v
-
-
-def linear_step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # Associated the other way round: a state of keys and values, read by the query.
-    return q @ (k.mT @ v) / k.shape[2]
-
-
-def spike(q: Tensor, k: Tensor, v: Tensor, steps: int, scale: float, gf: int, gp: int) -> Tensor:
-    width = steps * gp
-    spans = [slice(start, start + width) for start in range(0, gf * gp, width)]
-    return torch.cat([scale * q[:, :, s] @ (k[:, :, s].mT @ v[:, :, s]) for s in spans], dim=2)
-
-
-def graph_additive(v: Tensor, asks: Tensor, offers: Tensor, adjacent: Tensor) -> Tensor:
-    score = torch.nn.functional.leaky_relu(asks[..., :, None] + offers[..., None, :], 0.2)
-    keys = [[row.nonzero()[:, 0].tolist() for row in matrix] for matrix in adjacent]
-    return weights_over(score, lambda b, h, i: keys[b][i]) @ v
-
-
-def given_logits(v: Tensor, logits: Tensor) -> Tensor:
-    return attend_all(logits, v)
-
-
-def given_sigmoid(v: Tensor, logits: Tensor) -> Tensor:
-    return torch.einsum("bhij,bhje->bhie", torch.sigmoid(logits), v)
-
-
 def _positive(draw: Draw, *shape: int) -> Tensor:
     return draw.uniform(0.3, 2, *shape)
+
+
+def prefix_gate(q: Tensor, k: Tensor, v: Tensor, prefix: int, a1: Tensor, a2: Tensor) -> Tensor:
+    learned, tokens = scaled(q, k[:, :, :prefix]), scaled(q, k[:, :, prefix:])
+    return attend_all(torch.cat([learned + a2 * torch.tanh(a1 * learned), tokens], -1), v)
 
 
 CASES = {
@@ -360,31 +274,7 @@ CASES = {
     "gated_window": Case(
         gated_window, lambda r: {"log_f": -_positive(r, r.b, r.h, r.n), "window": 3}
     ),
-    "sink": Case(sink, lambda r: {"rest": r.normal(r.h)}),
-    "sink_window": Case(sink_window, lambda r: {"rest": r.normal(r.h), "window": 3}),
-    "softmax_one": Case(softmax_one, n=14),
-    "sigmoid": Case(sigmoid, n=14),
-    "relu": Case(relu, n=14),
-    "relu_causal": Case(relu_causal),
-    "relu_features": Case(relu_features, m=1, n=14),
-    "squared_relu": Case(squared_relu, lambda r: {"table": r.normal(511)}, n=14),
-    "laplace": Case(laplace, lambda r: {"table": r.normal(511)}, n=14),
-    "laplace_causal": Case(laplace_causal),
-    "linear_step": Case(linear_step, n=14),
-    "spike": Case(spike, lambda r: {"steps": 2, "scale": 0.3}, grid={"GF": 5, "GP": 3}),
-    "graph_additive": Case(
-        graph_additive,
-        lambda r: {
-            "asks": r.normal(r.b, r.h, r.m),
-            "offers": r.normal(r.b, r.h, r.n),
-            "adjacent": r.flags(0.2, r.b, r.m, r.n),
-        },
-        operands="v",
-    ),
-    "given_logits": Case(
-        given_logits, lambda r: {"logits": r.normal(r.b, r.h, r.m, r.n)}, operands="v", n=14
-    ),
-    "given_sigmoid": Case(
-        given_sigmoid, lambda r: {"logits": r.normal(r.b, r.h, r.m, r.n)}, operands="v", n=14
+    "prefix_gate": Case(
+        prefix_gate, lambda r: {"prefix": 4, "a1": r.normal(), "a2": r.normal()}, n=14
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from tests.specs.case import Case, attend_causal, dots, scaled, weights_over
+from tests.specs.case import Case, attend, attend_causal, dots, scaled, weights_over
 from torch import Tensor
 from torch.nn.functional import normalize, rms_norm, silu
 
@@ -138,6 +138,30 @@ def gla(q: Tensor, k: Tensor, v: Tensor, r: Tensor, log_a: Tensor) -> Tensor:
     return rms_norm(out, (v.shape[3],), eps=1e-6) * silu(r)
 
 
+def music(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+    # Skewing: a product with every row of the table, then each query's row slid into place.
+    longest, n = 16, k.shape[2]
+    products = torch.einsum("bhid,hld->bhil", q, rows)
+    clipped = [[max(j - i, 1 - longest) + longest - 1 for j in range(i + 1)] for i in range(n)]
+    bias = [
+        torch.nn.functional.pad(products[:, :, i, at], (0, n - 1 - i))
+        for i, at in enumerate(clipped)
+    ]
+    return attend_causal((dots(q, k) + torch.stack(bias, 2)) / math.sqrt(q.shape[3]), v)
+
+
+def dynamic_mask(
+    q: Tensor, k: Tensor, v: Tensor, window: int, rate: Tensor, feature: Tensor
+) -> Tensor:
+    importance = torch.exp(rate[:, None] * torch.nn.functional.softplus(feature))
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        past = importance[b, h, : i + 1].detach()
+        return past.topk(min(window, i + 1)).indices.tolist()
+
+    return attend(scaled(q, k) + importance[:, :, None], v, keys)
+
+
 CASES = {
     "relaxed": Case(relaxed, lambda r: {"gamma": 0.3, "keep": r.flags(0.7, r.b, r.n)}, n=14),
     "differential": Case(
@@ -168,5 +192,10 @@ CASES = {
             "r": r.normal(r.b, r.h, r.m, r.e),
             "log_a": -r.uniform(0, 1, r.b, r.h, r.n, r.d),
         },
+    ),
+    "music": Case(music, lambda r: {"rows": r.normal(r.h, 16, r.d)}, m=21, n=21),
+    "dynamic_mask": Case(
+        dynamic_mask,
+        lambda r: {"window": 4, "rate": r.normal(r.h), "feature": r.normal(r.b, r.h, r.n)},
     ),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.specs import gates, grids, labels, positions, scores, several
+from tests.specs import gates, grids, labels, positions, scores, several, weights
 from tests.specs.case import Argument, Case
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from attnspec.runtime.signature_of import signature
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
-FAMILIES = (positions, labels, scores, gates, grids, several)
+FAMILIES = (positions, labels, scores, weights, gates, grids, several)
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 ROW = re.compile(r"A:[IP]-\d\d|B:[IP]\d\d[a-z]?|C:(\d\d([a-z]|-\d)?|P\d\d)|D:(IN|P|G)-\d\d[a-z]?")
 
@@ -87,16 +87,20 @@ def by_reference(name: str, arguments: Mapping[str, Argument]) -> Tensor:
     """The spec's output by the dense definition."""
     spec = read(name)
     bound = bind(signature(spec), (), {**arguments, **CASES[name].extent})
-    output = evaluate(spec, bound).output
+    outputs = evaluate(spec, bound)
+    returned = CASES[name].returned
+    output = outputs.extras[returned] if returned else outputs.output
     assert output is not None
     return output
 
 
 def by_tiles(name: str, arguments: Mapping[str, Argument]) -> Tensor:
     """The spec's output by its plan on the CPU, as a user calls it."""
-    output = attnspec.load(name)(**arguments, **CASES[name].extent, backend="cpu")
-    assert isinstance(output, Tensor)
-    return output
+    case = CASES[name]
+    output, extras = attnspec.load(name)(**arguments, **case.extent, extras=True, backend="cpu")
+    found = extras[case.returned] if case.returned else output
+    assert isinstance(found, Tensor)
+    return found
 
 
 @pytest.mark.parametrize("way", [by_reference, by_tiles])

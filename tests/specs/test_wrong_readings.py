@@ -14,8 +14,8 @@ import torch
 from tests.specs.case import attend, attend_all, attend_causal, dots, scaled
 from tests.specs.grids import rolled_windows
 from tests.specs.positions import moa, sliding_window
-from tests.specs.scores import with_sink
 from tests.specs.test_library import CASES, seed_of
+from tests.specs.weights import with_sink
 from torch import Tensor
 
 
