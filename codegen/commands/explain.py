@@ -11,11 +11,11 @@ import click
 
 from attnspec.codegen.commands.common import SPEC, as_json, echo_json, read_spec
 from attnspec.codegen.picture import picture
-from attnspec.codegen.plan import Plan
 from attnspec.dsl import ast
 from attnspec.dsl.formula import formula
 
 if TYPE_CHECKING:
+    from attnspec.codegen.plan import Plan
     from attnspec.dsl.analysis import Facts
 
 _LONGEST = 400

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from attnspec.codegen import library
 from attnspec.codegen.commands.common import as_json, echo_json, read_spec
-from attnspec.codegen.plan import Stage
+
+if TYPE_CHECKING:
+    from attnspec.codegen.plan import Stage
 
 
 @dataclass(frozen=True, slots=True)
