@@ -20,6 +20,7 @@ from types import ModuleType
 
 import pytest
 
+import attnspec
 from attnspec.runtime import cache
 
 SOURCE = '"""Generated."""\n\n\ndef answer() -> int:\n    # a line to read\n    return 42\n'
@@ -101,6 +102,35 @@ def test_the_key_follows_text_options_and_compiler(monkeypatch: pytest.MonkeyPat
     assert cache.cache_key("a", {"x": 1, "y": 2}) == cache.cache_key("a", {"y": 2, "x": 1})
     monkeypatch.setattr(cache, "compiler_version", lambda: "two")
     assert len({*keys, cache.cache_key("a", {})}) == 4
+
+
+def test_every_source_of_the_compiler_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "attnspec"
+    for folder in ("dsl", "codegen", "templates"):
+        shutil.copytree(Path(attnspec.__file__).parent / folder, package / folder)
+    monkeypatch.setattr(cache.resources, "files", lambda name: package)
+
+    def version() -> str:
+        cache.compiler_version.cache_clear()
+        return cache.compiler_version()
+
+    first = version()
+    assert version() == first
+    (package / "dsl" / "note.txt").write_text("no source")
+    assert version() == first
+    changed = sorted(p for p in package.rglob("*") if p.suffix in (".py", ".lark", ".jinja"))
+    assert {p.suffix for p in changed} == {".py", ".lark", ".jinja"}
+    seen = {first}
+    for path in changed:
+        path.write_bytes(path.read_bytes() + b"\n")
+        seen.add(version())
+    (package / "codegen" / "new").mkdir()
+    (package / "codegen" / "new" / "pass.py").write_text("")
+    seen.add(version())
+    cache.compiler_version.cache_clear()
+    assert len(seen) == len(changed) + 2
 
 
 @pytest.mark.parametrize("key", ["", "../" * 21 + "a", "A" * 64, "0" * 63, "0" * 64 + "\n"])
