@@ -110,7 +110,7 @@ def test_every_source_of_the_compiler_counts(
     package = tmp_path / "attnspec"
     for folder in ("dsl", "codegen", "templates"):
         shutil.copytree(Path(attnspec.__file__).parent / folder, package / folder)
-    monkeypatch.setattr(cache.resources, "files", lambda name: package)
+    monkeypatch.setattr("importlib.resources.files", lambda name: package)
 
     def version() -> str:
         cache.compiler_version.cache_clear()
