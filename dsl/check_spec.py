@@ -98,10 +98,10 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
     """The spec, when nothing was wrong; clauses that stand outside definitions are checked here."""
     el = parts.el
     used = parts.usage.reach(roots(parts.names))
-    both = paired(parts)
     mask = mask_of(parts)
     requires = requires_of(parts)
     returns = returns_of(parts)
+    both = paired(parts)  # after the reads of the mask have been seen
     decls = []
     for name in _decl_order(parts.names):
         definition = parts.names.definitions[name]
