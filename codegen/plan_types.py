@@ -1,0 +1,132 @@
+"""Plan: how kernels compute a spec, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from attnspec.codegen.tile import Atom, Op
+from attnspec.dsl.ast import Expr, Kind
+
+Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
+Role: TypeAlias = Literal["row", "column", "head", "table", "pair"]
+
+
+class Unsupported(Exception):
+    """No kernel covers this yet; the text says what, and becomes the stage's `why`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the computation: `name` is the definition it makes."""
+
+    name: str
+    kind: Literal["host", "pairwise", "scan", "select"]
+    lowering: Lowering
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor that the host stage makes and the kernels read; `dims` are its axes in order."""
+
+    name: str
+    expr: Expr
+    dims: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A dot product of a row operand and a column operand, the tile `name`."""
+
+    name: str
+    left: Operand
+    right: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A per-row, per-column, per-head or looked-up number that the tile computation reads.
+
+    A `table` is read at the flat index `index` over its dimensions after b and h; a `pair` at
+    (row, column). `grad`: its gradient is generated.
+    """
+
+    name: str
+    role: Role
+    operand: Operand
+    kind: Kind
+    grad: bool
+    index: Atom | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A number known at the call: from sizes and run-time scalars alone."""
+
+    name: str
+    expr: Expr
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """d(score or weight) / d(leaf or dot): an atom of the backward tile computation."""
+
+    of: str
+    value: Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Bounds of a loop over one side for a tile of the other, positions `lo` to `hi`.
+
+    `ops` compute the atoms; None leaves that end open. Without `full` no tile is free of holes.
+    """
+
+    ops: tuple[Op, ...]
+    first: Atom | None
+    last: Atom | None
+    full_first: Atom | None
+    full_last: Atom | None
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairPlan:
+    """One softmax or element-wise weight over dot products, as two passes over tiles.
+
+    `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
+    softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
+    `rows` bounds the loop over keys for a tile of queries, `columns` the reverse.
+    """
+
+    normalizer: Literal["softmax", "none"]
+    dots: tuple[Dot, ...]
+    value: Operand
+    gate: Operand | None
+    sink: Operand | None
+    leaves: tuple[Leaf, ...]
+    scalars: tuple[Scalar, ...]
+    ops: tuple[Op, ...]
+    keep: Atom | None
+    score: Atom
+    gradients: tuple[Gradient, ...]
+    rows: Loop
+    columns: Loop
+    result: Expr  # the node of the spec that the kernels compute
+    log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Stages in order; `pair` is the fused one. `backward`: every float input's gradient."""
+
+    stages: tuple[Stage, ...]
+    backward: bool
+    pair: PairPlan | None
+
+    @property
+    def fused(self) -> bool:
+        """Whether nothing is lowered densely."""
+        return all(stage.lowering != "dense" for stage in self.stages)

@@ -1,0 +1,190 @@
+"""Plan to source: one readable Python module a spec."""
+
+from __future__ import annotations
+
+import ast as python
+import hashlib
+import re
+from functools import cache
+
+import jinja2
+
+from attnspec import __version__
+from attnspec.codegen.check_module import PROVIDED, check_module
+from attnspec.codegen.plan_types import PairPlan, Plan
+from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
+from attnspec.codegen.spelling import number
+from attnspec.codegen.tile import Atom, Op, names_used, needed
+from attnspec.codegen.views import kernels, text, torch_line
+from attnspec.codegen.wrapper import operands, wrap
+from attnspec.dsl.ast import Kind, Spec
+
+_TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """The fixed set of templates; text of a spec is only ever a value in them."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("attnspec", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Python, not HTML; the result is checked below
+    )
+
+
+def digest(spec: Spec) -> str:
+    """Eight hexadecimal digits that name a spec's text."""
+    return hashlib.sha256(spec.text.encode()).hexdigest()[:8]
+
+
+def render(spec: Spec, plan: Plan) -> str:
+    """The module's source; only for a plan with a fused stage."""
+    pair = plan.pair
+    if pair is None:
+        raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
+    views = kernels(pair)
+    env = environment()
+    shown = []
+    for view in views:
+        template = view.name if view.name in ("forward", "backward_columns") else "backward_rows"
+        code = env.get_template(f"{template}.py.jinja").render(k=view)
+        shown.append("\n".join(line for line in code.splitlines() if line.strip()))
+    host = wrap(spec, pair)
+    context = {
+        "title": _docline(spec.title or spec.name),
+        "name": spec.name,
+        "version": __version__,
+        "digest": digest(spec),
+        "spec_lines": [ascii(line)[1:-1].replace('"', "'") for line in _equations(spec)],
+        "facts": [],
+        "signature": signature_code(spec),
+        "kernels": shown,
+        "views": views,
+        "plan": pair,
+        "softmax": pair.normalizer == "softmax",
+        "cpu": _cpu(pair),
+        "operands": tuple((o.name, o.dims) for o in operands(pair)),
+        "numbers": tuple(s.name for s in pair.scalars),
+        "dots": tuple((d.name, d.left.name, d.right.name) for d in pair.dots),
+        "leaves": _leaves(pair),
+        "wanted": tuple(g.of for g in pair.gradients),
+        "op_args": _op_args(pair),
+        "op_names": ", ".join([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
+        "grads": ", ".join(_gradient_names(pair)),
+        "parameters": parameters(spec),
+        "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
+        "arguments": parameter_docs(spec),
+        "host": host.before,
+        "op_values": host.arguments,
+        "epilogue": host.after,
+        "initial": host.initial,
+    }
+    source = _tidy(
+        env.get_template("module.py.jinja").render(imports=[], uses_math=False, **context)
+    )
+    body = source[source.index("SIGNATURE = ") :]
+    imports = sorted(_imports(body), key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    source = _tidy(
+        env.get_template("module.py.jinja").render(
+            imports=imports, uses_math="math." in body, **context
+        )
+    )
+    check_module(source)
+    return source
+
+
+def _imports(body: str) -> set[str]:
+    tree = python.parse(body)
+    return {n.id for n in python.walk(tree) if isinstance(n, python.Name)} & PROVIDED
+
+
+def _tidy(source: str) -> str:
+    """No trailing blanks, at most two blank lines in a row, none at the end."""
+    source = "\n".join(line.rstrip() for line in source.splitlines())
+    return re.sub(r"\n{4,}", "\n\n\n", source).strip("\n") + "\n"
+
+
+def _docline(title: str) -> str:
+    return ascii(title)[1:-1].replace('"', "'").replace("\\", "")
+
+
+def _equations(spec: Spec) -> list[str]:
+    """The spec's statements without docstring, citations and comments."""
+    text_ = re.sub(r'"""(?s:.*?)"""', "", spec.text, count=1)
+    lines = [line.split("#")[0].rstrip() for line in text_.splitlines()]
+    return [x for x in lines if x.strip() and not x.startswith(("cite ", "catalog "))]
+
+
+def _gradient_names(pair: PairPlan) -> list[str]:
+    floats = {leaf.operand.name for leaf in pair.leaves if leaf.grad}
+    leaves = {leaf.operand.name for leaf in pair.leaves}
+    return [o.name for o in operands(pair) if o.name in floats or o.name not in leaves]
+
+
+def _op_args(pair: PairPlan) -> list[str]:
+    tensors = [f"{o.name}: Tensor" for o in operands(pair)]
+    return tensors + [f"{s.name}: {_TYPES[s.kind]}" for s in pair.scalars]
+
+
+def _leaves(pair: PairPlan) -> str:
+    items = [f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})' for x in pair.leaves]
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+# The CPU's tile functions
+
+
+def _cpu(pair: PairPlan) -> dict[str, list[str]]:
+    slopes: list[Atom] = [g.value for g in pair.gradients]
+    end = ", ".join(text(a) for a in slopes)
+    tables = [x for x in pair.leaves if x.role == "table" and x.index is not None]
+    at: list[Atom] = [x.index for x in tables if x.index is not None]
+    pairs = ", ".join(f'"{x.name}": {_tensor(x.index)}' for x in tables)
+    return {
+        "tile": _function(pair, [pair.score], pair.keep, _tensor(pair.score)),
+        "slopes": _function(
+            pair, [pair.score, *slopes], pair.keep, f"{_tensor(pair.score)}, ({end},)"
+        ),
+        "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
+        "rows": _rows(pair),
+    }
+
+
+def _tensor(atom: Atom | None) -> str:
+    """An atom as a tensor."""
+    if isinstance(atom, str):
+        return atom
+    assert atom is not None
+    return f"torch.tensor({number(atom)})"
+
+
+def _values(ops: tuple[Op, ...], roots: list[Atom]) -> list[str]:
+    """Statements that take what `ops` use out of `values`, then the operations."""
+    made = {op.target for op in ops}
+    used = sorted(names_used(ops, roots) - made)
+    wide = any(op.op == "float" for op in ops)
+    taken = [f'{n} = values["{n}"]' for n in [*used, *(["wide"] if wide else [])]]
+    return taken + [torch_line(op) for op in ops]
+
+
+def _function(pair: PairPlan, roots: list[Atom], keep: Atom | None, returned: str) -> list[str]:
+    lines = _values(needed(pair.ops, roots), roots)
+    if keep is None:
+        return [*lines, f"return None, {returned}"]
+    have = {op.target for op in needed(pair.ops, roots)}
+    more = tuple(op for op in needed(pair.ops, [keep]) if op.target not in have)
+    taken = {x.partition(" = ")[0] for x in lines}
+    extra = [x for x in _values(more, [keep]) if x.partition(" = ")[0] not in taken]
+    lines += ["if not masked:", f"    return None, {returned}", *extra]
+    return [*lines, f"return {_tensor(keep)}, {returned}"]
+
+
+def _rows(pair: PairPlan) -> list[str]:
+    loop = pair.rows
+    ends = [loop.first, loop.last, loop.full_first, loop.full_last]
+    roots = [a for a in ends if a is not None]
+    shown = ", ".join("None" if a is None else text(a) for a in ends)
+    return [*_values(loop.ops, roots), f"return {shown}, {loop.full}"]

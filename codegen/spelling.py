@@ -1,0 +1,125 @@
+"""How an operation is spelled: in Triton, in PyTorch, and for plain Python numbers."""
+
+from __future__ import annotations
+
+from attnspec.dsl.ast import Kind
+
+_COMMON = {
+    "neg": "-{0}",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "floordiv_unsigned": "{0} // {1}",
+    "mod_unsigned": "{0} % {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "stopgrad": "{0}",
+    "constant": "{0}",
+}
+
+TRITON = _COMMON | {
+    "not": "{0} == 0",
+    "floordiv": "floordiv({0}, {1})",
+    "mod": "floormod({0}, {1})",
+    "float": "to_float({0})",
+    "where": "tl.where({0}, {1}, {2})",
+    "min": "tl.minimum({0}, {1})",
+    "max": "tl.maximum({0}, {1})",
+    "clamp": "tl.minimum(tl.maximum({0}, {1}), {2})",
+    "abs": "tl.abs({0})",
+    "floor": "tl.floor({0})",
+    "ceil": "tl.ceil({0})",
+    "floor_int": "tl.floor({0}).to(tl.int32)",
+    "ceil_int": "tl.ceil({0}).to(tl.int32)",
+    "step": "tl.where({0} > 0, 1.0, 0.0)",
+    "relu": "tl.where({0} > 0, {0}, 0.0)",
+} | {
+    name: f"{name}({{0}})"
+    for name in (
+        "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh",
+        "sigmoid", "logsigmoid", "softplus", "elu", "silu", "gelu", "erf", "sign",
+    )
+} | {"leaky_relu": "leaky_relu({0}, {1})", "pow": "power({0}, {1})", "pow_int": "power_int({0}, {1})"}  # fmt: skip
+
+TORCH = _COMMON | {
+    "not": "~{0}",
+    "floordiv": "{0} // {1}",
+    "mod": "{0} % {1}",
+    "float": "{0}.to(wide)",
+    "where": "torch.where({0}, {1}, {2})",
+    "min": "minimum({0}, {1})",
+    "max": "maximum({0}, {1})",
+    "clamp": "clamp({0}, {1}, {2})",
+    "floor_int": "torch.floor({0}).long()",
+    "ceil_int": "torch.ceil({0}).long()",
+    "step": "({0} > 0).to({0}.dtype)",
+    "stopgrad": "{0}.detach()",
+    "pow": "{0} ** {1}",
+    "pow_int": "{0} ** {1}",
+    "elu": "torch.nn.functional.elu({0})",
+    "leaky_relu": "leaky_relu({0}, {1})",
+    "logsigmoid": "torch.nn.functional.logsigmoid({0})",
+    "softplus": "softplus({0})",
+    "silu": "torch.nn.functional.silu({0})",
+    "gelu": "torch.nn.functional.gelu({0})",
+} | {
+    name: f"torch.{name}({{0}})"
+    for name in (
+        "abs", "floor", "ceil", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin",
+        "cos", "atan", "tanh", "sigmoid", "relu", "erf", "sign",
+    )
+}  # fmt: skip
+
+PYTHON = _COMMON | {
+    "not": "not {0}",
+    "and": "{0} and {1}",
+    "or": "{0} or {1}",
+    "floordiv": "{0} // {1}",
+    "mod": "{0} % {1}",
+    "pow": "{0} ** {1}",
+    "pow_int": "{0} ** {1}",
+    "float": "float({0})",
+    "where": "{1} if {0} else {2}",
+    "min": "min({0}, {1})",
+    "max": "max({0}, {1})",
+    "clamp": "min(max({0}, {1}), {2})",
+    "abs": "abs({0})",
+    "floor_int": "math.floor({0})",
+    "ceil_int": "math.ceil({0})",
+    "rsqrt": "1 / math.sqrt({0})",
+    "log1p": "math.log1p({0})",
+    "exp2": "2.0 ** {0}",
+    "sigmoid": "1 / (1 + math.exp(-{0}))",
+    "logsigmoid": "-math.log1p(math.exp(-{0}))",
+    "softplus": "math.log1p(math.exp({0}))",
+    "relu": "max({0}, 0.0)",
+    "silu": "{0} / (1 + math.exp(-{0}))",
+    "elu": "{0} if {0} > 0 else math.expm1({0})",
+    "leaky_relu": "{0} if {0} > 0 else {0} * {1}",
+    "gelu": "0.5 * {0} * (1 + math.erf({0} * math.sqrt(0.5)))",
+    "sign": "({0} > 0) - ({0} < 0)",
+} | {
+    name: f"math.{name}({{0}})"
+    for name in ("sqrt", "exp", "log", "log2", "sin", "cos", "atan", "tanh", "erf")
+}  # fmt: skip
+
+
+def spelled(op: str, kind: Kind) -> str:
+    """The entry of a spelling table for an operation with a result of `kind`."""
+    if op in ("floor", "ceil", "pow") and kind is Kind.INT:
+        return f"{op}_int"
+    return op
+
+
+def number(value: bool | int | float) -> str:
+    """A number as a literal of Python."""
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return f'float("{value}")'
+    return repr(value)

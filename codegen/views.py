@@ -1,0 +1,384 @@
+"""What a template sees of a kernel: names and printed lines, no expressions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnspec.codegen.plan_types import Leaf, Loop, Operand, PairPlan
+from attnspec.codegen.spelling import TORCH, TRITON, number, spelled
+from attnspec.codegen.tile import Atom, Op, names_used, needed
+from attnspec.dsl.ast import Kind
+
+_CAST = {Kind.FLOAT: ".to(tl.float32)", Kind.BOOL: ".to(tl.int1)", Kind.INT: ""}
+
+
+def text(atom: Atom) -> str:
+    """An atom as code."""
+    return atom if isinstance(atom, str) else number(atom)
+
+
+def triton_line(op: Op) -> str:
+    """One operation as a Triton statement."""
+    if op.op == "load":
+        table, index = text(op.args[0]), text(op.args[1])
+        base = f"p_{table} + b64 * s_{table}_b + h64 * s_{table}_h"
+        return f"{op.target} = look_up({base}, {index}, T_{table}){_CAST[op.kind]}"
+    form = TRITON[spelled(op.op, op.kind)]
+    return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
+
+
+def torch_line(op: Op) -> str:
+    """One operation as a PyTorch statement over a tile's values."""
+    if op.op == "load":
+        return f"{op.target} = lookup({text(op.args[0])}, {text(op.args[1])})"
+    form = TORCH[spelled(op.op, op.kind)]
+    return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A kernel's tensor argument: its strides by dimension, and how a tile of it is read."""
+
+    name: str
+    strides: tuple[str, ...]
+    token: str = ""
+    channel: str = ""
+    cast: str = ""
+    var: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    name: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """A gradient that the kernel makes. `other` is the tile it multiplies (dots), `after` a
+    factor that is the same everywhere and so applied once; `first` of its operand."""
+
+    name: str
+    role: str
+    operand: str
+    value: Atom
+    after: str = ""
+    other: str = ""
+    channel: str = ""
+    index: str = ""
+    first: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoopView:
+    lines: tuple[str, ...]
+    first: str | None
+    last: str | None
+    full_first: str | None
+    full_last: str | None
+    full: bool
+
+
+def loop_view(loop: Loop) -> LoopView:
+    """A loop's bounds as Triton code."""
+    ends = (loop.first, loop.last, loop.full_first, loop.full_last)
+    shown = [None if a is None else text(a) for a in ends]
+    return LoopView(tuple(triton_line(op) for op in loop.ops), *shown, full=loop.full)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: `side` is "rows" when a program owns queries, "columns" when keys."""
+
+    name: str
+    doc: str
+    plan: PairPlan
+    side: str
+    gradients: tuple[Gradient, ...] = ()
+    pointers: tuple[str, ...] = ()
+    forward: bool = False
+
+    # what is computed
+
+    @property
+    def softmax(self) -> bool:
+        return self.plan.normalizer == "softmax"
+
+    @property
+    def score(self) -> str:
+        return text(self.plan.score)
+
+    @property
+    def keep(self) -> str:
+        return "" if self.plan.keep is None else text(self.plan.keep)
+
+    @property
+    def loop(self) -> LoopView:
+        return loop_view(self.plan.rows if self.side == "rows" else self.plan.columns)
+
+    def _roots(self, masked: bool) -> list[Atom]:
+        uses_score = self.forward or self.softmax or self.side == "columns"
+        roots: list[Atom] = [self.plan.score] if uses_score else []
+        for g in self.gradients:
+            roots.append(g.value)
+            if g.index:
+                roots.append(g.index)
+        if masked and self.plan.keep is not None:
+            roots.append(self.plan.keep)
+        return roots
+
+    def _ops(self, axes: str, masked: bool = True) -> list[str]:
+        ops = needed(self.plan.ops, self._roots(masked))
+        return [triton_line(op) for op in ops if op.axes == axes]
+
+    @property
+    def number_lines(self) -> list[str]:
+        """Operations on numbers of the call alone: the same for every head."""
+        ops = needed(self.plan.ops, self._roots(True))
+        return [triton_line(o) for o in ops if o.axes == "" and _number(self.plan, o.target)]
+
+    @property
+    def head_lines(self) -> list[str]:
+        """Operations on numbers of a head, after `number_lines`."""
+        ops = needed(self.plan.ops, self._roots(True))
+        return [triton_line(o) for o in ops if o.axes == "" and not _number(self.plan, o.target)]
+
+    @property
+    def row_lines(self) -> list[str]:
+        return self._ops("i")
+
+    @property
+    def early_column_lines(self) -> list[str]:
+        return self._ops("j")
+
+    def column_lines(self, masked: bool) -> list[str]:
+        return self._ops("j", masked)
+
+    def tile_lines(self, masked: bool) -> list[str]:
+        return self._ops("ij", masked)
+
+    def slope(self, g: Gradient, masked: bool, keep: str, upstream: str) -> list[str]:
+        """Lines that make `d_score`, this gradient's share of every pair."""
+        code = upstream if g.after or g.value == 1.0 else f"{upstream} * {text(g.value)}"
+        return [f"d_score = tl.where({keep}, {code}, 0.0)" if masked else f"d_score = {code}"]
+
+    # what is read
+
+    def _used(self) -> frozenset[str]:
+        roots = self._roots(True)
+        loop = self.plan.rows if self.side == "rows" else self.plan.columns
+        ops = (*needed(self.plan.ops, roots), *loop.ops)
+        ends = [
+            a for a in (loop.first, loop.last, loop.full_first, loop.full_last) if a is not None
+        ]
+        after = [g.value for g in self.gradients]
+        return names_used(ops, [*roots, *ends, *after])
+
+    def _leaves(self, role: str) -> list[Tensor]:
+        used = self._used()
+        token = {"row": ("i",), "column": ("j",), "pair": ("i", "j")}.get(role, ())
+        return [
+            Tensor(
+                leaf.operand.name,
+                ("b", "h", *token),
+                token[0] if token else "",
+                cast=_CAST[leaf.kind],
+                var=leaf.name,
+            )
+            for leaf in self.plan.leaves
+            if leaf.role == role and leaf.name in used
+        ]
+
+    @property
+    def head_leaves(self) -> list[Tensor]:
+        return self._leaves("head")
+
+    @property
+    def row_leaves(self) -> list[Tensor]:
+        return self._leaves("row")
+
+    @property
+    def column_leaves(self) -> list[Tensor]:
+        return self._leaves("column")
+
+    @property
+    def pair_leaves(self) -> list[Tensor]:
+        return self._leaves("pair")
+
+    @property
+    def tables(self) -> list[Tensor]:
+        used = self._used()
+        found = {x.operand.name for x in self.plan.leaves if x.role == "table" and x.name in used}
+        return [Tensor(name, ("b", "h")) for name in sorted(found)]
+
+    @property
+    def dots(self) -> list[Dot]:
+        return [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
+
+    @property
+    def lefts(self) -> list[Tensor]:
+        return _tiles([d.left for d in self.plan.dots], "i")
+
+    @property
+    def rights(self) -> list[Tensor]:
+        return _tiles([d.right for d in self.plan.dots], "j")
+
+    @property
+    def value(self) -> Tensor:
+        return _tiles([self.plan.value], "j")[0]
+
+    @property
+    def d_out(self) -> Tensor:
+        channel = self.plan.value.dims[3]
+        return Tensor("d_out", ("b", "h", "i", channel), "i", channel)
+
+    @property
+    def gate(self) -> Tensor | None:
+        gate = self.plan.gate
+        if gate is None:
+            return None
+        channel = gate.dims[3] if len(gate.dims) > 3 else ""
+        return Tensor(gate.name, gate.dims, "i", channel)
+
+    @property
+    def sink(self) -> Tensor | None:
+        sink = self.plan.sink
+        return None if sink is None else Tensor(sink.name, sink.dims, "i")
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        found = [*self.lefts, *self.rights, self.value]
+        if self.forward:
+            found += [t for t in (self.gate, self.sink) if t is not None]
+        else:
+            found.append(self.d_out)
+        found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
+        return [*found, *self.pair_leaves, *self.tables]
+
+    @property
+    def scalars(self) -> list[str]:
+        used = self._used()
+        names = [s.name for s in self.plan.scalars if s.name in used]
+        return names + [f"T_{t.name}" for t in self.tables]
+
+    @property
+    def widths(self) -> list[str]:
+        return widths(self.plan)
+
+    @property
+    def constants(self) -> list[str]:
+        return ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
+
+    @property
+    def unspecialized(self) -> str:
+        ints = {s.name for s in self.plan.scalars if s.kind is not Kind.FLOAT}
+        names = ["M", "N", "q_start", "k_start"]
+        names += [s for s in self.scalars if s in ints or s.startswith("T_")]
+        return ", ".join(f'"{n}"' for n in names)
+
+
+def widths(plan: PairPlan) -> list[str]:
+    """The channel axes whose number and padded width a kernel is compiled for."""
+    found = [d.left.dims[3] for d in plan.dots]
+    found.append(plan.value.dims[3])
+    return list(dict.fromkeys(found))
+
+
+def _tiles(operands: list[Operand], token: str) -> list[Tensor]:
+    unique = {o.name: o for o in operands}
+    return [Tensor(o.name, o.dims, token, o.dims[3]) for o in unique.values()]
+
+
+def _leaf(plan: PairPlan, name: str) -> Leaf | None:
+    return next((leaf for leaf in plan.leaves if leaf.name == name), None)
+
+
+def _once(plan: PairPlan, value: Atom) -> str:
+    """The factor to apply after the loop when the slope is one number for a head."""
+    if value == 1.0:
+        return ""
+    axes = {op.target: op.axes for op in plan.ops}
+    fixed = {s.name for s in plan.scalars} | {"LOG2E"}
+    if isinstance(value, str) and not (axes.get(value) == "" or value in fixed):
+        return ""
+    return f" * {text(value)}"
+
+
+def _dots(plan: PairPlan, side: str) -> list[Gradient]:
+    found: list[Gradient] = []
+    slopes = {g.of: g.value for g in plan.gradients}
+    own = [d.left if side == "rows" else d.right for d in plan.dots]
+    for dot, mine in zip(plan.dots, own, strict=True):
+        other = dot.right if side == "rows" else dot.left
+        shared = [o.name for o in own].count(mine.name) > 1
+        value = slopes[dot.name]
+        # a key head's sum runs over several query heads, each with its own numbers
+        once = (
+            "" if shared or (side == "columns" and not _number(plan, value)) else _once(plan, value)
+        )
+        first = mine.name not in {g.operand for g in found}
+        found.append(
+            Gradient(dot.name, "dot", mine.name, value, once, other.name, mine.dims[3], "", first)
+        )
+    return found
+
+
+def _number(plan: PairPlan, value: Atom) -> bool:
+    """Whether an atom is one number for the whole call."""
+    if not isinstance(value, str):
+        return True
+    heads = {x.name for x in plan.leaves if x.role == "head"} | {"b", "h"}
+    return not heads & names_used(needed(plan.ops, [value]), [value])
+
+
+def _leaves(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
+    slopes = {g.of: g.value for g in plan.gradients}
+    found = []
+    for leaf in plan.leaves:
+        if leaf.grad and leaf.role in roles:
+            value = slopes[leaf.name]
+            summed = leaf.role in ("row", "head", "table")
+            once = _once(plan, value) if summed else ""
+            index = "" if leaf.index is None else text(leaf.index)
+            name = leaf.operand.name
+            found.append(Gradient(leaf.name, leaf.role, name, value, once, index=index))
+    return found
+
+
+def kernels(plan: PairPlan) -> list[Kernel]:
+    """Every kernel of a plan, the forward one first."""
+    softmax = plan.normalizer == "softmax"
+    outputs = ("lse",) if softmax else ()
+    outputs += ("ungated",) if plan.gate is not None else ()
+    saved = ("lse", "delta") if softmax else ()
+    rows = [*_dots(plan, "rows"), *_leaves(plan, ("row", "head", "pair"))]
+    columns = [*_dots(plan, "columns"), *_leaves(plan, ("column",))]
+
+    def into(gradients: list[Gradient]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f"d_{g.operand}" for g in gradients))
+
+    found = [
+        Kernel("forward", "", plan, "rows", pointers=(*outputs, "out"), forward=True),
+        Kernel(
+            "backward_rows",
+            "Gradients of what belongs to a query, a head or a pair: one tile of rows a program.",
+            plan,
+            "rows",
+            tuple(rows),
+            (*saved, *into(rows)),
+        ),
+        Kernel(
+            "backward_columns",
+            "Gradients of what belongs to a key: one tile of columns a program, every query head.",
+            plan,
+            "columns",
+            tuple(columns),
+            (*saved, f"d_{plan.value.name}", *into(columns)),
+        ),
+    ]
+    for leaf in _leaves(plan, ("table",)):
+        doc = f"Gradient of the table {leaf.operand.removeprefix('u_')}: one share a tile of rows."
+        name = f"backward_{leaf.name}"
+        found.append(Kernel(name, doc, plan, "rows", (leaf,), (*saved, f"d_{leaf.operand}")))
+    return found

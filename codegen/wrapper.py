@@ -1,0 +1,118 @@
+"""The host's part of a generated module: facts, operands, epilogue, initial values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnspec.codegen.host import Host, Value
+from attnspec.codegen.pairwise import inline
+from attnspec.codegen.plan_types import Operand, PairPlan
+from attnspec.dsl.ast import Expr, Form, Kind, Read, Spec
+
+_WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """Statements before the operation, its arguments, statements after it, and computed defaults."""
+
+    before: tuple[str, ...]
+    arguments: tuple[str, ...]
+    after: tuple[str, ...]
+    initial: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def operands(pair: PairPlan) -> list[Operand]:
+    """The operation's tensors in order, each once."""
+    found = [d.left for d in pair.dots] + [d.right for d in pair.dots] + [pair.value]
+    found += [x for x in (pair.gate, pair.sink) if x is not None]
+    found += [leaf.operand for leaf in pair.leaves]
+    return list({o.name: o for o in found}.values())
+
+
+def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
+    """Print the host's part; raises `Unsupported` for what it cannot say."""
+    host = Host(spec)
+    for decl in spec.decls:
+        if decl.where is not None:
+            _fact(host, spec, decl.where, decl.name)
+    for fact in spec.requires:
+        _fact(host, spec, fact, spec.name)
+    arguments = _arguments(pair, host)
+    before = tuple(host.lines)
+    host.lines.clear()
+    return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
+
+
+def _fact(host: Host, spec: Spec, fact: Expr, name: str) -> None:
+    value = host.emit(fact)
+    line = ascii(spec.text[fact.span.start : fact.span.end])
+    host.lines.append(f"hold({value.code}, {name!r}, {line})")
+
+
+def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
+    roles = {x.operand.name: x.role for x in pair.leaves}
+    products = {x.name for d in pair.dots for x in (d.left, d.right)} | {pair.value.name}
+    columns: list[tuple[Operand, str]] = []
+    lines: list[str] = []
+    for operand in operands(pair):
+        name, role = operand.name, roles.get(operand.name, "")
+        if role in ("table", "pair"):
+            assert isinstance(operand.expr, Read)
+            source = host.emit(operand.expr).code
+            lines.append(f"{name} = over_pairs({source}, {operand.dims}, {role == 'table'})")
+        elif len(operand.dims) > 2 and operand.dims[2] == "j":
+            columns.append((operand, _aligned(host, operand)))
+        else:
+            kept = name in products or operand is pair.gate
+            dtype = "bound.dtype" if kept else "wide"
+            lines.append(f"{name} = as_rows({_aligned(host, operand)}, {dtype}, size)")
+    columns.sort(key=lambda c: c[0].name not in products)
+    first = sum(o.name in products for o, _ in columns)
+    lines += [f"{operand.name} = {code}" for operand, code in columns]
+    names = ", ".join(o.name for o, _ in columns)
+    comma = "," if len(columns) == 1 else ""
+    lines.append(f"{names}{comma} = as_columns([{names}], bound.dtype, size, {first})")
+    numbers = [f"{_WRAP[s.kind]}({host.emit(s.expr).code})" for s in pair.scalars]
+    host.lines.extend(lines)
+    return (*(o.name for o in operands(pair)), *numbers)
+
+
+def _aligned(host: Host, operand: Operand) -> str:
+    value = host.emit(operand.expr)
+    if value.plain:
+        ones = ", ".join("1" for _ in operand.dims)
+        return f"torch.tensor({value.code}, device=bound.device).view({ones})"
+    return host.aligned(value, operand.dims)
+
+
+def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
+    dims = ("b", "h", "i", pair.value.dims[3])
+    host.known[pair.result] = Value("out", dims, Kind.FLOAT)
+    if pair.log_sum_exp is not None:
+        host.known[pair.log_sum_exp] = Value("lse", dims[:3], Kind.FLOAT)
+    assert spec.output is not None
+    output = host.emit(inline(spec, spec.output))
+    result = host.aligned(output, ("b", "h", "i", spec.channel))
+    returned = []
+    for item in spec.returns:
+        value = host.emit(inline(spec, item.expr))
+        returned.append(f'"{item.name}": {host.aligned(value, item.axes)}')
+    if pair.normalizer == "softmax" and all(r.name != "lse" for r in spec.returns):
+        returned.insert(0, '"lse": lse')
+    cast = "" if result == "out" else ".to(bound.dtype)"
+    lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]
+    return tuple(lines)
+
+
+def _initial(spec: Spec) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Statements that compute the defaults that no literal gives."""
+    found = []
+    for decl in spec.decls:
+        if decl.default is None or decl.form is Form.CONST:
+            continue
+        host = Host(spec)
+        value = host.emit(decl.default)
+        code = value.code if value.plain else host.aligned(value, decl.axes)
+        found.append((decl.name, (*host.lines, f"return {code}")))
+    return tuple(found)

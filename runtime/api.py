@@ -1,0 +1,144 @@
+"""The public callables: `load`, `compile` and what they give."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attnspec.codegen.library import find
+from attnspec.codegen.plan import plan as make_plan
+from attnspec.codegen.plan_types import Plan
+from attnspec.codegen.render import render
+from attnspec.dsl.analysis import Facts, analyze
+from attnspec.dsl.ast import Spec
+from attnspec.dsl.check import check
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.dsl.parse import parse
+from attnspec.runtime.bind import Bound, bind
+from attnspec.runtime.cache import cache_key, load_module
+from attnspec.runtime.facts_check import facts_hold
+from attnspec.runtime.reference import Outputs, evaluate, initial
+from attnspec.runtime.signature import Signature
+from attnspec.runtime.signature_of import signature
+
+if TYPE_CHECKING:
+    from attnspec.runtime.module import AttentionModule
+
+Result = Tensor | tuple[Tensor, dict[str, Tensor]]
+
+
+class Attention:
+    """A compiled spec: call it like the function that the spec defines.
+
+    `spec`, `facts` and `plan` are what was read, proved and planned; `source` is the generated
+    module's text, empty where no kernel covers the spec and it runs densely.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.signature: Signature = signature(spec)
+
+    def __repr__(self) -> str:
+        return f"<attention {self.spec.name}: {self.spec.title}>"
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What is proved of the spec."""
+        return analyze(self.spec)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How it is computed."""
+        return make_plan(self.spec, self.facts)
+
+    @cached_property
+    def source(self) -> str:
+        """The generated module."""
+        return render(self.spec, self.plan) if self.plan.pair is not None else ""
+
+    @cached_property
+    def _generated(self) -> ModuleType:
+        key = cache_key(self.spec.text, {})
+        return load_module(key, lambda: self.source, self.spec.name)
+
+    def __call__(
+        self, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any
+    ) -> Result:
+        """The output [B, H, M, E]; with `extras` also the log-sum-exp and every `return` by name.
+
+        Arguments stand in call order (q, k, v, then as declared) or by name, with `q_start`,
+        `k_start` and the sides of a grid by name. `backend` is "triton", "cpu" or "dense"; by
+        default Triton on a GPU or under its interpreter, tiles in PyTorch elsewhere. AttnError
+        names the argument that is wrong, before anything is computed.
+        """
+        if backend == "dense" or self.plan.pair is None:
+            return self._dense(args, kwargs, extras, backend)
+        names = [a.name for a in self.signature.arguments]
+        if len(args) > len(names) or any(n in kwargs for n in names[: len(args)]):
+            bind(self.signature, args, kwargs)
+        given = dict(zip(names, args, strict=False)) | kwargs
+        result: Result = self._generated.attend_given(given, extras, backend)
+        return result
+
+    def _dense(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], extras: bool, backend: str | None
+    ) -> Result:
+        if backend not in (None, "dense", "cpu", "triton"):
+            raise AttnError(f'backend: expected "triton", "cpu" or "dense", got {backend!r}')
+        if backend == "triton":
+            why = "; ".join(s.why for s in self.plan.stages if s.why)
+            raise AttnError(f"backend: no kernel covers `{self.spec.name}` yet ({why})")
+        bound = self.bind(*args, **kwargs)
+        wide = torch.float64 if bound.dtype is torch.float64 else torch.float32
+        return self._shown(evaluate(self.spec, bound, wide), extras, bound.dtype)
+
+    def reference(self, *args: Any, extras: bool = False, **kwargs: Any) -> Result:
+        """The definition, dense in float64, on any device; arguments as in a call."""
+        bound = self.bind(*args, **kwargs)
+        return self._shown(evaluate(self.spec, bound), extras, torch.float64)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Bound:
+        """The checked arguments of a call, defaults filled in."""
+        bound = bind(self.signature, args, kwargs, lambda name, now: initial(self.spec, name, now))
+        facts_hold(self.spec, bound)
+        return bound
+
+    def _shown(self, found: Outputs, extras: bool, dtype: torch.dtype) -> Result:
+        output = None if found.output is None else found.output.to(dtype)
+        if not extras:
+            if output is None:
+                raise AttnError(
+                    f"{self.spec.name}: has no output, only returns: ask for extras=True"
+                )
+            return output
+        return output, dict(found.extras)  # type: ignore[return-value]
+
+    def module(self, **sizes: Any) -> AttentionModule:
+        """A torch.nn.Module that holds the params; `heads=8`, `dim=64`, ... give their sizes."""
+        from attnspec.runtime.module import AttentionModule
+
+        return AttentionModule(self, **sizes)
+
+
+def compile(source: str, name: str | None = None) -> Attention:  # noqa: A001
+    """The function that a spec's text defines; `name` must be the spec's own, if given.
+
+    Raises AttnError with every diagnostic of the text.
+    """
+    file = parse(source, f"{name or '<spec>'}.attn")
+    spec, _ = check(file)
+    if name is not None and spec.name != name:
+        raise AttnError(f"expected a spec named `{name}`, got `{spec.name}`")
+    return Attention(spec)
+
+
+def load(spec: str | Path) -> Attention:
+    """The function of a `.attn` file, or of the library's spec of that name."""
+    text, path = find(str(spec))
+    checked, _ = check(parse(text, path))
+    return Attention(checked)

@@ -1,0 +1,181 @@
+"""The CPU default: the kernels' plan run tile by tile in PyTorch, memory linear in the length.
+
+Sums run in the operands' own precision, at least float32; the order is fixed, so results repeat
+bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnspec.runtime.cpu_tiles import (
+    ROWS,
+    Tile,
+    by_head,
+    by_key_head,
+    fill,
+    fixed_values,
+    left_operands,
+    row_values,
+    tiles,
+)
+from attnspec.runtime.problem import Leaf, Problem, Values
+
+
+def forward(call: Problem) -> tuple[Tensor, Tensor]:
+    """The weighted sum [B, H, M, E] before any gate, and the natural log-sum-exp [B, H, M]."""
+    plan, wide, value = call.plan, call.wide, call.right
+    shape = (call.batch, call.heads, call.rows)
+    out = value.new_zeros((*shape, value.shape[-1]), dtype=wide)
+    lse = value.new_full(shape, float("-inf"), dtype=wide)
+    clean = bool(torch.isfinite(value).all())
+    fixed = fixed_values(call)
+    for low in range(0, call.rows, ROWS):
+        high = min(low + ROWS, call.rows)
+        values = row_values(call, fixed, low, high)
+        left = left_operands(call, low, high)
+        acc = out[:, :, low:high]
+        top = lse[:, :, low:high, None].clone()
+        total = torch.zeros_like(top)
+        if plan.sink is not None:
+            top = call.tensors[plan.sink][:, :, low:high, None].to(wide)
+            total = torch.where(torch.isneginf(top), 0.0, torch.ones_like(top))
+        for tile in tiles(call, values, low, high):
+            weight = _weights(call, values, left, tile)
+            if plan.softmax:
+                new = torch.maximum(top, weight.amax(-1, keepdim=True))
+                safe = torch.where(torch.isneginf(new), 0.0, new)
+                weight = weight.sub_(safe).exp_()
+                scale = torch.exp(top - safe)
+                total = total * scale + weight.sum(-1, keepdim=True)
+                acc.mul_(scale)
+                top = new
+            acc.add_(_contribution(call, weight, tile, clean))
+        if plan.softmax:
+            acc.div_(torch.where(total == 0, 1.0, total))
+            lse[:, :, low:high] = (top + torch.log(total)).squeeze(-1)
+    return out, lse
+
+
+def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> Tensor:
+    """Logits or weights [B, H, m, n], excluded pairs at -inf or 0, in memory of their own."""
+    fill(call, values, left, tile)
+    keep, score = call.plan.tile(values, tile.masked)
+    score = score.expand(values[call.plan.dots[0][0]].shape)
+    if keep is None:
+        return score.clone()
+    return torch.where(keep, score, float("-inf") if call.plan.softmax else 0.0)
+
+
+def _contribution(call: Problem, weight: Tensor, tile: Tile, clean: bool) -> Tensor:
+    """weight @ value in which a value that is not finite counts only where the weight is not 0."""
+    p, v = by_key_head(weight, call), call.right[:, :, tile.columns].to(call.wide)
+    if clean or not tile.masked:
+        return by_head(p @ v, call)
+    bad = ~torch.isfinite(v)
+    reached = (p != 0).to(v.dtype) @ bad.to(v.dtype)
+    out = (p @ v.masked_fill(bad, 0.0)).masked_fill(reached > 0, float("nan"))
+    return by_head(out, call)
+
+
+def backward(
+    call: Problem, grad: Tensor, lse: Tensor, delta: Tensor, wanted: frozenset[str]
+) -> dict[str, Tensor]:
+    """Gradients by operand name, in the operands' shapes.
+
+    `grad` is the gradient [B, H, M, E] of the ungated sum, `delta` [B, H, M] what a softmax
+    subtracts. Only operands in `wanted` get one.
+    """
+    plan, wide = call.plan, call.wide
+    out = {
+        n: torch.zeros(call.tensors[n].shape, dtype=wide, device=grad.device)
+        for n in plan.grads
+        if n in wanted and n not in (plan.gate, plan.sink)
+    }
+    fixed = fixed_values(call)
+    leaves = {leaf.name: leaf for leaf in plan.leaves}
+    for low in range(0, call.rows, ROWS):
+        high = min(low + ROWS, call.rows)
+        values = row_values(call, fixed, low, high)
+        left = left_operands(call, low, high)
+        d_out = by_key_head(grad[:, :, low:high].to(wide), call)
+        for tile in tiles(call, values, low, high):
+            fill(call, values, left, tile)
+            keep, score, slopes = plan.slopes(values, tile.masked)
+            v = call.right[:, :, tile.columns].to(wide)
+            upstream = by_head(d_out @ v.transpose(-1, -2), call)
+            weight = score.expand(upstream.shape)
+            if plan.softmax:
+                weight = torch.exp(weight - lse[:, :, low:high, None])
+                upstream = weight * (upstream - delta[:, :, low:high, None])
+            if keep is not None:
+                weight = torch.where(keep, weight, 0.0)
+            if plan.value in out:
+                p = by_key_head(weight, call)
+                out[plan.value][:, :, tile.columns] += p.transpose(-1, -2) @ d_out
+            share = _Share(call, values, left, tile, out)
+            for name, slope in zip(plan.wanted, slopes, strict=True):
+                d_score = upstream * slope
+                if keep is not None:
+                    d_score = torch.where(keep, d_score, 0.0)
+                if name in leaves:
+                    share.add_leaf(leaves[name], d_score)
+                else:
+                    share.add_dot(name, d_score)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Adds one tile's share of every gradient to `out`."""
+
+    call: Problem
+    values: Values
+    left: Sequence[Tensor]
+    tile: Tile
+    out: dict[str, Tensor]
+
+    def add_dot(self, name: str, d_score: Tensor) -> None:
+        call, tile = self.call, self.tile
+        place = [n for n, _, _ in call.plan.dots].index(name)
+        _, x, y = call.plan.dots[place]
+        right, left = call.tensors[y][:, :, tile.columns].to(call.wide), self.left[place]
+        if tile.masked:
+            right, left = _finite(right), _finite(left)
+        flat = by_key_head(d_score, call)
+        if x in self.out:
+            self.out[x][:, :, tile.rows] += by_head(flat @ right, call)
+        if y in self.out:
+            self.out[y][:, :, tile.columns] += flat.transpose(-1, -2) @ left
+
+    def add_leaf(self, leaf: Leaf, d_score: Tensor) -> None:
+        if leaf.operand not in self.out:
+            return
+        call, tile, into = self.call, self.tile, self.out[leaf.operand]
+        match leaf.role:
+            case "row":
+                into[:, :, tile.rows] += d_score.sum(-1)
+            case "column":
+                by_group = d_score.sum(-2).unflatten(1, (-1, call.groups)).sum(2)
+                into[:, :, tile.columns] += by_group
+            case "head":
+                into += d_score.sum((-1, -2))
+            case "pair":
+                part = into[:, :, tile.rows, tile.columns]
+                part += d_score.sum_to_size(part.shape)
+            case _:
+                size = into.shape[-1]
+                at = call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)
+                whole = d_score.new_zeros((*d_score.shape[:2], size))
+                whole.scatter_add_(2, at.expand(d_score.shape).flatten(2), d_score.flatten(2))
+                into += whole.sum_to_size(into.shape)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x with NaN and infinities as 0: a masked key or query must not reach a product."""
+    good = torch.isfinite(x)
+    return x if bool(good.all()) else torch.where(good, x, 0.0)

@@ -1,0 +1,136 @@
+"""PyTorch functions that generated modules call around the kernels and in the CPU tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attnspec.dsl.diagnostics import AttnError
+
+
+def all_heads(x: Tensor, axis: int, heads: int) -> Tensor:
+    """Repeat key heads so that dimension `axis` counts query heads: h reads h // (H / heads)."""
+    have = x.shape[axis]
+    return x if have in (heads, 1) else x.repeat_interleave(heads // have, dim=axis)
+
+
+def _tensor(x: Tensor | float, like: Tensor | float) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    assert isinstance(like, Tensor)
+    return torch.full((), x, dtype=like.dtype, device=like.device)
+
+
+def minimum(x: Tensor | float, y: Tensor | float) -> Tensor:
+    """Element-wise minimum; a tie shares its gradient."""
+    return torch.minimum(_tensor(x, y), _tensor(y, x))
+
+
+def maximum(x: Tensor | float, y: Tensor | float) -> Tensor:
+    """Element-wise maximum; a tie shares its gradient."""
+    return torch.maximum(_tensor(x, y), _tensor(y, x))
+
+
+def clamp(x: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """x limited to [low, high]; the gradient passes to x inside, edges included."""
+    like = next(v for v in (x, low, high) if isinstance(v, Tensor))
+    return torch.clamp(_tensor(x, like), _tensor(low, like), _tensor(high, like))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e ** x) without a linear cut-off."""
+    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def leaky_relu(x: Tensor, slope: Tensor | float) -> Tensor:
+    """x where positive, else slope * x."""
+    return torch.where(x > 0, x, x * slope)
+
+
+def spread(x: Tensor | float, like: Tensor) -> Tensor:
+    """x expanded over the dimensions of both."""
+    if not isinstance(x, Tensor):
+        x = torch.full((), x, device=like.device)
+    return x.expand(torch.broadcast_shapes(x.shape, like.shape))
+
+
+def product(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Product over several dimensions."""
+    for dim in sorted(dims, reverse=True):
+        x = x.prod(dim)
+    return x
+
+
+def rank(x: Tensor, dim: int, where: Tensor | None) -> Tensor:
+    """Place along `dim` in descending order, ties by lower index; the size where excluded."""
+    x = x.detach()
+    if where is None:
+        order = torch.argsort(x, dim=dim, descending=True, stable=True)
+        return torch.argsort(order, dim=dim)
+    where = where.expand(x.shape)
+    last = torch.finfo(x.dtype).min if x.is_floating_point() else torch.iinfo(x.dtype).min
+    order = torch.argsort(x.masked_fill(~where, last), dim=dim, descending=True, stable=True)
+    taken = torch.gather(where, dim, order)
+    place = torch.empty_like(order).scatter_(dim, order, torch.cumsum(taken, dim) - 1)
+    return torch.where(where, place, x.shape[dim])
+
+
+def softmax(
+    x: Tensor, dims: tuple[int, ...], where: Tensor | None, sink: Tensor | float | None
+) -> Tensor:
+    """Softmax over several dimensions among `where`, with one more logit that takes mass.
+
+    Nothing included gives 0 everywhere.
+    """
+    shown = x if where is None else x.masked_fill(~where, float("-inf"))
+    top = torch.amax(shown, dims, keepdim=True).detach()
+    if sink is not None:
+        top = maximum(top, sink.detach() if isinstance(sink, Tensor) else sink)
+    top = torch.where(torch.isfinite(top), top, 0.0)
+    weight = torch.exp(shown - top)
+    total = weight.sum(dims, keepdim=True)
+    if sink is not None:
+        total = total + torch.exp((sink if isinstance(sink, Tensor) else _tensor(sink, x)) - top)
+    return weight / torch.where(total == 0, 1.0, total)
+
+
+def rope(x: Tensor, positions: Sequence[Tensor], base: float | Tensor) -> Tensor:
+    """Rotary embedding of the last dimension, one equal channel group for each position.
+
+    In a group of width w channel c < w/2 pairs with c + w/2 at angle p * base ** (-2 c / w).
+    """
+    width = x.shape[-1] // len(positions)
+    if width * len(positions) != x.shape[-1] or width % 2:
+        raise AttnError(
+            f"rope: expected a channel axis that splits into {len(positions)} even groups,"
+            f" got {x.shape[-1]} channels"
+        )
+    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
+    step = torch.arange(width // 2, device=x.device, dtype=wide) * (-2.0 / width)
+    frequency = torch.as_tensor(base, dtype=wide, device=x.device) ** step
+    parts = []
+    for place, group in zip(positions, x.to(wide).split(width, dim=-1), strict=True):
+        angle = place.to(wide)[..., None] * frequency
+        first, second = group.split(width // 2, dim=-1)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        parts.append(torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1))
+    return torch.cat(parts, dim=-1)
+
+
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Join along the last dimension, the others broadcast."""
+    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], dim=-1)
+
+
+def hold(condition: Tensor | bool, name: str, fact: str) -> None:
+    """Assert a fact of the spec at the call: at once on a CPU, asynchronously on a GPU."""
+    if isinstance(condition, bool):
+        if not condition:
+            raise AttnError(f"{name}: expected {fact}, which does not hold for this call")
+    elif condition.device.type == "cuda" or torch.compiler.is_compiling():
+        torch._assert_async(condition.all(), f"{name}: expected {fact}")  # type: ignore[no-untyped-call]
+    elif not bool(condition.all()):
+        raise AttnError(f"{name}: expected {fact}, which does not hold for this call")

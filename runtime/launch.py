@@ -1,0 +1,346 @@
+"""Running a generated operation: on the CPU, under the interpreter, or on a GPU.
+
+A kernel's parameters are named after what they hold (`p_x` a tensor, `s_x_d` its stride along
+d, `C_d` and `W_d` the channels of axis d and their padded number), so a call is laid out from
+the names alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime import cpu
+from attnspec.runtime.bind import Bound
+from attnspec.runtime.problem import Pairwise, Problem, problem
+from attnspec.runtime.tiles import config, width
+
+SLOTS = 256  # entries of a table that one program sums
+Kernels = Mapping[str, Any]
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def backend_for(backend: str | None, device: torch.device) -> str:
+    """The backend of a call: Triton on a GPU or under the interpreter, else the CPU tiles."""
+    if backend is None:
+        return "triton" if device.type == "cuda" or interpreted() else "cpu"
+    if backend not in ("triton", "cpu"):
+        raise AttnError(f'backend: expected "triton", "cpu" or "dense", got {backend!r}')
+    if backend == "triton" and device.type != "cuda" and not interpreted():
+        raise AttnError(
+            'backend: expected tensors on a GPU (or TRITON_INTERPRET=1) for "triton", got tensors'
+            f" on {device}"
+        )
+    if backend == "cpu" and device.type == "cuda":
+        raise AttnError(f'backend: expected tensors on the CPU for "cpu", got tensors on {device}')
+    return backend
+
+
+def no_forward_mode(tensors: Sequence[Any]) -> None:
+    """Refuse forward-mode differentiation, which would silently give zero."""
+    if torch.compiler.is_compiling():
+        return
+    if torch.autograd.forward_ad._current_level >= 0:
+        for x in tensors:
+            if (
+                isinstance(x, Tensor)
+                and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+            ):
+                raise AttnError(
+                    "forward-mode differentiation (jvp) of a generated kernel: not there"
+                )
+
+
+def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
+    """A row operand or per-head number with all batches and heads."""
+    x = x.to(dtype) if x.is_floating_point() else x
+    return x.expand(sizes["b"], sizes["h"], *x.shape[2:])
+
+
+def as_columns(
+    operands: Sequence[Tensor], dtype: torch.dtype, sizes: Mapping[str, int], floats: int
+) -> list[Tensor]:
+    """Column operands with all batches and one number of heads, that of keys where they agree.
+
+    The first `floats` take part in matrix products and so get the operands' dtype.
+    """
+    counts = {x.shape[1] for x in operands} - {1}
+    heads = max(counts, default=1)
+    if len(counts) > 1:
+        heads = sizes["h"]
+    found = []
+    for place, x in enumerate(operands):
+        have = x.shape[1]
+        if have not in (1, heads):
+            x = x.repeat_interleave(heads // have, dim=1)
+        if place < floats:
+            x = x.to(dtype)
+        found.append(x.expand(sizes["b"], heads, *x.shape[2:]))
+    return found
+
+
+def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
+    """A pair tensor [B or 1, H or 1, M, N], or with `flat` a table [B or 1, H or 1, T]."""
+    lead = [1 if d not in dims else x.shape[dims.index(d)] for d in ("b", "h")]
+    return x.reshape(*lead, -1) if flat else x.reshape(*lead, *x.shape[-2:])
+
+
+def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Uninitialised output, ungated output (empty without a gate) and log-sum-exp."""
+    shape = (call.batch, call.heads, call.rows)
+    out = call.right.new_empty((*shape, call.right.shape[-1]))
+    ungated = torch.empty_like(out) if call.plan.gate is not None else out.new_empty(0)
+    lse = out.new_empty(shape if call.plan.softmax else 0, dtype=call.wide)
+    return out, ungated, lse
+
+
+def run_forward(
+    plan: Pairwise,
+    kernels: Kernels,
+    args: tuple[Any, ...],
+    q_start: int,
+    k_start: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, ungated output and log-sum-exp of one call."""
+    call = problem(plan, args, q_start, k_start)
+    out, ungated, lse = outputs(call)
+    if out.numel() == 0 and lse.numel() == 0:
+        return out, ungated, lse
+    if backend == "cpu":
+        acc, found = cpu.forward(call)
+        if plan.gate is not None:
+            ungated.copy_(acc)
+            gate = call.tensors[plan.gate].to(call.wide)
+            acc = acc * (gate if gate.dim() == 4 else gate[..., None])
+        out.copy_(acc)
+        if plan.softmax:
+            lse.copy_(found)
+        return out, ungated, lse
+    launch(call, kernels["forward"], "rows", {"out": out, "ungated": ungated, "lse": lse})
+    return out, ungated, lse
+
+
+def run_backward(
+    plan: Pairwise,
+    kernels: Kernels,
+    upstream: tuple[Tensor | None, Tensor | None],
+    saved: tuple[Tensor, Tensor, Tensor],
+    args: tuple[Any, ...],
+    q_start: int,
+    k_start: int,
+    backend: str,
+    need: Sequence[bool],
+) -> list[Tensor]:
+    """Gradients of `plan.grads`; those not needed are zero."""
+    call = problem(plan, args, q_start, k_start)
+    d_out, d_lse = upstream
+    out, ungated, lse = saved
+    if d_out is None:
+        d_out = torch.zeros_like(out)
+    wide = call.wide
+    found: dict[str, Tensor] = {}
+    delta = lse.new_empty(0)
+    if plan.softmax:
+        delta = (d_out.to(wide) * out.to(wide)).sum(-1)
+        if d_lse is not None:
+            delta = delta - d_lse.to(wide)
+    if plan.gate is not None:
+        gate = call.tensors[plan.gate].to(wide)
+        product = d_out.to(wide) * ungated.to(wide)
+        found[plan.gate] = product if gate.dim() == 4 else product.sum(-1)
+        d_out = (d_out.to(wide) * (gate if gate.dim() == 4 else gate[..., None])).to(d_out.dtype)
+    if plan.sink is not None:
+        sink = call.tensors[plan.sink].to(wide)
+        share = torch.exp(sink - torch.where(torch.isneginf(lse), 0.0, lse))
+        found[plan.sink] = -torch.where(torch.isneginf(sink), 0.0, share) * delta
+    wanted = frozenset(n for n, yes in zip(plan.grads, need, strict=True) if yes)
+    if backend == "cpu":
+        found |= cpu.backward(call, d_out, lse, delta, wanted)
+    else:
+        found |= _backward_kernels(call, kernels, d_out, lse, delta, wanted)
+    done = []
+    for name in plan.grads:
+        like = call.tensors[name]
+        if name in wanted:
+            done.append(found[name].to(like.dtype).reshape(like.shape).contiguous())
+        else:
+            done.append(torch.zeros(like.shape, dtype=like.dtype, device=like.device))
+    return done
+
+
+def _backward_kernels(
+    call: Problem,
+    kernels: Kernels,
+    d_out: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    plan = call.plan
+    given = {"d_out": d_out.contiguous(), "lse": lse, "delta": delta}
+    found: dict[str, Tensor] = {}
+    roles = {leaf.operand: leaf.role for leaf in plan.leaves}
+    for name, kernel in kernels.items():
+        if name == "forward":
+            continue
+        mine = [p[4:] for p in kernel.arg_names if p.startswith("p_d_") and p != "p_d_out"]
+        if not wanted & set(mine):
+            continue
+        side = "columns" if name == "backward_columns" else "rows"
+        tile = _config(call, name)
+        blocks = -(-call.rows // tile.block_m)
+        into: dict[str, Tensor] = {}
+        for operand in mine:
+            like = call.tensors[operand]
+            shape: tuple[int, ...] = tuple(like.shape)
+            dtype = torch.float32
+            match roles.get(operand, ""):
+                case "head":
+                    shape = (call.batch, call.heads, blocks)
+                case "table":
+                    shape = (call.batch, call.heads, blocks, like.shape[-1])
+                case "pair":
+                    shape = (call.batch, call.heads, call.rows, call.columns)
+                case "":
+                    dtype = like.dtype
+            zero = roles.get(operand) == "pair"
+            make = torch.zeros if zero else torch.empty
+            into[f"d_{operand}"] = make(shape, dtype=dtype, device=like.device)
+        launch(call, kernel, side, given | into, name)
+        for operand in mine:
+            grad, like = into[f"d_{operand}"], call.tensors[operand]
+            match roles.get(operand, ""):
+                case "head":
+                    grad = grad.sum(-1)
+                case "table":
+                    grad = grad.sum(2).sum_to_size(like.shape)
+                case "pair":
+                    grad = grad.sum_to_size(like.shape)
+            found[operand] = grad
+    return found
+
+
+def _config(call: Problem, phase: str) -> Any:
+    channels = max(call.right.shape[-1], *(call.tensors[x].shape[-1] for _, x, _ in call.plan.dots))
+    arch = 0 if call.right.device.type != "cuda" else _arch(call.right.device)
+    return config(phase, channels, call.right.dtype, arch, interpreted())
+
+
+@cache
+def _arch(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def launch(
+    call: Problem, kernel: Any, side: str, pointers: Mapping[str, Tensor], phase: str = "forward"
+) -> None:
+    """Run one kernel over every tile of `side`; `pointers` are what it reads or writes beside
+    the call's operands."""
+    if call.right.dtype is torch.float64:
+        raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
+    tile = _config(call, phase)
+    values, dims = constants(call)
+    values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    tensors = {**call.tensors, **pointers}
+    for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
+        if leaf.role in ("table", "pair"):
+            whole = tensors[leaf.operand]
+            tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
+    dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
+    for name, axes in dims.items():
+        if name in tensors:
+            strides = zip(axes, tensors[name].stride(), strict=True)
+            values |= {f"s_{name}_{axis}": stride for axis, stride in strides}
+    chunks = 1
+    if "BLOCK_T" in kernel.arg_names:
+        table = next(p[4:] for p in kernel.arg_names if p.startswith("p_d_") and p != "p_d_out")
+        size = call.tensors[table].shape[-1]
+        chunks = -(-size // min(SLOTS, width(size)))
+        values |= {"T": size, "BLOCK_T": min(SLOTS, width(size))}
+    args: list[Any] = []
+    for name in kernel.arg_names:
+        if name.startswith("p_"):
+            tensor = tensors[name[2:]]
+            args.append(tensor.view(torch.uint8) if tensor.dtype is torch.bool else tensor)
+        else:
+            args.append(values[name])
+    length, block = (call.rows, tile.block_m) if side == "rows" else (call.columns, tile.block_n)
+    heads = call.heads if side == "rows" else call.key_heads
+    grid = (-(-length // block) * call.batch * heads, chunks)
+    kernel[grid](*args, num_warps=tile.warps, num_stages=tile.stages)
+
+
+def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Numbers that kernels take by name, and the dimensions of every operand."""
+    plan = call.plan
+    dims = dict(plan.operands)
+    for leaf in plan.leaves:
+        if leaf.role in ("table", "pair"):
+            dims[leaf.operand] = ("b", "h", "t") if leaf.role == "table" else ("b", "h", "i", "j")
+    values: dict[str, Any] = {
+        "H": call.heads,
+        "HK": call.key_heads,
+        "M": call.rows,
+        "N": call.columns,
+        "q_start": call.q_start,
+        "k_start": call.k_start,
+        **call.numbers,
+    }
+    for name in (*(x for _, x, _ in plan.dots), plan.value):
+        values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
+        values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
+    for leaf in plan.leaves:
+        if leaf.role == "table":
+            values[f"T_{leaf.operand}"] = call.tensors[leaf.operand].shape[-1]
+    return values, dims
+
+
+def wide_dtype(bound: Bound) -> torch.dtype:
+    """The dtype of host arithmetic on positions and of every sum."""
+    return torch.float64 if bound.dtype is torch.float64 else torch.float32
+
+
+def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
+    """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
+    count = len(plan.operands)
+    length = count + len(plan.numbers)
+    names = [name for name, _ in plan.operands]
+    places = [names.index(n) for n in plan.grads]
+
+    def fake_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return outputs(problem(plan, args[:length], 0, 0))
+
+    def fake_backward(*args: Any) -> list[Tensor]:
+        call = problem(plan, args[5 : 5 + length], 0, 0)
+        return [torch.empty(call.tensors[n].shape, dtype=call.tensors[n].dtype,
+                            device=call.tensors[n].device) for n in plan.grads]  # fmt: skip
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:count], *output)
+        ctx.rest = inputs[count:]
+
+    def backward(ctx: Any, d_out: Tensor | None, _: Tensor | None, d_lse: Tensor | None) -> Any:
+        tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        need = [bool(ctx.needs_input_grad[p]) for p in places]
+        found = backward_op(d_out, d_lse, *saved, *tensors, *ctx.rest, need)
+        grads: list[Tensor | None] = [None] * (count + len(ctx.rest))
+        for place, yes, grad in zip(places, need, found, strict=True):
+            grads[place] = grad if yes else None
+        return tuple(grads)
+
+    forward_op.register_fake(fake_forward)
+    backward_op.register_fake(fake_backward)
+    forward_op.register_autograd(backward, setup_context=setup)

@@ -1,0 +1,132 @@
+"""One call of a pairwise computation: what the CPU loops and the GPU launches both need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Values: TypeAlias = "dict[str, Any]"
+# First and last position that may take part, first and last of the range without holes (None
+# is no limit), and whether there is such a range.
+Limits: TypeAlias = "tuple[Tensor | int | bool | None, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A number per row, column, head, pair, or looked up in a table."""
+
+    name: str
+    role: str
+    operand: str
+    grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pairwise:
+    """A pairwise computation by names.
+
+    `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
+    them. `dots` are (tile, row operand, column operand). `tile(values, masked)` gives (keep or
+    None, score), `slopes(values, masked)` gives (keep, score, gradients in the order of
+    `wanted`), `indices(values)` the place where each table is read. `rows(values)` gives the
+    `Limits` of the keys for the queries at positions `lo` to `hi`.
+    """
+
+    normalizer: str
+    operands: tuple[tuple[str, tuple[str, ...]], ...]
+    numbers: tuple[str, ...]
+    dots: tuple[tuple[str, str, str], ...]
+    value: str
+    gate: str | None
+    sink: str | None
+    leaves: tuple[Leaf, ...]
+    wanted: tuple[str, ...]
+    tile: Callable[[Values, bool], tuple[Tensor | None, Tensor]]
+    slopes: Callable[[Values, bool], tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]]
+    indices: Callable[[Values], dict[str, Tensor]]
+    rows: Callable[[Values], Limits]
+
+    @property
+    def softmax(self) -> bool:
+        """Whether rows are normalised."""
+        return self.normalizer == "softmax"
+
+    @property
+    def grads(self) -> tuple[str, ...]:
+        """The operands whose gradient exists, in the operation's order."""
+        floats = {n for _, x, y in self.dots for n in (x, y)} | {self.value}
+        floats |= {n for n in (self.gate, self.sink) if n is not None}
+        floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
+        return tuple(n for n, _ in self.operands if n in floats)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One call: tensors and numbers by name, and the first positions.
+
+    Row operands are [B, H, M, ...], column operands [B, Hk, N, ...], per-head ones [B, H];
+    tables and pair tensors may have size 1 at b and h.
+    """
+
+    plan: Pairwise
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, float | int | bool]
+    q_start: int
+    k_start: int
+
+    @property
+    def left(self) -> Tensor:
+        """A row operand."""
+        return self.tensors[self.plan.dots[0][1]]
+
+    @property
+    def right(self) -> Tensor:
+        """The value operand."""
+        return self.tensors[self.plan.value]
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.left.shape[0]
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.left.shape[1]
+
+    @property
+    def key_heads(self) -> int:
+        """Hk."""
+        return self.right.shape[1]
+
+    @property
+    def groups(self) -> int:
+        """Query heads to a key head."""
+        return self.heads // max(self.key_heads, 1)
+
+    @property
+    def rows(self) -> int:
+        """M."""
+        return self.left.shape[2]
+
+    @property
+    def columns(self) -> int:
+        """N."""
+        return self.right.shape[2]
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of every sum."""
+        return torch.float64 if self.right.dtype is torch.float64 else torch.float32
+
+
+def problem(plan: Pairwise, args: tuple[Any, ...], q_start: int, k_start: int) -> Problem:
+    """The call with an operation's arguments: operands, then numbers."""
+    names = [name for name, _ in plan.operands]
+    tensors = dict(zip(names, args[: len(names)], strict=True))
+    numbers = dict(zip(plan.numbers, args[len(names) :], strict=True))
+    return Problem(plan, tensors, numbers, q_start, k_start)

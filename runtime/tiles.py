@@ -1,0 +1,55 @@
+"""Tile sizes by need: chosen from a table, never searched for at run time.
+
+Sizes are given by phase and by the widest channel axis; what a target cannot hold is not in the
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Rows and columns of a tile, warps and pipeline stages."""
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+
+
+def width(channels: int) -> int:
+    """The padded width of a channel axis: a power of two, at least what a matrix product takes."""
+    return max(16, 1 << (max(channels, 1) - 1).bit_length())
+
+
+def config(
+    phase: str, channels: int, dtype: torch.dtype, arch: int, interpreted: bool = False
+) -> Config:
+    """The tile of a kernel.
+
+    `phase` is a kernel's name, `channels` its widest channel axis, `arch` the compute capability
+    as 80 or 90 (0 where there is none).
+    """
+    if interpreted:  # as large as a program may be there: each operation has a fixed cost
+        return Config(32, 32, 4, 1)
+    wide = width(channels)
+    if dtype is torch.float32:
+        return Config(64, 32, 4, 1) if wide <= 64 else Config(32, 32, 4, 1)
+    if wide > 256:
+        return Config(32, 32, 4, 1)
+    if wide > 128:
+        return Config(64, 32, 4, 1)
+    hopper = arch >= 90
+    if phase == "forward":
+        if wide <= 64:
+            return Config(128, 64, 4 if not hopper else 8, 3)
+        return Config(128, 64, 8, 3 if hopper else 2)
+    if phase == "backward_columns":
+        return Config(64, 64 if wide <= 64 else 128, 4 if wide <= 64 else 8, 2)
+    if phase == "backward_rows":
+        return Config(64, 64, 4, 2) if wide <= 64 else Config(128, 64, 8, 2)
+    return Config(64, 32, 4, 1)  # tables

@@ -1,0 +1,224 @@
+"""Functions that generated kernels call, each one @triton.jit and correct under the interpreter.
+
+The interpreter multiplies bfloat16 bit patterns in `tl.dot` and has no libdevice; what stands
+here avoids both.
+"""
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def dot(a, b, acc):
+    """acc + a @ b in float32; float32 operands are multiplied as such (no tf32)."""
+    if INTERPRETED:
+        return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), out_dtype=tl.float32)
+    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
+
+
+@triton.jit
+def finite(x):
+    """x with NaN and infinities as 0: a masked key or query must not reach a product."""
+    wide = x.to(tl.float32)
+    return tl.where(wide - wide == 0.0, x, 0.0).to(x.dtype)
+
+
+@triton.jit
+def weighted(p, v, acc):
+    """acc + p @ v in which a value that is not finite counts only where p is not 0."""
+    acc = dot(p.to(v.dtype), finite(v), acc)
+    wide = v.to(tl.float32)
+    bad = tl.where(wide - wide == 0.0, 0.0, 1.0)
+    if tl.max(tl.max(bad, 1), 0) > 0:
+        hit = tl.where(p == 0.0, 0.0, 1.0)
+        reached = dot(hit, bad, tl.zeros_like(acc))
+        acc = tl.where(reached > 0, float("nan"), acc)
+    return acc
+
+
+@triton.jit
+def look_up(base, index, size):
+    """Entries of a contiguous table; 0 outside it (only masked pairs reach there)."""
+    return tl.load(base + index, mask=(index >= 0) & (index < size), other=0)
+
+
+@triton.jit
+def to_float(x):
+    """An integer as float32."""
+    return x.to(tl.float32)
+
+
+@triton.jit
+def floordiv(a, b):
+    """Floor division; Triton's own truncates."""
+    q = a // b
+    r = a - q * b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), q - 1, q)
+
+
+@triton.jit
+def floormod(a, b):
+    """Remainder with the divisor's sign; Triton's own has the dividend's."""
+    r = a - (a // b) * b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+
+
+@triton.jit
+def sqrt(x):
+    """Square root."""
+    return tl.sqrt(x)
+
+
+@triton.jit
+def rsqrt(x):
+    """1 / square root."""
+    return tl.rsqrt(x)
+
+
+@triton.jit
+def exp(x):
+    """e ** x."""
+    return tl.exp(x)
+
+
+@triton.jit
+def exp2(x):
+    """2 ** x."""
+    return tl.exp2(x)
+
+
+@triton.jit
+def log(x):
+    """Natural logarithm."""
+    return tl.log(x)
+
+
+@triton.jit
+def log2(x):
+    """Logarithm in base 2."""
+    return tl.log2(x)
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x), exact for small x (the error of 1 + x is divided out)."""
+    u = 1.0 + x
+    d = u - 1.0
+    return tl.where(d == 0.0, x, tl.log(u) * (x / tl.where(d == 0.0, 1.0, d)))
+
+
+@triton.jit
+def sin(x):
+    """Sine."""
+    return tl.sin(x)
+
+
+@triton.jit
+def cos(x):
+    """Cosine."""
+    return tl.cos(x)
+
+
+@triton.jit
+def atan(x):
+    """Arc tangent: range reduction to |x| <= tan(pi/8), then an odd polynomial (Cephes)."""
+    a = tl.abs(x)
+    big = a > 2.414213562373095
+    mid = a > 0.4142135623730950
+    safe = tl.where(a == 0.0, 1.0, a)
+    y = tl.where(big, 1.5707963267948966, tl.where(mid, 0.7853981633974483, 0.0))
+    z = tl.where(big, -1.0 / safe, tl.where(mid, (a - 1.0) / (a + 1.0), a))
+    s = z * z
+    poly = ((8.05374449538e-2 * s - 1.38776856032e-1) * s + 1.99777106478e-1) * s
+    y = y + (poly - 3.33329491539e-1) * s * z + z
+    return tl.where(x < 0, -y, y)
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + e ** -x)."""
+    return tl.sigmoid(x)
+
+
+@triton.jit
+def tanh(x):
+    """Hyperbolic tangent; a series near 0, where the quotient loses digits."""
+    s = x * x
+    series = x * (1.0 + s * (-0.3333333333 + s * (0.1333333333 - s * 0.0539682540)))
+    return tl.where(tl.abs(x) < 0.1, series, 2.0 * tl.sigmoid(2.0 * x) - 1.0)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e ** x)."""
+    return tl.where(x > 0, x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def logsigmoid(x):
+    """log(sigmoid(x))."""
+    return -softplus(-x)
+
+
+@triton.jit
+def elu(x):
+    """x where positive, else e ** x - 1."""
+    return tl.where(x > 0, x, tl.exp(tl.where(x > 0, 0.0, x)) - 1.0)
+
+
+@triton.jit
+def leaky_relu(x, slope):
+    """x where positive, else slope * x."""
+    return tl.where(x > 0, x, x * slope)
+
+
+@triton.jit
+def silu(x):
+    """x * sigmoid(x)."""
+    return x * tl.sigmoid(x)
+
+
+@triton.jit
+def erf(x):
+    """Error function."""
+    return tl.erf(x)
+
+
+@triton.jit
+def gelu(x):
+    """x times the normal distribution function."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def sign(x):
+    """-1, 0 or 1."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
+
+
+@triton.jit
+def power(x, n):
+    """x ** n for a float n: through log2, negative x with an integral n by parity."""
+    a = tl.abs(x)
+    size = tl.exp2(n * tl.log2(tl.where(a == 0.0, 1.0, a)))
+    zero = tl.where(n == 0.0, 1.0, tl.where(n < 0.0, float("inf"), 0.0))
+    size = tl.where(a == 0.0, zero, size)
+    half = n * 0.5
+    odd = tl.floor(half) != half
+    whole = tl.floor(n) == n
+    negative = tl.where(whole, tl.where(odd, -size, size), float("nan"))
+    return tl.where(x < 0, negative, size)
+
+
+@triton.jit
+def power_int(x, n):
+    """x ** n of integers, n >= 0, as an integer."""
+    value = power(x.to(tl.float32), n.to(tl.float32))
+    return tl.floor(value + 0.5).to(tl.int32)
