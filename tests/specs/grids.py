@@ -303,7 +303,7 @@ CASES = {
         grid={"GY": 14, "GX": 7},
     ),
     "maxvit_block": Case(
-        maxvit_block, lambda r: {"table": r.normal(r.h, 13, 13)}, grid={"GY": 7, "GX": 14}
+        maxvit_block, lambda r: {"table": r.normal(r.h, 13, 13)}, b=1, grid={"GY": 14, "GX": 14}
     ),
     "maxvit_grid": Case(
         maxvit_grid, lambda r: {"table": r.normal(r.h, 13, 13)}, b=1, grid={"GY": 14, "GX": 14}
@@ -320,16 +320,17 @@ CASES = {
     ),
     "moore": Case(moore, lambda r: {"reach": 1}, grid={"GY": 5, "GX": 6}),
     "residue_classes": Case(residue_classes, lambda r: {"stride": 3}, grid={"GY": 7, "GX": 8}),
-    "natten": Case(natten, lambda r: {"side": 3}, grid={"GY": 5, "GX": 6}),
+    "natten": Case(natten, lambda r: {"side": 5}, grid={"GY": 7, "GX": 8}),
     "natten_dilated": Case(
         natten_dilated,
-        lambda r: {"side": 3, "gap_y": 2, "gap_x": 3},
-        grid={"GY": 7, "GX": 11},
+        lambda r: {"side": 5, "gap_y": 2, "gap_x": 3},
+        b=1,
+        grid={"GY": 11, "GX": 17},
     ),
     "natten_causal": Case(
-        natten_causal, lambda r: {"frames": 2, "side": 3}, grid={"GF": 4, "GY": 4, "GX": 5}
+        natten_causal, lambda r: {"frames": 2, "side": 5}, b=1, grid={"GF": 4, "GY": 6, "GX": 7}
     ),
-    "gna": Case(gna, lambda r: {"side": 4, "stride": 3, "gap": 2}, b=1, grid={"GY": 11, "GX": 9}),
+    "gna": Case(gna, lambda r: {"side": 7, "stride": 5, "gap": 2}, b=1, grid={"GY": 21, "GX": 15}),
     "bilateral": Case(
         bilateral,
         lambda r: {"reach": 2, "heat": r.uniform(0.5, 1.5), "sigma": r.uniform(0.5, 2)},
@@ -340,7 +341,7 @@ CASES = {
         decomposed_bias,
         lambda r: {"rows": r.normal(27, r.d), "columns": r.normal(27, r.d)},
         b=1,
-        grid={"GY": 5, "GX": 17},
+        grid={"GY": 15, "GX": 16},
     ),
     "positional_mixture": Case(
         positional_mixture,

@@ -211,7 +211,7 @@ CASES = {
     ),
     "composite": Case(
         composite,
-        lambda r: {"visual": torch.arange(r.n).expand(r.b, -1) < 5},
+        lambda r: {"visual": r.flags(0.5, r.b, r.n)},
         m=6,
         n=11,
         q_start=5,

@@ -279,13 +279,13 @@ CASES = {
     "s2": Case(s2, b=1, m=650, n=650),
     "shifted_groups": Case(
         shifted_groups,
-        lambda r: {"shifted": torch.tensor([False, True, False, True]), "length": 4, "sinks": 1},
-        m=12,
-        n=12,
+        lambda r: {"shifted": torch.tensor([False, True, False, True]), "length": 4, "sinks": 5},
+        m=15,
+        n=15,
     ),
     "radial": Case(radial, lambda r: {"width": 4.0}, b=1, grid={"GF": 13, "GP": 6}),
     "pose_within": Case(pose_within, lambda r: {"types": 4}, m=12, n=12),
     "pose_across": Case(pose_across, lambda r: {"types": 4}, m=12, n=12),
-    "feature_groups": Case(feature_groups),
+    "feature_groups": Case(feature_groups, m=13, n=13),
     "previous_frames": Case(previous_frames, grid={"GF": 4, "GP": 3}),
 }
