@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ import click
 
 from attnspec.codegen.commands.common import SPEC, as_json, echo_json, read_spec
 from attnspec.codegen.picture import picture
+from attnspec.codegen.spelling import PYTHON, spelled
+from attnspec.codegen.tile import Op, needed
 from attnspec.dsl import ast
 from attnspec.dsl.formula import formula
 
 if TYPE_CHECKING:
-    from attnspec.codegen.plan import Plan
+    from attnspec.codegen.plan_types import Operand, PairPlan, Plan
     from attnspec.dsl.analysis import Facts
 
 _LONGEST = 400
@@ -99,10 +101,10 @@ def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
     yield from (f"  {cite}" for cite in spec.cites)
     yield from _section("arguments", [f"{d.name} {_argument(d)}" for d in spec.decls])
     yield from _section("equations", [f"{a} = {_short(b)}" for a, b in equations(spec)])
-    yield from _section("facts", _outline(plain(facts)))
+    yield from _section("facts", _facts(facts))
     yield from _section("plan", _stages(plan))
     if plan.pair is not None:
-        yield from _section("kernels", _outline(plain(plan.pair)))
+        yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
     drawn = picture(spec)
     if drawn is None:
         yield from _section("tiles", ["the mask reads what the call gives"])
@@ -112,7 +114,7 @@ def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
         yield from _section(title, drawn.rows)
 
 
-def _section(title: str, lines: Any) -> Iterator[str]:
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
     yield ""
     yield title
     yield from (f"  {line}" for line in lines)
@@ -124,26 +126,52 @@ def _stages(plan: Plan) -> Iterator[str]:
     yield f"backward: {'every gradient is generated' if plan.backward else 'by autograd'}"
 
 
-def _outline(value: Any) -> Iterator[str]:
-    """Nested data, indented; what is empty, absent or false is left out."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _entry(f"{key}: ", item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _entry("- ", item)
+def _facts(facts: Facts) -> Iterator[str]:
+    for fact in facts.facts:
+        yield f"{fact.name}: {fact.value}"
+        yield f"    because {fact.why}"
+        yield f"    so {fact.buys}"
 
 
-def _entry(head: str, item: Any) -> Iterator[str]:
-    if item is None or item is False or item == [] or item == {} or item == "":
-        return
-    if not isinstance(item, dict | list):
-        yield head + _short("yes" if item is True else str(item))
-    elif not any(isinstance(x, dict | list) for x in (item if isinstance(item, list) else [item])):
-        yield head + _short(", ".join(map(str, item)))
+def _tile(pair: PairPlan) -> Iterator[str]:
+    """What a kernel reads for a tile, and what it computes, operation by operation."""
+    for dot in pair.dots:
+        yield f"{dot.name} = dot of {_operand(dot.left)} and {_operand(dot.right)}"
+    for leaf in pair.leaves:
+        at = "" if leaf.index is None else f" at {leaf.index}"
+        yield f"{leaf.name}, a number a {leaf.role}{at}: {_operand(leaf.operand)}"
+    for scalar in pair.scalars:
+        yield f"{scalar.name} = {_short(formula(scalar.expr))}, once a call"
+    for op in needed(pair.ops, [x for x in (pair.keep, pair.score) if x is not None]):
+        yield f"{op.target} = {_operation(op)}"
+    if pair.keep is not None:
+        yield f"the pair takes part where {pair.keep}"
+    if pair.normalizer == "softmax":
+        yield f"softmax, in base 2, of {pair.score}"
     else:
-        yield head.rstrip()
-        yield from (f"  {line}" for line in _outline(item))
+        yield f"weight {pair.score}"
+    yield f"values: {_operand(pair.value)}"
+    for name, operand in (("sink", pair.sink), ("gate", pair.gate)):
+        if operand is not None:
+            yield f"{name}: {_operand(operand)}"
+    slopes = [g.value for g in pair.gradients]
+    known = {op.target for op in needed(pair.ops, [pair.score])}
+    for op in needed(pair.ops, slopes):
+        if op.target not in known:
+            yield f"{op.target} = {_operation(op)}, backward"
+    for gradient in pair.gradients:
+        yield f"d score / d {gradient.of} = {gradient.value}"
+
+
+def _operand(operand: Operand) -> str:
+    return f"{_left(operand.name, operand.dims)} = {_short(formula(operand.expr))}"
+
+
+def _operation(op: Op) -> str:
+    form = PYTHON.get(spelled(op.op, op.kind))
+    if form is None or form.startswith("math."):
+        return f"{op.op}({', '.join(map(str, op.args))})"
+    return form.format(*op.args)
 
 
 def _argument(decl: ast.Decl) -> str:

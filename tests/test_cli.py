@@ -1,0 +1,299 @@
+"""The command line: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from attnspec import __version__
+from attnspec.codegen import library
+from attnspec.codegen.cli import main
+
+BROKEN = """attention broken
+mask  j <= i
+score = dot(q[i], kk[j])
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*args: str) -> Result:
+    """Run a command; an exception that is no exit is an error of ours."""
+    result = CliRunner().invoke(main, list(args))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_json(*args: str) -> Any:
+    result = run(*args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_version_and_help_name_every_command() -> None:
+    assert run("--version").output == f"attnspec, version {__version__}\n"
+    text = run("--help").output
+    for command in ("list", "check", "explain", "build", "verify", "bench", "plot", "new"):
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("check",),
+        ("check", "no_such_spec"),
+        ("check", "missing/file.attn"),
+        ("check", "../specs/causal"),
+        ("explain",),
+        ("explain", "causal", "alibi"),
+        ("verify",),
+        ("verify", "causal", "--cases", "0"),
+        ("verify", "causal", "--backend", "tpu"),
+        ("build", "causal"),
+        ("build", "causal", "-o", "x", "--dtype", "fp64"),
+        ("bench", "causal", "--against", "sdpa,xformers"),
+        ("plot", "causal"),
+        ("plot", "causal", "-o", "picture.txt"),
+        ("new",),
+        ("new", "Not-A-Name"),
+        ("new", "../escape"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_exits_with_2(here: Path, args: tuple[str, ...]) -> None:
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Usage: ")
+    assert list(here.iterdir()) == []
+
+
+def test_a_near_miss_is_named() -> None:
+    assert "did you mean 'causal'?" in run("check", "casual").stderr
+
+
+# check
+
+
+def test_check_of_clean_specs() -> None:
+    result = run("check", "causal", "alibi")
+    assert (result.exit_code, result.output) == (0, "causal.attn: clean\nalibi.attn: clean\n")
+
+
+def test_check_finds_errors_and_goes_on(here: Path) -> None:
+    Path("broken.attn").write_text(BROKEN)
+    result = run("check", "broken.attn", "causal")
+    assert result.exit_code == 1
+    assert "--> broken.attn:3:19\n" in result.output
+    assert "score = dot(q[i], kk[j])\n" in result.output
+    assert "causal.attn: clean\n" in result.output
+
+
+def test_check_as_json(here: Path) -> None:
+    Path("broken.attn").write_text(BROKEN)
+    result = run("check", "broken.attn", "causal", "--json")
+    assert result.exit_code == 1
+    broken, causal = json.loads(result.stdout)
+    assert (causal["spec"], causal["ok"], causal["diagnostics"]) == ("causal", True, [])
+    assert (broken["path"], broken["ok"]) == ("broken.attn", False)
+    (found,) = broken["diagnostics"]
+    assert found["severity"] == "error"
+    assert found["code"].startswith("A")
+    assert (found["span"]["line"], found["span"]["column"]) == (3, 19)
+
+
+def test_a_warning_is_no_error(here: Path) -> None:
+    Path("loose.attn").write_text("attention loose\nlet unused = 3\nmask j <= i\n")
+    result = run("check", "loose.attn")
+    assert result.exit_code == 0
+    assert "warning[" in result.output
+    assert result.output.endswith("loose.attn: 1 warning\n")
+    (found,) = json.loads(run("check", "loose.attn", "--json").stdout)[0]["diagnostics"]
+    assert found["severity"] == "warning"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfeattention", b"", b"attention x" * 10_000, b"(" * 10**6])
+def test_a_file_that_is_no_spec(here: Path, data: bytes) -> None:
+    Path("odd.attn").write_bytes(data)
+    result = run("check", "odd.attn")
+    assert result.exit_code == 1
+    assert result.output.startswith("error")
+    assert len(result.output) < 3000
+
+
+def test_check_takes_the_whole_library() -> None:
+    names = library.names()
+    assert len(names) >= 40
+    result = run("check", *names)
+    assert result.exit_code == 0, result.output
+
+
+# new
+
+
+def test_a_new_spec_checks(here: Path) -> None:
+    assert run("new", "mine").exit_code == 0
+    result = run("check", "mine.attn")
+    assert (result.exit_code, result.output) == (0, "mine.attn: clean\n")
+
+
+def test_new_does_not_overwrite(here: Path) -> None:
+    Path("mine.attn").write_text("mine")
+    result = run("new", "mine")
+    assert (result.exit_code, result.stderr) == (1, "error: mine.attn is there already\n")
+    assert Path("mine.attn").read_text() == "mine"
+
+
+# library
+
+
+@pytest.mark.parametrize(
+    "name", ["../specs/causal", "causal.attn", "Causal", "", "causal\n", "c\0", "."]
+)
+def test_a_library_name_is_no_path(here: Path, name: str) -> None:
+    assert not library.exists(name)
+
+
+def test_a_path_wins_over_nothing_and_a_name_over_a_file(here: Path) -> None:
+    Path("causal").write_text(BROKEN)
+    assert library.find("causal")[1] == "causal.attn"
+    assert library.find("./causal") == (BROKEN, "./causal")
+
+
+# list and explain
+
+
+def test_list_as_json() -> None:
+    rows = run_json("list")
+    assert [row["name"] for row in rows] == list(library.names())
+    for row in rows:
+        assert set(row) >= {"name", "title", "cite", "catalog", "stages", "backward"}
+        assert row["title"]
+        assert all(row["cite"])
+        assert isinstance(row["backward"], bool)
+        assert row["stages"]
+        for stage in row["stages"]:
+            assert set(stage) == {"name", "kind", "lowering", "why"}
+            assert stage["lowering"] in ("fused", "host", "scan", "select", "dense")
+            assert (stage["lowering"] == "dense") == bool(stage["why"])
+    fused = [r for r in rows if all(s["lowering"] in ("fused", "host") for s in r["stages"])]
+    assert len([row for row in fused if row["backward"]]) >= 30
+
+
+def test_list_for_people() -> None:
+    lines = run("list").output.splitlines()
+    assert lines[0].split() == ["name", "title", "catalog", "lowering", "backward"]
+    (row,) = [line for line in lines if line.startswith("alibi ")]
+    assert "fused" in row
+    assert "yes" in row
+
+
+def test_explain_says_what_was_read_proved_and_planned() -> None:
+    text = run("explain", "sliding_window").output
+    for line in (
+        "sliding_window: Causal sliding window",
+        "  mask = i - window < j and j <= i",
+        "  score[b, h, i, j] = sum(d, q[i, d] * k[j, d]) / sqrt(D)",
+        "  output: pairwise, fused",
+        "  backward: every gradient is generated",
+        "tiles of 4 x 4 (rows are queries; N = 64, window = 16)",
+        "  ▒███▒···········",
+    ):
+        assert f"{line}\n" in text
+    assert text.count("    because ") == text.count("    so ") >= 2
+
+
+def test_explain_as_json() -> None:
+    found = run_json("explain", "sliding_window")
+    assert found["equations"]["mask"] == "i - window < j and j <= i"
+    assert {"name", "value", "why", "buys"} == set(found["facts"]["facts"][0])
+    assert found["stages"][-1]["lowering"] == "fused"
+    assert found["plan"]["normalizer"] == "softmax"
+    assert found["picture"]["rows"][0] == "▒" + "·" * 15
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_every_library_spec_can_be_explained(name: str) -> None:
+    text = run("explain", name).output
+    assert text.startswith(f"{name}: ")
+    assert "\nplan\n" in text
+    assert "Node(" not in text
+    assert run_json("explain", name)["name"] == name
+
+
+def test_explain_of_a_broken_spec(here: Path) -> None:
+    Path("broken.attn").write_text(BROKEN)
+    result = run("explain", "broken.attn")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--> broken.attn:3:19\n" in result.stderr
+
+
+# build and plot
+
+
+def test_build_writes_modules_and_a_manifest(here: Path) -> None:
+    result = run("build", "causal", "alibi", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in Path("out").iterdir()} == {
+        "causal.py",
+        "alibi.py",
+        "manifest.json",
+        ".lock",
+    }
+    first = Path("out/causal.py").read_bytes()
+    assert list(json.loads(Path("out/manifest.json").read_text())["files"]) == [
+        "alibi.py",
+        "causal.py",
+    ]
+    assert run("build", "causal", "-o", "out").exit_code == 0
+    assert Path("out/causal.py").read_bytes() == first
+
+
+def test_build_to_a_place_that_cannot_be_made(here: Path) -> None:
+    Path("file").write_text("")
+    result = run("build", "causal", "-o", "file/out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: file/out cannot be written: ")
+
+
+def test_what_is_dense_can_be_refused(here: Path) -> None:
+    Path("pairs.attn").write_text("attention pairs\noutput = none\nreturn w[b, h, i, j] = weight\n")
+    result = run("build", "pairs.attn", "-o", "out", "--require", "fused")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: pairs has no kernel (")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot_writes_a_picture(here: Path, suffix: str) -> None:
+    result = run("plot", "causal", "-o", f"mask.{suffix}", "--length", "8")
+    assert (result.exit_code, result.output) == (0, f"mask.{suffix} written\n")
+    starts = {"png": b"\x89PNG", "svg": b"<?xml"}
+    assert Path(f"mask.{suffix}").read_bytes().startswith(starts[suffix])
+
+
+# bench
+
+
+def test_bench_as_json() -> None:
+    rows = run_json("bench", "causal", "--against", "sdpa,reference", "--length", "48")
+    assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
+    for row in rows:
+        assert row["spec"] == "causal"
+        assert (row["rows"], row["columns"]) == (48, 48)
+        assert row["forward"] > 0
+        assert row["backward"] > 0
+
+
+def test_bench_for_people() -> None:
+    text = run("bench", "causal", "--length", "32").output
+    assert text.startswith("milliseconds on ")
+    assert "sdpa" in text
