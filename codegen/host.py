@@ -221,7 +221,7 @@ class Host:
         return self.assign(f"{value.code}.to(wide)", value.dims, Kind.FLOAT, value.grouped)
 
     def _plain(self, op: str, codes: list[str], kind: Kind) -> Value:
-        wrapped = [c if c.isidentifier() or c.endswith("]") else f"({c})" for c in codes]
+        wrapped = [c if c[0] != "-" else f"({c})" for c in codes]
         if op in ("add", "mul", "and", "or", "min", "max") and len(wrapped) > 2:
             code = wrapped[0]
             for other in wrapped[1:]:
@@ -229,7 +229,7 @@ class Host:
         else:
             code = PYTHON[op].format(*wrapped)
         if len(code) < 40:
-            return Value(code, (), kind, plain=True)
+            return Value(f"({code})", (), kind, plain=True)
         named = self.assign(code, (), kind)
         return Value(named.code, (), kind, plain=True)
 

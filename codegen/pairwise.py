@@ -76,7 +76,7 @@ def inline(spec: Spec, expr: Expr) -> Expr:
             if not all(own):
                 raise Unsupported(f"`{name}` is read at other indices than its own")
             return inline(spec, found.expr)
-        case _ if expr.free >= PAIR or any(c.free >= PAIR for c in children(expr)):
+        case _ if any(n.free >= PAIR for n in walk(expr)):
             return host.rebuild(expr, lambda e: inline(spec, e))
     return expr
 
@@ -253,6 +253,7 @@ class Builder:
         name = f"{operand.name}_ij"
         self.leaves.append(Leaf(name, role, operand, decl.kind, grad, flat))
         if flat is not None:
+            self.tape.declare(operand.name, decl.kind, "")
             self.tape.add("load", (operand.name, flat), decl.kind, name)
         self.tape.declare(name, decl.kind, "ij")
         self._leaf_of["table", expr] = name
@@ -497,7 +498,8 @@ def plan_pair(spec: Spec) -> PairPlan:
     for operand in [*build.operands.values(), value, *(x for x in (gate, sink) if x is not None)]:
         host.require_supported(spec, operand.expr)
     for leaf in build.leaves:
-        host.require_supported(spec, leaf.operand.expr)
+        if leaf.role not in ("table", "pair"):
+            host.require_supported(spec, leaf.operand.expr)
     rows = _loop(build, bounds(mask, "j", "i"))
     columns = _loop(build, bounds(mask, "i", "j"))
     roots: list[Atom] = [final, *(g.value for g in gradients)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from attnspec.codegen.host import Host, Value
 from attnspec.codegen.pairwise import inline
 from attnspec.codegen.plan_types import Operand, PairPlan
-from attnspec.dsl.ast import Expr, Form, Kind, Read, Spec
+from attnspec.dsl.ast import Apply, Expr, Form, Kind, Read, Spec
 
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
@@ -38,19 +38,24 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
             _fact(host, spec, decl.where, decl.name)
     for fact in spec.requires:
         _fact(host, spec, fact, spec.name)
-    arguments = _arguments(pair, host)
+    arguments = _arguments(spec, pair, host)
     before = tuple(host.lines)
     host.lines.clear()
     return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
 
 
 def _fact(host: Host, spec: Spec, fact: Expr, name: str) -> None:
+    """Print the assertion of a fact, part by part: a part depends on one token at most."""
+    if isinstance(fact, Apply) and fact.op == "and":
+        for part in fact.args:
+            _fact(host, spec, part, name)
+        return
     value = host.emit(fact)
     line = ascii(spec.text[fact.span.start : fact.span.end])
     host.lines.append(f"hold({value.code}, {name!r}, {line})")
 
 
-def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
+def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     roles = {x.operand.name: x.role for x in pair.leaves}
     products = {x.name for d in pair.dots for x in (d.left, d.right)} | {pair.value.name}
     columns: list[tuple[Operand, str]] = []
@@ -59,7 +64,9 @@ def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
         name, role = operand.name, roles.get(operand.name, "")
         if role in ("table", "pair"):
             assert isinstance(operand.expr, Read)
-            source = host.emit(operand.expr).code
+            decl = spec.decl(operand.expr.name)
+            listed = decl is not None and decl.form is Form.CONST
+            source = host.emit(operand.expr).code if listed else f'tensor["{operand.expr.name}"]'
             lines.append(f"{name} = over_pairs({source}, {operand.dims}, {role == 'table'})")
         elif len(operand.dims) > 2 and operand.dims[2] == "j":
             columns.append((operand, _aligned(host, operand)))

@@ -64,7 +64,8 @@ def no_forward_mode(tensors: Sequence[Any]) -> None:
 def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     """A row operand or per-head number with all batches and heads."""
     x = x.to(dtype) if x.is_floating_point() else x
-    return x.expand(sizes["b"], sizes["h"], *x.shape[2:])
+    tokens = (sizes["i"], *x.shape[3:]) if x.dim() > 2 else ()
+    return x.expand(sizes["b"], sizes["h"], *tokens)
 
 
 def as_columns(
@@ -85,7 +86,7 @@ def as_columns(
             x = x.repeat_interleave(heads // have, dim=1)
         if place < floats:
             x = x.to(dtype)
-        found.append(x.expand(sizes["b"], heads, *x.shape[2:]))
+        found.append(x.expand(sizes["b"], heads, sizes["j"], *x.shape[3:]))
     return found
 
 
