@@ -604,14 +604,77 @@ def test_a_span_of_several_lines_is_underlined_on_its_first() -> None:
     )
 
 
-def test_a_long_line_is_cut_around_the_span() -> None:
-    text = "a" * 500 + "?" + "b" * 500
-    shown = plain(Diagnostic("A999", "error", "t", locate(text, 500, 501)), text, "x.attn")
-    line, marks = shown.split("\n")[3:5]
-    assert len(line) < 120
-    assert line[marks.index("^")] == "?"
-    assert line.startswith("1 | ...a")
-    assert line.endswith("b...")
+@pytest.mark.parametrize(
+    ("length", "at", "excerpt", "column"),
+    [
+        (100, 99, "a" * 99 + "?", 99),
+        (101, 0, "?" + "a" * 99 + "...", 0),
+        (101, 50, "a" * 50 + "?" + "a" * 49 + "...", 50),
+        (101, 51, "..." + "a" * 50 + "?" + "a" * 49, 53),
+        (300, 299, "..." + "a" * 50 + "?", 53),
+        (300, 100, "..." + "a" * 50 + "?" + "a" * 49 + "...", 53),
+    ],
+)
+def test_a_long_line_is_cut_around_the_span(
+    length: int, at: int, excerpt: str, column: int
+) -> None:
+    text = "a" * at + "?" + "a" * (length - at - 1)
+    shown = plain(Diagnostic("A999", "error", "t", locate(text, at, at + 1)), text, "x.attn")
+    assert shown.split("\n")[3:] == [f"1 | {excerpt}", "  | " + " " * column + "^", ""]
+
+
+def test_two_marks_on_a_long_line_have_an_excerpt_each() -> None:
+    text = "let a = b" + " " * 200 + "+ c"
+    found = Diagnostic(
+        "A999", "error", "t", locate(text, 211, 212), notes=((locate(text, 8, 9), ""),)
+    )
+    assert plain(found, text, "x.attn").split("\n")[3:] == [
+        "1 | let a = b" + " " * 91 + "...",
+        "  |         -",
+        "1 | ..." + " " * 48 + "+ c",
+        "  | " + " " * 53 + "^",
+        "",
+    ]
+
+
+def test_the_underline_ends_with_the_excerpt() -> None:
+    text = "b" * 10 + "a" * 300
+    shown = plain(Diagnostic("A999", "error", "t", locate(text, 10, 310)), text, "x.attn")
+    assert shown.split("\n")[3:] == [
+        "1 | " + "b" * 10 + "a" * 90 + "...",
+        "  | " + " " * 10 + "^" * 93,
+        "",
+    ]
+
+
+def test_nothing_stands_between_lines_that_follow_each_other() -> None:
+    found = Diagnostic(
+        "A999", "error", "t", locate(TEXT, 22, 31), "", notes=((locate(TEXT, 12, 21), ""),)
+    )
+    assert plain(found, TEXT, "x.attn").split("\n")[3:] == [
+        "2 | let a = 1",
+        "  | ---------",
+        "3 | let b = 2",
+        "  | ^^^^^^^^^",
+        "",
+    ]
+
+
+def test_a_carriage_return_is_not_shown() -> None:
+    text = "attention x\r\nlet a = b\r\n"
+    found = Diagnostic("A999", "error", "t", locate(text, 21, 22))
+    assert plain(found, text, "x.attn").split("\n")[3:] == ["2 | let a = b", "  |         ^", ""]
+
+
+def test_a_place_outside_the_text_is_shown_empty() -> None:
+    found = Diagnostic("A999", "error", "t", locate("\n\n", 2, 2))
+    assert plain(found, "", "x.attn").split("\n")[1:] == [
+        " --> x.attn:3:1",
+        "  |",
+        "3 |",
+        "  | ^",
+        "",
+    ]
 
 
 def test_nothing_that_a_terminal_obeys_is_shown() -> None:
