@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,8 @@ def by_reference(name: str, arguments: Mapping[str, Argument]) -> Tensor:
 def by_tiles(name: str, arguments: Mapping[str, Argument]) -> Tensor:
     """The spec's output by its plan on the CPU, as a user calls it."""
     case = CASES[name]
-    output, extras = attnspec.load(name)(**arguments, **case.extent, extras=True, backend="cpu")
+    given: dict[str, Any] = {**arguments, **case.extent}
+    output, extras = attnspec.load(name)(**given, extras=True, backend="cpu")
     found = extras[case.returned] if case.returned else output
     assert isinstance(found, Tensor)
     return found
@@ -117,3 +119,27 @@ def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]
     torch.testing.assert_close(output, expected_output, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
     assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
+
+
+# A row of these needs more than its own place: a grid, a recurrence, all queries at once.
+WHOLE = {name for name, case in CASES.items() if case.grid or case.m < 5 or case.returned}
+WHOLE |= {"gated_delta", "gla", "slot"}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - WHOLE))
+def test_last_rows_alone(name: str) -> None:
+    """The last queries alone, their first position given, get what they got among all."""
+    case, skipped = CASES[name], 3
+    attention = attnspec.load(name)
+    arguments = case.draw(seed_of(name))
+    places = {a.name: a.axes.index("i") for a in attention.signature.arguments if "i" in a.axes}
+    last: dict[str, Any] = {
+        at: value.narrow(places[at], skipped, case.m - skipped)
+        if isinstance(value, Tensor) and at in places
+        else value
+        for at, value in arguments.items()
+    }
+    every: dict[str, Any] = {**arguments, **case.extent}
+    whole = attention(**every, backend="cpu")
+    alone = attention(**last, q_start=case.q_start + skipped, backend="cpu")
+    torch.testing.assert_close(alone, whole[:, :, skipped:], rtol=1e-9, atol=1e-10)
