@@ -119,7 +119,13 @@ def generated_attention(backend: str) -> Attend:
     import attnspec
 
     attention = attnspec.load("padded")
-    return lambda q, k, v, keep: attention(q, k, v, keep, backend=backend)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        output = attention(q, k, v, keep, backend=backend)
+        assert isinstance(output, Tensor)
+        return output
+
+    return attend
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import attnspec
 from attnspec.runtime.api import Attention
-from attnspec.runtime.typical import Number, typical
+from attnspec.runtime.typical import Arguments, typical
 
 AGAINST = ("sdpa", "flex", "reference")
 _SECONDS = 0.5
@@ -82,13 +82,11 @@ def bench(name: str, against: Sequence[str], shape: Shape) -> Iterator[Timing]:
             yield _time(attention, other, shape, given, call, note)
 
 
-class Unfit(Exception):  # noqa: N818 - no error: the implementation has no such function
+class Unfit(Exception):
     """Why there is nothing to time."""
 
 
-def _other(
-    name: str, attention: Attention, given: Mapping[str, Tensor | Number]
-) -> tuple[Callable[[], Tensor], str]:
+def _other(name: str, attention: Attention, given: Arguments) -> tuple[Callable[[], Tensor], str]:
     """An implementation to stand beside, and how it differs from the spec."""
     if name == "reference":
         return lambda: _output(attention.reference(**given)), "dense, float64"
@@ -114,7 +112,7 @@ def _time(
     attention: Attention,
     implementation: str,
     shape: Shape,
-    given: Mapping[str, Tensor | Number],
+    given: Arguments,
     call: Callable[[], Tensor],
     note: str = "",
 ) -> Timing:
@@ -138,7 +136,7 @@ def _row(
     attention: Attention,
     implementation: str,
     shape: Shape,
-    given: Mapping[str, Tensor | Number],
+    given: Arguments,
     forward: float | None,
     backward: float | None,
     note: str,

@@ -14,7 +14,7 @@ from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import bind
 from attnspec.runtime.reference import evaluate, initial
 from attnspec.runtime.signature_of import signature
-from attnspec.runtime.typical import Number, typical
+from attnspec.runtime.typical import Arguments, typical
 
 _PAIR = ("b", "h", "i", "j")
 
@@ -72,14 +72,14 @@ def panels(spec: ast.Spec, length: int) -> Iterator[tuple[str, Tensor]]:
         yield "output of a unit value at j", _response(spec, given)
 
 
-def _over_pairs(spec: ast.Spec, given: dict[str, Tensor | Number], expr: ast.Expr) -> Tensor:
+def _over_pairs(spec: ast.Spec, given: Arguments, expr: ast.Expr) -> Tensor:
     """`expr` over (i, j)."""
     asked = ast.Return("drawn", _PAIR, expr)
     spec = replace(spec, output=None, returns=(asked,))
     return _evaluate(spec, given)["drawn"][0, 0]
 
 
-def _response(spec: ast.Spec, given: dict[str, Tensor | Number]) -> Tensor:
+def _response(spec: ast.Spec, given: Arguments) -> Tensor:
     """What a recurrence makes of values that tell the keys apart: channel e of key j is (e = j)."""
     value = given["v"]
     assert isinstance(value, Tensor)
@@ -89,7 +89,7 @@ def _response(spec: ast.Spec, given: dict[str, Tensor | Number]) -> Tensor:
     return _evaluate(spec, {**given, "v": unit})[""][0, 0]
 
 
-def _evaluate(spec: ast.Spec, given: dict[str, Tensor | Number]) -> dict[str, Tensor]:
+def _evaluate(spec: ast.Spec, given: Arguments) -> dict[str, Tensor]:
     """What `spec` gives by the reference; its output stands under the name ""."""
     bound = bind(signature(spec), (), given, lambda name, bound: initial(spec, name, bound))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from attnspec.runtime.signature import Argument, Signature
 from attnspec.runtime.signature_of import extent, signature
 
 Number: TypeAlias = bool | int | float
+Arguments: TypeAlias = dict[str, Any]  # tensors and numbers by name
 
 # Sides of a grid that suit most windows, tried in turn: powers of two, and sevens.
 _SIDES = (8, 7, 16, 14, 12)
@@ -51,7 +52,7 @@ def typical(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
-) -> dict[str, Tensor | Number]:
+) -> Arguments:
     """Keyword arguments of a call. A grid sets its own length; `rows` are the queries (M)."""
     takes = signature(spec)
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +65,7 @@ def typical(
     numbers = {a.name: _scalar(spec, a, sizes) for a in takes.arguments if a.scalar}
     sides = _grid(spec, takes, sizes, numbers)
     _channels(takes, sizes, numbers)
-    drawn: dict[str, Tensor | Number] = {**numbers, **sides}
+    drawn: Arguments = {**numbers, **sides}
     for argument in takes.arguments:
         if argument.scalar:
             continue

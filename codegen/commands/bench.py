@@ -67,9 +67,11 @@ def _print(timings: list[Timing]) -> None:
         table.add_column(column, no_wrap=True)
     for column in ("forward", "forward + backward"):
         table.add_column(column, justify="right")
-    table.add_column("note")
     for t in timings:
         shape = f"{t.batch} x {t.heads} x {t.rows} x {t.columns} x {t.channels}"
         times = ["-" if x is None else f"{x:.2f}" for x in (t.forward, t.backward)]
-        table.add_row(t.spec, t.implementation, shape, *times, t.note)
-    Console(highlight=False).print(table)
+        table.add_row(t.spec, t.implementation, shape, *times)
+    console = Console(highlight=False)
+    console.print(table)
+    for name, note in dict.fromkeys((t.implementation, t.note) for t in timings if t.note):
+        console.print(f"{name}: {note}", soft_wrap=True)

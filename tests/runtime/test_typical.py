@@ -13,14 +13,14 @@ from attnspec.dsl.parse import parse
 from attnspec.runtime.bind import bind
 from attnspec.runtime.reference import evaluate, initial
 from attnspec.runtime.signature_of import signature
-from attnspec.runtime.typical import Number, typical
+from attnspec.runtime.typical import Arguments, typical
 
 
 def read(text: str) -> Spec:
     return check(parse(text))[0]
 
 
-def tensor(given: dict[str, Tensor | Number], name: str) -> Tensor:
+def tensor(given: Arguments, name: str) -> Tensor:
     value = given[name]
     assert isinstance(value, Tensor)
     return value
