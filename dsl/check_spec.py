@@ -171,7 +171,10 @@ def _output(parts: Parts) -> tuple[Expr | None, str]:
             "contract the others, or write `output = none` and `return` what is meant",
         )
         return None, ""
-    el.numeric(definition.expr, "the output")
+    try:
+        el.numeric(definition.expr, "the output")
+    except Failed:
+        return None, ""
     if not parts.mentioned("output"):
         return definition.expr, channels[0]
     index = tuple(build.index(slot.axis) for slot in tensor.slots)

@@ -36,6 +36,10 @@ def test_a_damaged_spec_is_checked_or_refused(
         sound("".join(damaged))
 
 
+def test_a_bool_output_is_refused() -> None:
+    sound("attention x\noutput = v[i] >= 0\n")
+
+
 def sound(text: str) -> None:
     try:
         spec, warnings = check(parse(text))
