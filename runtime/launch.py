@@ -1,9 +1,4 @@
-"""Running a generated operation: on the CPU, under the interpreter, or on a GPU.
-
-A kernel's parameters are named after what they hold (`p_x` a tensor, `s_x_d` its stride along
-d, `C_d` and `W_d` the channels of axis d and their padded number), so a call is laid out from
-the names alone.
-"""
+"""Running a generated operation: on the CPU, under the interpreter, or on a GPU."""
 
 from __future__ import annotations
 
@@ -17,11 +12,11 @@ from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import cpu
+from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.problem import Pairwise, Problem, problem
-from attnspec.runtime.tiles import config, width
+from attnspec.runtime.tiles import INTERPRETED, Config, config
 
-SLOTS = 256  # entries of a table that one program sums
 Kernels = Mapping[str, Any]
 
 
@@ -128,7 +123,7 @@ def run_forward(
         if plan.softmax:
             lse.copy_(found)
         return out, ungated, lse
-    launch(call, kernels["forward"], "rows", {"out": out, "ungated": ungated, "lse": lse})
+    launch(call, "forward", kernels["forward"], {"out": out, "ungated": ungated, "lse": lse})
     return out, ungated, lse
 
 
@@ -195,32 +190,14 @@ def _backward_kernels(
     for name, kernel in kernels.items():
         if name == "forward":
             continue
-        mine = [p[4:] for p in kernel.arg_names if p.startswith("p_d_") and p != "p_d_out"]
+        mine = written(tuple(kernel.arg_names))
         if not wanted & set(mine):
             continue
-        side = "columns" if name == "backward_columns" else "rows"
-        tile = _config(call, name)
-        blocks = -(-call.rows // tile.block_m)
-        into: dict[str, Tensor] = {}
+        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name).block_m)
+        into = {f"d_{operand}": grad for operand, grad in grads.items()}
+        launch(call, name, kernel, given | into)
         for operand in mine:
-            like = call.tensors[operand]
-            shape: tuple[int, ...] = tuple(like.shape)
-            dtype = torch.float32
-            match roles.get(operand, ""):
-                case "head":
-                    shape = (call.batch, call.heads, blocks)
-                case "table":
-                    shape = (call.batch, call.heads, blocks, like.shape[-1])
-                case "pair":
-                    shape = (call.batch, call.heads, call.rows, call.columns)
-                case "":
-                    dtype = like.dtype
-            zero = roles.get(operand) == "pair"
-            make = torch.zeros if zero else torch.empty
-            into[f"d_{operand}"] = make(shape, dtype=dtype, device=like.device)
-        launch(call, kernel, side, given | into, name)
-        for operand in mine:
-            grad, like = into[f"d_{operand}"], call.tensors[operand]
+            grad, like = grads[operand], call.tensors[operand]
             match roles.get(operand, ""):
                 case "head":
                     grad = grad.sum(-1)
@@ -232,10 +209,10 @@ def _backward_kernels(
     return found
 
 
-def _config(call: Problem, phase: str) -> Any:
-    channels = max(call.right.shape[-1], *(call.tensors[x].shape[-1] for _, x, _ in call.plan.dots))
-    arch = 0 if call.right.device.type != "cuda" else _arch(call.right.device)
-    return config(phase, channels, call.right.dtype, arch, interpreted())
+def _tile(call: Problem, name: str) -> Config:
+    if interpreted():
+        return INTERPRETED
+    return config(need(call, name), _arch(call.right.device))
 
 
 @cache
@@ -244,68 +221,13 @@ def _arch(device: torch.device) -> int:
     return 10 * major + minor
 
 
-def launch(
-    call: Problem, kernel: Any, side: str, pointers: Mapping[str, Tensor], phase: str = "forward"
-) -> None:
-    """Run one kernel over every tile of `side`; `pointers` are what it reads or writes beside
-    the call's operands."""
+def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:
+    """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
+    operands."""
     if call.right.dtype is torch.float64:
         raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
-    tile = _config(call, phase)
-    values, dims = constants(call)
-    values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
-    tensors = {**call.tensors, **pointers}
-    for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
-        if leaf.role in ("table", "pair"):
-            whole = tensors[leaf.operand]
-            tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
-    dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
-    for name, axes in dims.items():
-        if name in tensors:
-            strides = zip(axes, tensors[name].stride(), strict=True)
-            values |= {f"s_{name}_{axis}": stride for axis, stride in strides}
-    chunks = 1
-    if "BLOCK_T" in kernel.arg_names:
-        table = next(p[4:] for p in kernel.arg_names if p.startswith("p_d_") and p != "p_d_out")
-        size = call.tensors[table].shape[-1]
-        chunks = -(-size // min(SLOTS, width(size)))
-        values |= {"T": size, "BLOCK_T": min(SLOTS, width(size))}
-    args: list[Any] = []
-    for name in kernel.arg_names:
-        if name.startswith("p_"):
-            tensor = tensors[name[2:]]
-            args.append(tensor.view(torch.uint8) if tensor.dtype is torch.bool else tensor)
-        else:
-            args.append(values[name])
-    length, block = (call.rows, tile.block_m) if side == "rows" else (call.columns, tile.block_n)
-    heads = call.heads if side == "rows" else call.key_heads
-    grid = (-(-length // block) * call.batch * heads, chunks)
-    kernel[grid](*args, num_warps=tile.warps, num_stages=tile.stages)
-
-
-def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Numbers that kernels take by name, and the dimensions of every operand."""
-    plan = call.plan
-    dims = dict(plan.operands)
-    for leaf in plan.leaves:
-        if leaf.role in ("table", "pair"):
-            dims[leaf.operand] = ("b", "h", "t") if leaf.role == "table" else ("b", "h", "i", "j")
-    values: dict[str, Any] = {
-        "H": call.heads,
-        "HK": call.key_heads,
-        "M": call.rows,
-        "N": call.columns,
-        "q_start": call.q_start,
-        "k_start": call.k_start,
-        **call.numbers,
-    }
-    for name in (*(x for _, x, _ in plan.dots), plan.value):
-        values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
-        values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
-    for leaf in plan.leaves:
-        if leaf.role == "table":
-            values[f"T_{leaf.operand}"] = call.tensors[leaf.operand].shape[-1]
-    return values, dims
+    done = arrange(call, name, tuple(kernel.arg_names), pointers, _tile(call, name))
+    kernel[done.grid](*done.args, num_warps=done.tile.warps, num_stages=done.tile.stages)
 
 
 def wide_dtype(bound: Bound) -> torch.dtype:

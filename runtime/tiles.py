@@ -21,23 +21,33 @@ class Config:
     stages: int
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a tile holds: padded channels of all row operands, all column operands and the value,
+    and the number of dot products. `phase` is forward, backward_rows, backward_columns or
+    backward_table."""
+
+    phase: str
+    left: int
+    right: int
+    value: int
+    dots: int
+    dtype: torch.dtype
+
+
+INTERPRETED = Config(32, 32, 4, 1)  # as large as there: each operation has a fixed cost
+
+
 def width(channels: int) -> int:
     """The padded width of a channel axis: a power of two, at least what a matrix product takes."""
     return max(16, 1 << (max(channels, 1) - 1).bit_length())
 
 
-def config(
-    phase: str, channels: int, dtype: torch.dtype, arch: int, interpreted: bool = False
-) -> Config:
-    """The tile of a kernel.
-
-    `phase` is a kernel's name, `channels` its widest channel axis, `arch` the compute capability
-    as 80 or 90 (0 where there is none).
-    """
-    if interpreted:  # as large as a program may be there: each operation has a fixed cost
-        return Config(32, 32, 4, 1)
-    wide = width(channels)
-    if dtype is torch.float32:
+def config(need: Need, arch: int) -> Config:
+    """The tile of a kernel on a GPU of compute capability `arch`, as 80 or 90."""
+    wide = max(need.left, need.right, need.value)
+    phase = need.phase
+    if need.dtype is torch.float32:
         return Config(64, 32, 4, 1) if wide <= 64 else Config(32, 32, 4, 1)
     if wide > 256:
         return Config(32, 32, 4, 1)

@@ -1,0 +1,130 @@
+"""What a kernel is called with: every argument, the grid and the tile, from names alone.
+
+A kernel's parameters are named after what they hold (`p_x` a tensor, `s_x_d` its stride along
+d, `C_d` and `W_d` the channels of axis d and their padded number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnspec.runtime.problem import Problem
+from attnspec.runtime.tiles import Config, Need, width
+
+SLOTS = 256  # entries of a table that one program sums
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """One launch: arguments in the kernel's order, programs, and the tile."""
+
+    args: tuple[Any, ...]
+    grid: tuple[int, int]
+    tile: Config
+
+
+def need(call: Problem, name: str) -> Need:
+    """What the tile of kernel `name` must hold."""
+    lefts = {x: call.tensors[x].shape[-1] for _, x, _ in call.plan.dots}
+    rights = {y: call.tensors[y].shape[-1] for _, _, y in call.plan.dots}
+    return Need(
+        name if name in ("forward", "backward_rows", "backward_columns") else "backward_table",
+        sum(map(width, lefts.values())),
+        sum(map(width, rights.values())),
+        width(call.right.shape[-1]),
+        len(call.plan.dots),
+        call.right.dtype,
+    )
+
+
+def gradient_buffers(call: Problem, arg_names: tuple[str, ...], block_m: int) -> dict[str, Tensor]:
+    """By operand, where a kernel writes its gradients: heads and tables get a share a tile."""
+    roles = {leaf.operand: leaf.role for leaf in call.plan.leaves}
+    blocks = -(-call.rows // block_m)
+    found: dict[str, Tensor] = {}
+    for operand in written(arg_names):
+        like = call.tensors[operand]
+        shape: tuple[int, ...] = tuple(like.shape)
+        dtype, make = torch.float32, torch.empty
+        match roles.get(operand, ""):
+            case "head":
+                shape = (call.batch, call.heads, blocks)
+            case "table":
+                shape = (call.batch, call.heads, blocks, like.shape[-1])
+            case "pair":  # tiles without a pair are never visited
+                shape, make = (call.batch, call.heads, call.rows, call.columns), torch.zeros
+            case "":
+                dtype = like.dtype
+        found[operand] = make(shape, dtype=dtype, device=like.device)
+    return found
+
+
+def written(arg_names: tuple[str, ...]) -> list[str]:
+    """The operands whose gradients a kernel with these parameters writes."""
+    return [p[4:] for p in arg_names if p.startswith("p_d_") and p != "p_d_out"]
+
+
+def arrange(
+    call: Problem, name: str, arg_names: tuple[str, ...], pointers: Mapping[str, Tensor],
+    tile: Config,
+) -> Arrangement:  # fmt: skip
+    """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
+    values, dims = constants(call)
+    values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    tensors = {**call.tensors, **pointers}
+    for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
+        if leaf.role in ("table", "pair"):
+            whole = tensors[leaf.operand]
+            tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
+    dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
+    for tensor, axes in dims.items():
+        if tensor in tensors:
+            strides = zip(axes, tensors[tensor].stride(), strict=True)
+            values |= {f"s_{tensor}_{axis}": stride for axis, stride in strides}
+    chunks = 1
+    if "BLOCK_T" in arg_names:
+        size = call.tensors[written(arg_names)[0]].shape[-1]
+        block = min(SLOTS, width(size))
+        chunks = -(-size // block)
+        values |= {"T": size, "BLOCK_T": block}
+    args: list[Any] = []
+    for parameter in arg_names:
+        if parameter.startswith("p_"):
+            pointer = tensors[parameter[2:]]
+            args.append(pointer.view(torch.uint8) if pointer.dtype is torch.bool else pointer)
+        else:
+            args.append(values[parameter])
+    by_columns = name == "backward_columns"
+    length, block = (call.columns, tile.block_n) if by_columns else (call.rows, tile.block_m)
+    heads = call.key_heads if by_columns else call.heads
+    return Arrangement(tuple(args), (-(-length // block) * call.batch * heads, chunks), tile)
+
+
+def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Numbers that kernels take by name, and the dimensions of every operand."""
+    plan = call.plan
+    dims = dict(plan.operands)
+    for leaf in plan.leaves:
+        if leaf.role in ("table", "pair"):
+            dims[leaf.operand] = ("b", "h", "t") if leaf.role == "table" else ("b", "h", "i", "j")
+    values: dict[str, Any] = {
+        "H": call.heads,
+        "HK": call.key_heads,
+        "M": call.rows,
+        "N": call.columns,
+        "q_start": call.q_start,
+        "k_start": call.k_start,
+        **call.numbers,
+    }
+    for name in (*(x for _, x, _ in plan.dots), plan.value):
+        values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
+        values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
+    for leaf in plan.leaves:
+        if leaf.role == "table":
+            values[f"T_{leaf.operand}"] = call.tensors[leaf.operand].shape[-1]
+    return values, dims
