@@ -190,10 +190,11 @@ def test_list_as_json() -> None:
 
 def test_list_for_people() -> None:
     lines = run("list").output.splitlines()
-    assert lines[0].split() == ["name", "title", "catalog", "lowering", "backward"]
+    assert lines[0].split() == ["name", "lowering", "backward", "title", "catalog", "cite"]
     (row,) = [line for line in lines if line.startswith("alibi ")]
     assert "fused" in row
     assert "yes" in row
+    assert row.rstrip().endswith("arXiv:2108.12409")
 
 
 def test_explain_says_what_was_read_proved_and_planned() -> None:

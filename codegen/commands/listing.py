@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from attnspec.codegen.commands.common import as_json, echo_json, read_spec
 
 if TYPE_CHECKING:
     from attnspec.codegen.plan import Stage
+
+_WIDE = 1000
+_ROOM = 150  # below it, what the papers and the catalog say is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,17 @@ def _print(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "title", "catalog", "lowering", "backward", box=None, pad_edge=False)
+    # In a file or a pipe lines are as long as they need to be.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    titles = ["name", "lowering", "backward", "title"]
+    if console.width >= _ROOM:
+        titles += ["catalog", "cite"]
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=title in ("name", "lowering", "backward"))
     for row in rows:
-        lowerings = dict.fromkeys(stage.lowering for stage in row.stages)
+        lowering = ", ".join(dict.fromkeys(stage.lowering for stage in row.stages))
         backward = "yes" if row.backward else "no"
-        table.add_row(row.name, row.title, " ".join(row.catalog), " ".join(lowerings), backward)
-    Console(highlight=False).print(table)
+        cells = [row.name, lowering, backward, row.title, " ".join(row.catalog)]
+        table.add_row(*[*cells, ", ".join(row.cite)][: len(titles)])
+    console.print(table)
