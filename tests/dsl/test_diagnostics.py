@@ -660,6 +660,20 @@ def test_nothing_stands_between_lines_that_follow_each_other() -> None:
     ]
 
 
+def test_a_line_left_out_is_marked() -> None:
+    found = Diagnostic(
+        "A999", "error", "t", locate(TEXT, 32, 41), "", notes=((locate(TEXT, 12, 21), ""),)
+    )
+    assert plain(found, TEXT, "x.attn").split("\n")[3:] == [
+        "2 | let a = 1",
+        "  | ---------",
+        "...",
+        "4 | let c = 3",
+        "  | ^^^^^^^^^",
+        "",
+    ]
+
+
 def test_a_carriage_return_is_not_shown() -> None:
     text = "attention x\r\nlet a = b\r\n"
     found = Diagnostic("A999", "error", "t", locate(text, 21, 22))
