@@ -38,10 +38,11 @@ def read(e: Evaluator, node: ast.Read, at: At) -> Named:
     if value is None:
         value = e.memo[key] = e(definition.expr, here)
     if pad is not None:
-        dims = tuple(a for a in definition.axes if a not in here)
+        dims = tuple(dict.fromkeys((*(a for a in definition.axes if a not in here), *value.dims)))
         value = Named(value.full(dims, e.sizes), dims)
+    # Through the mask a value may depend on b and h that its definition does not list.
     rows = [
-        _row(e, own[d], n, e.start(d), at)
+        _row(e, own[d], n, e.start(d), at) if d in own else d
         for d, n in zip(value.dims, value.tensor.shape, strict=True)
     ]
     return gather(value.tensor, rows, pad)

@@ -41,9 +41,10 @@ def draw_sizes(
     claims = [c for fact in spec.requires for c in conjuncts(fact) if not _tensors(spec, c)]
     claims += [d.where for d in spec.decls if d.where is not None and _scalar(d)]
     literals = sorted({n for c in claims for n in _integers(c)})
+    marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
     widths = _channel_steps(spec)
     for attempt in range(TRIES):
-        sizes = _sizes(called, rng, fixed, literals, widths, 6 + attempt // 40)
+        sizes = _sizes(called, rng, fixed, literals, marks, widths, 6 + attempt // 40)
         heads = fixed.get("heads") or rng.choice(_divisors(sizes["h"]))
         if not _consistent(called, sizes, starts):
             continue
@@ -104,10 +105,11 @@ def _sizes(
     rng: random.Random,
     fixed: Mapping[str, int],
     literals: list[int],
+    marks: list[int],
     steps: Mapping[str, int],
     reach: int,
 ) -> dict[str, int]:
-    """One guess; grids and lengths grow with `reach`."""
+    """One guess; grids and lengths grow with `reach`, or pass one of the mask's `marks`."""
     extents = dict(called.sizes)
     sizes = {n: e for n, e in extents.items() if isinstance(e, int)}
     for _, axes, shape in called.tables:
@@ -123,9 +125,9 @@ def _sizes(
     sizes.update({n: s for n, s in fixed.items() if n != "heads"})
     for one, other in called.equal:
         sizes[one] = sizes[other] = sizes.get(other, sizes.get(one, 4))
-    sizes.setdefault("j", rng.randint(1, max(4, 2 * reach)))
+    sizes.setdefault("j", _past(rng, marks, 130) or rng.randint(1, 2 * reach))
     sizes.setdefault("i", sizes["j"] if rng.random() < 0.5 else rng.randint(1, 2 * reach))
-    _grids(called, rng, fixed, literals, reach, sizes)
+    _grids(called, rng, fixed, literals, marks, reach, sizes)
     some = {a for argument in called.arguments for a in argument.axes}
     if called.square or "i" not in some:
         sizes["i"] = sizes["j"]
@@ -134,11 +136,18 @@ def _sizes(
     return sizes
 
 
+def _past(rng: random.Random, marks: list[int], most: int) -> int:
+    """Now and then a length just past a number that the mask names; else 0."""
+    near = [n for n in marks if n <= most]
+    return rng.choice(near) + rng.randint(1, 4) if near and rng.random() < 0.15 else 0
+
+
 def _grids(
     called: Signature,
     rng: random.Random,
     fixed: Mapping[str, int],
     literals: list[int],
+    marks: list[int],
     reach: int,
     sizes: dict[str, int],
 ) -> None:
@@ -146,8 +155,9 @@ def _grids(
         total = 1
         for name in grid.names:
             factor = rng.choice(literals) if literals and rng.random() < 0.5 else 1
-            most = max(1, max(reach, 6) // factor)
-            size = fixed.get(f"{grid.side}.{name}", factor * rng.randint(1, most))
+            most = max(1 if rng.random() < 0.7 else 2, reach // factor)
+            guess = _past(rng, marks, 20) if total <= 20 else 0
+            size = fixed.get(f"{grid.side}.{name}", guess or factor * rng.randint(1, most))
             total *= size
             sizes[f"{grid.side}.{name}"] = size
             if called.shared_grid:
@@ -196,7 +206,8 @@ def _scalars(
         elif argument.kind == "int":
             scalars[argument.name] = rng.randint(0, max(sizes["i"], sizes["j"]) + 1)
         elif isinstance(default, int | float) and default:
-            scalars[argument.name] = float(default) * rng.uniform(0.5, 1.5)
+            near = float(default) * rng.uniform(0.5, 1.5)
+            scalars[argument.name] = near if rng.random() < 0.6 else 4 * rng.random()
         else:
             scalars[argument.name] = rng.choice((rng.random(), 4 * rng.random(), rng.gauss(0, 1)))
     return scalars

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -244,28 +245,16 @@ class _Draw:
         if not facts:
             return None
         bound = self._bound()
-        if own is not None:
-            other = {own: self.drawn.sizes[own]}
-            sizes = {**bound.sizes, "i": other[own], "j": other[own]}
-            start = self.starts[own]
-            bound = Bound(
-                {**bound.tensors, decl.name: (tensor, tensor)},
-                bound.scalars,
-                sizes,
-                start,
-                start,
-                bound.dtype,
-                bound.device,
-            )
-        else:
-            bound = Bound(
-                {**bound.tensors, decl.name: tensor},
-                bound.scalars,
-                bound.sizes,
-                bound.q_start,
-                bound.k_start,
-                bound.dtype,
-                bound.device,
+        if own is None:
+            bound = replace(bound, tensors={**bound.tensors, decl.name: tensor})
+        else:  # both sides stand where this part does
+            rows, start = bound.sizes[own], bound.start(own)
+            bound = replace(
+                bound,
+                tensors={**bound.tensors, decl.name: (tensor, tensor)},
+                sizes={**bound.sizes, "i": rows, "j": rows},
+                q_start=start,
+                k_start=start,
             )
         evaluator = Evaluator(self.spec, bound, torch.float64)
         bad = torch.zeros(tensor.shape, dtype=torch.bool)

@@ -301,3 +301,18 @@ def test_facts_at_the_call() -> None:
     short = {name: value[:, :, :5] for name, value in qkv().items()}
     with pytest.raises(AttnError, match=r"^a: requires `N % 2 == 0`, false$"):
         facts(**short, a=torch.full((B, 5), 0.5, dtype=torch.float64))
+
+
+def test_a_mask_may_bring_the_batch_into_a_definition() -> None:
+    x = qkv()
+    seen = torch.rand(B, N) < 0.6
+    output = run(
+        "input seen[b, j]: bool\nmask seen[j]\nlet count[i] = max(1, sum(j, 1))\n"
+        "weight = relu(score) / count",
+        **x,
+        seen=seen,
+    ).output
+    assert output is not None
+    count = seen.sum(-1).clamp(min=1)[:, None, None, None]
+    weight = F.relu(x["q"] @ x["k"].mT / 2) * seen[:, None, None] / count
+    agree(output, weight @ x["v"], list(x.values()))

@@ -1,0 +1,84 @@
+"""Signatures of checked specs."""
+
+from __future__ import annotations
+
+from tests.runtime.conftest import spec_of
+
+from attnspec.runtime.signature import Argument, Grid
+from attnspec.runtime.signature_of import signature
+
+
+def test_operands_come_first_and_unused_ones_not_at_all() -> None:
+    called = signature(
+        spec_of("param w[h, j]\ninput x[b, n]: int\nweight = where(x[j] > 0, w[j], 0)")
+    )
+    assert [(a.name, a.form, a.axes) for a in called.arguments] == [
+        ("v", "value", ("b", "h", "j", "e")),
+        ("w", "param", ("h", "j")),
+        ("x", "input", ("b", "j")),
+    ]
+    assert called.output
+    assert called.returns == ()
+
+
+def test_defaults() -> None:
+    called = signature(
+        spec_of(
+            "param a[h] = -1\nparam z[h] = exp(-h)\nparam c[2] = [1, 2]\ninput w: int = 3\n"
+            "input tau: float = 0.5 where tau > 0\nmask i - j < w\n"
+            "score = dot(q[i], k[j]) * a * z / tau + c[0] * c[1]"
+        )
+    )
+    more = {a.name: a for a in called.arguments[3:]}
+    assert (more["a"].default, more["a"].required) == (-1, False)
+    assert (more["z"].default, more["z"].computed, more["z"].required) == (None, True, False)
+    assert more["c"].default == (1, 2)
+    assert more["w"] == Argument("w", "input", (), "int", default=3)
+    assert more["tau"].default == 0.5
+    assert called.arguments[0].required
+
+
+def test_sizes_that_follow_from_others() -> None:
+    called = signature(
+        spec_of(
+            "axis r = D // 2\naxis s = 2 * 3 + 1\nblocks c = j // 4\nindex u = j\n"
+            "param w[r, s] = 0\nlet m[c] = mean(j, v[j], where=j in c)\n"
+            "output = sum(c, m[c]) + sum(u, v[u]) * sum(r, s, w[r, s])"
+        )
+    )
+    sizes = dict(called.sizes)
+    assert sizes["r"] == ("floordiv", "d", 2)
+    assert sizes["s"] == 7
+    assert sizes["c"] == ("blocks", "j", 4)
+    assert sizes["u"] == "j"
+
+
+def test_grids() -> None:
+    shared = signature(spec_of("grid y, x\nmask i.y == j.y"))
+    assert shared.grids == (Grid("i", ("y", "x"), ("GY", "GX")),)
+    assert shared.shared_grid
+    split = signature(spec_of("grid i: y\ngrid j: y\nmask i.y == j.y"))
+    assert split.grids == (Grid("i", ("y",), ("GY_i",)), Grid("j", ("y",), ("GY_j",)))
+
+
+def test_recurrences_are_square_unless_over_another_axis() -> None:
+    step = "state S[d, e]\nstep S[t] = S[t - 1] + outer(k[t], v[t])\noutput = q[t] @ S"
+    assert signature(spec_of(step)).square
+    assert signature(spec_of("input a[b, t]\noutput = none\nreturn r[b, t] = a[t]")).square
+    sinkhorn = "axis s = 2\nstate f[i] over s\nstep f[s] = f[s - 1] - 1\nweight = exp(f[i])"
+    assert not signature(spec_of(sinkhorn)).square
+
+
+def test_what_is_read_at_the_other_side() -> None:
+    text = "input x[b, n]\nlet c[n] = cumsum(n, x[n])\nscore = dot(q[i], k[j]) + c[i] - c[j]"
+    called = signature(spec_of(text))
+    assert called.across == (("c", "j", "i"),)
+    pair = signature(spec_of("input x[b, n]: int\nmask x[i] == x[j]"))
+    assert pair.across == (("x", "j", "i"),)
+    assert pair.argument("x").paired
+
+
+def test_constants_fix_sizes() -> None:
+    called = signature(spec_of("const span[h]: int = [4, 8]\nmask i - j < span"))
+    assert called.tables == (("span", ("h",), (2,)),)
+    assert [a.name for a in called.arguments] == ["q", "k", "v"]
