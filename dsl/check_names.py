@@ -11,13 +11,13 @@ from attnspec.dsl.span import NOWHERE, Span
 
 STATEMENT_WORDS = frozenset(
     """attention cite catalog query key value input param const axis blocks index grid let mask
-    score weight gate output return causal require state step reverse over""".split()  # noqa: SIM905
+    score weight gate output return causal require state step reverse over""".split()
 )
 FUNCTION_WORDS = frozenset(
     """abs min max clamp where floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh
     sigmoid logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad dot norm norm2
     outer concat normalize rmsnorm rope sum mean amax amin prod any all argmax logsumexp cumsum
-    rank topk softmax entmax sparsemax random size""".split()  # noqa: SIM905
+    rank topk softmax entmax sparsemax random size""".split()
 )
 AXIS_WORDS = frozenset("bhijtnde")
 SIZE_WORDS = {"B": "b", "H": "h", "M": "i", "N": "j", "D": "d", "E": "e"}

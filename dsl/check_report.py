@@ -9,7 +9,7 @@ from attnspec.dsl.diagnostics import Diagnostic
 from attnspec.dsl.span import Span
 
 
-class Failed(Exception):  # noqa: N818 (no error of its own: it says that one was reported)
+class Failed(Exception):
     """A part of the spec cannot be elaborated; why is already reported."""
 
 

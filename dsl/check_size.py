@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from attnspec.dsl.ast import Expr, children
+from attnspec.dsl.ast import Expr, Spec, children
+from attnspec.dsl.build import constant
+from attnspec.dsl.check_report import Report
 from attnspec.dsl.span import Span
 
 if TYPE_CHECKING:
     from attnspec.dsl.check_expr import Elaborator
 
 MAX_NODES = 20_000
+MAX_ELEMENTS = 2**31
 
 
 def tree_size(expr: Expr) -> int:
@@ -35,3 +39,42 @@ def check_size(el: Elaborator, expr: Expr, span: Span) -> None:
     """Refuse an expression that is too large when it is written out."""
     if tree_size(expr) > MAX_NODES:
         raise el.too_large(span)
+
+
+def check_sizes(spec: Spec, report: Report) -> None:
+    """Refuse tensors whose fixed axes alone are too large, and relabelling that cannot fit."""
+    fixed: dict[str, int] = {}
+    for axis in spec.axes:
+        size = constant(axis.size) if axis.size is not None else None
+        if isinstance(size, int) and axis.role not in ("block", "alias"):
+            fixed[axis.name] = size
+    tensors = [(d.name, d.axes, d.span) for d in spec.decls]
+    tensors += [(d.name, d.axes, d.span) for d in spec.defs]
+    tensors += [(d.name, d.axes, d.span) for d in spec.states]
+    for name, axes, span in tensors:
+        elements = math.prod(fixed.get(axis, 1) for axis in axes)
+        if elements > MAX_ELEMENTS:
+            report.error(
+                "A110",
+                f"`{name}` is too large",
+                span,
+                f"its fixed axes hold {elements} elements",
+                f"a tensor holds at most {MAX_ELEMENTS} over them: make an axis smaller",
+            )
+    for one, other in spec.equal_sizes:
+        if one in fixed and other in fixed and fixed[one] != fixed[other]:
+            report.error(
+                "A108",
+                f"axes `{one}` and `{other}` differ in size",
+                _place(spec, one, other),
+                f"{fixed[one]} and {fixed[other]}",
+                "an index that relabels a channel runs over as many channels: make them equal",
+            )
+
+
+def _place(spec: Spec, one: str, other: str) -> Span:
+    """The first read that puts an index over one of the axes at the other."""
+    for definition in spec.defs:
+        if {one, other} <= set(definition.axes) | definition.expr.free:
+            return definition.expr.span
+    return spec.output.span if spec.output is not None else spec.returns[0].span

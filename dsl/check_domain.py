@@ -1,0 +1,328 @@
+"""Indices stay inside their tensors, operations inside their domains, on every unmasked pair.
+
+An index, an integer division and anything that positions, sizes and scalars alone decide must be
+proved: what cannot be proved is an error (A201, A202), with a counterexample where a small one
+exists, that asks for `clamp`, `pad=`, `where` or a fact. What data decides (the sum of weights
+that a score is divided by) is an error only when it is refuted; else it is a warning (W304), and
+none at all behind the usual guard, `x / (y + 1e-6)`: a researcher who divides by a norm knows
+that it is not zero, and the compiler cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from attnspec.dsl.ast import (
+    Apply,
+    Contract,
+    Cumsum,
+    Expr,
+    GridIndex,
+    Index,
+    Kind,
+    Last,
+    Literal,
+    Normalize,
+    Rank,
+    Read,
+    Reduce,
+    Spec,
+    children,
+    walk,
+)
+from attnspec.dsl.build import apply, lit, size
+from attnspec.dsl.check_atoms import root
+from attnspec.dsl.check_names import TOKENS
+from attnspec.dsl.check_prover import Known, Prover
+from attnspec.dsl.check_report import Report
+from attnspec.dsl.check_witness import Point, evaluate, search
+
+if TYPE_CHECKING:
+    from attnspec.dsl.span import Span
+
+_DIVISIONS = frozenset({"div", "floordiv", "mod"})
+
+
+def check_domain(spec: Spec, prover: Prover, report: Report) -> None:
+    """Report every index and operation of `spec` that may go wrong."""
+    walker = _Walker(spec, prover, report)
+    start = prover.start()
+    unmasked = _of_mask(spec)
+    if spec.mask is not None:
+        walker.visit(spec.mask, start)
+    for axes, name, expr in _expressions(spec):
+        known = start
+        if spec.mask is not None and {"i", "j"} <= set(axes) and name not in unmasked:
+            known = prover.at_pair(start, "i", "j")
+        walker.visit(expr, known)
+
+
+def _expressions(spec: Spec) -> Iterator[tuple[tuple[str, ...], str, Expr]]:
+    for require in spec.requires:
+        yield (), "", require
+    for decl in spec.decls:
+        yield from ((decl.axes, "", e) for e in (decl.default, decl.where) if e is not None)
+    for definition in spec.defs:
+        yield definition.axes, definition.name, definition.expr
+    for state in spec.states:
+        yield state.axes, state.name, state.init
+        yield state.axes, state.name, state.step
+    if spec.output is not None:
+        yield (spec.token,), "", spec.output
+    for result in spec.returns:
+        yield result.axes, result.name, result.expr
+
+
+def _of_mask(spec: Spec) -> frozenset[str]:
+    """The definitions and states that the mask uses: they are evaluated on every pair."""
+    found: set[str] = set()
+    stack = [spec.mask] if spec.mask is not None else []
+    while stack:
+        for node in walk(stack.pop()):
+            if isinstance(node, Read) and node.name not in found:
+                found.add(node.name)
+                definition, state = spec.definition(node.name), spec.state(node.name)
+                if definition is not None:
+                    stack.append(definition.expr)
+                if state is not None:
+                    stack.extend((state.init, state.step))
+    return frozenset(found)
+
+
+class _Walker:
+    """One walk over a spec; a shared node is visited once for everything known there."""
+
+    def __init__(self, spec: Spec, prover: Prover, report: Report) -> None:
+        self.spec = spec
+        self.prover = prover
+        self.report = report
+        self._seen: set[tuple[int, Known]] = set()
+
+    def visit(self, expr: Expr, known: Known) -> None:
+        if (id(expr), known) in self._seen:
+            return
+        self._seen.add((id(expr), known))
+        prover = self.prover
+        match expr:
+            case Apply("and" | "or" as op, args):
+                for arg in args:
+                    self.visit(arg, known)
+                    known = prover.assume(known, arg, truth=op == "and")
+                return
+            case Apply("where", (c, a, b)):
+                self.visit(c, known)
+                self.visit(a, prover.assume(known, c))
+                self.visit(b, prover.assume(known, c, truth=False))
+                return
+            case Reduce(axes=axes) | Normalize(axes=axes):
+                inner = prover.rebind(known, axes)
+                if expr.mask is not None:
+                    inner = prover.at_pair(inner, *expr.mask)
+                self._bound(expr.body, expr.where, inner)
+                if isinstance(expr, Normalize):
+                    self._normalize(expr, known)
+                return
+            case Cumsum(axis, body, where) | Rank(axis, body, where):
+                self._bound(body, where, prover.rebind(known, (axis,)))
+                return
+            case Contract(axes):
+                known = prover.rebind(known, axes)
+            case Read():
+                self._read(expr, known)
+            case Apply():
+                self._apply(expr, known)
+        for child in children(expr):
+            self.visit(child, known)
+
+    def _bound(self, body: Expr, where: Expr | None, inner: Known) -> None:
+        if where is not None:
+            self.visit(where, inner)
+            inner = self.prover.assume(inner, where)
+        self.visit(body, inner)
+
+    def _normalize(self, expr: Normalize, known: Known) -> None:
+        for part in (expr.sink, expr.alpha):
+            if part is not None:
+                self.visit(part, known)
+        if expr.alpha is not None:
+            above = apply("sub", expr.alpha, lit(1.0), span=expr.alpha.span)
+            self._require("entmax", above, known, self.prover.positive(above, known), "at most 0")
+
+    # Indices
+
+    def _read(self, read: Read, known: Known) -> None:
+        axes = self._axes_of(read.name)
+        if read.pad is not None:
+            return
+        for axis, index in zip(axes, read.index, strict=True):
+            state = self.spec.state(read.name)
+            if isinstance(index, Last) or (state is not None and axis == state.time):
+                continue
+            if isinstance(index, GridIndex):
+                names = next(g.names for g in self.spec.grids if g.side == index.grid)
+                for name, part in zip(names, index.coords, strict=True):
+                    self._inside(read, part, f"{index.grid}.{name}", known)
+            elif not self._stands(axis, index):
+                self._inside(read, index, self._side(axis, index), known)
+
+    def _axes_of(self, name: str) -> tuple[str, ...]:
+        found = self.spec.decl(name) or self.spec.definition(name) or self.spec.state(name)
+        assert found is not None
+        return found.axes
+
+    def _stands(self, axis: str, index: Expr) -> bool:
+        """Whether an index is a variable that runs over the axis, or is checked at the call."""
+        if not isinstance(index, Index):
+            return False
+        mine, its = root(self.prover, axis), root(self.prover, index.axis)
+        if mine == its or {(mine, its), (its, mine)} & set(self.spec.equal_sizes):
+            return True
+        return self._is_token(mine) and self._is_token(its)
+
+    def _is_token(self, axis: str) -> bool:
+        found = self.prover.axes.get(axis)
+        return axis == "t" or (found is not None and found.role in TOKENS)
+
+    def _side(self, axis: str, index: Expr) -> str:
+        """The axis whose size bounds an index.
+
+        That a position of the other side lies among a tensor's rows is checked at the call.
+        """
+        mine = root(self.prover, axis)
+        sides = {root(self.prover, a) for a in index.free}
+        sides = {side for side in sides if self._is_token(side)}
+        reads = any(isinstance(node, Read | Reduce) for node in walk(index))
+        if self._is_token(mine) and len(sides) == 1 and not reads:
+            return sides.pop()
+        return mine
+
+    def _inside(self, read: Read, index: Expr, axis: str, known: Known) -> None:
+        length = size(axis)
+        prover = self.prover
+        low = prover.nonnegative(index, known)
+        if low and prover.holds(apply("lt", index, length), known):
+            return
+
+        def wrong(point: Point) -> bool:
+            return not 0 <= evaluate(self.spec, index, point) < evaluate(self.spec, length, point)
+
+        point = search(self.spec, (*known.true, *known.either), wrong, _variables(index, known))
+        if point is not None:
+            where = f"at {point} it is {evaluate(self.spec, index, point)},"
+            label = f"{where} and the axis has {evaluate(self.spec, length, point)}"
+        else:
+            label = "not proved to be " + ("below the size" if low else "at least 0")
+        self.report.error(
+            "A201",
+            f"index may fall outside `{read.name}`",
+            index.span if index.span.end else read.span,
+            label,
+            "use `clamp(x, 0, size - 1)`, give `pad=`, or state a fact with `where` or `require`",
+        )
+
+    # Operations
+
+    def _apply(self, expr: Apply, known: Known) -> None:
+        prover, args, op = self.prover, expr.args, expr.op
+        if op in _DIVISIONS:
+            self._require(op, args[1], known, prover.nonzero(args[1], known), "0", expr.span)
+        elif op in ("log", "log2", "rsqrt"):
+            self._require(op, args[0], known, prover.positive(args[0], known), "at most 0")
+        elif op == "sqrt":
+            self._require(op, args[0], known, prover.nonnegative(args[0], known), "negative")
+        elif op == "log1p":
+            above = apply("add", args[0], lit(1.0), span=args[0].span)
+            self._require(op, above, known, prover.positive(above, known), "at most 0")
+        elif op == "pow":
+            self._power(expr, known)
+
+    def _power(self, expr: Apply, known: Known) -> None:
+        base, exponent = expr.args
+        prover = self.prover
+        whole = exponent.kind is Kind.INT or (
+            isinstance(exponent, Literal) and float(exponent.value).is_integer()
+        )
+        if expr.kind is Kind.INT or (whole and not prover.nonzero(base, known)):
+            proved = prover.nonnegative(exponent, known)
+            self._require("pow", exponent, known, proved, "negative", data=_is_data(base))
+        elif not whole and not prover.positive(base, known):
+            nonnegative = prover.nonnegative(base, known) and prover.positive(exponent, known)
+            self._require("pow", base, known, nonnegative, "negative")
+
+    def _require(
+        self,
+        op: str,
+        part: Expr,
+        known: Known,
+        proved: bool,
+        bad: str,
+        span: Span | None = None,
+        data: bool = False,
+    ) -> None:
+        """Report `part` unless it is proved never to be `bad`."""
+        if proved:
+            return
+        prover = self.prover
+        interval = prover.range(part, known)
+        zero, below = bad == "0", bad == "negative"
+
+        def wrong(point: Point) -> bool:
+            value = evaluate(self.spec, part, point)
+            return value == 0 if zero else value < 0 or (value == 0 and not below)
+
+        point = search(self.spec, (*known.true, *known.either), wrong, _variables(part, known))
+        refuted = interval.lo == interval.hi == 0 if zero else interval.negative
+        what = _WORDS.get(op, f"`{op}` of")
+        place = part.span if part.span.end else span or part.span
+        data = data or _is_data(part)
+        if not data or op in ("floordiv", "mod") or refuted:
+            always = "always " if refuted and point is None else ""
+            self.report.error(
+                "A202",
+                f"{what} a value that may be {bad}",
+                place,
+                f"{bad} at {point}" if point else f"{always}{bad}" if refuted else "not excluded",
+                "guard it with `max(…)` or `where(…)`, or state a fact with `where` or `require`",
+            )
+        elif not _is_guarded(part):
+            self.report.warn(
+                "W304",
+                f"{what} a value that may be {bad}",
+                place,
+                f"nothing says that this is not {bad}",
+                "guard it, for instance `max(x, 1e-6)`, or state a fact with `where`",
+            )
+
+
+_WORDS = {
+    "div": "division by",
+    "floordiv": "division by",
+    "mod": "division by",
+    "pow": "power with",
+    "entmax": "`entmax` with `alpha - 1`:",
+}
+
+
+def _variables(part: Expr, known: Known) -> frozenset[str]:
+    """The index variables that a counterexample must choose."""
+    return part.free.union(*(c.free for c in (*known.true, *known.either))) - {"b", "h"}
+
+
+def _is_data(part: Expr) -> bool:
+    """Whether a tensor decides the value."""
+    return any(
+        not isinstance(node, Read) or node.index
+        for node in walk(part)
+        if isinstance(node, Read | Reduce | Normalize | Contract | Cumsum)
+    )
+
+
+def _is_guarded(part: Expr) -> bool:
+    """Whether a small positive literal is added, which is how people guard a quotient."""
+    match part:
+        case Apply("add", args):
+            return any(isinstance(a, Literal) and 0 < a.value <= 1e-3 for a in args)
+        case Apply("max", args):
+            return any(isinstance(a, Literal) and a.value > 0 for a in args)
+    return False
