@@ -25,7 +25,9 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
-from attnspec.dsl.analysis.bounds import HI, LO, Bounds, bounds
+from attnspec.dsl.analysis import Facts
+from attnspec.dsl.analysis.bounds import HI, LO, Bounds
+from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.positions import coordinates, nonnegative
 from attnspec.dsl.ast import (
     COMPARISONS,
@@ -46,7 +48,6 @@ from attnspec.dsl.ast import (
     walk,
 )
 
-PAIR = frozenset({"i", "j"})
 INT = Kind.INT
 
 
@@ -54,8 +55,8 @@ INT = Kind.INT
 class Match:
     """What was found: the node to compute, its weight's parts, the value and the gate."""
 
-    result: Expr
-    normalizer: Expr | None
+    result: Reduce
+    normalizer: Normalize | None
     score: Expr
     sink: Expr | None
     value: Expr
@@ -63,26 +64,8 @@ class Match:
     gated: Expr | None
 
 
-def inline(spec: Spec, expr: Expr) -> Expr:
-    """`expr` with pairwise definitions written out where they are read at their own indices."""
-    match expr:
-        case Read(name=name, index=index):
-            found = spec.definition(name)
-            if found is None or not found.expr.free >= PAIR:
-                return expr
-            own = tuple(
-                isinstance(x, Index) and x.axis == a for x, a in zip(index, found.axes, strict=True)
-            )
-            if not all(own):
-                raise Unsupported(f"`{name}` is read at other indices than its own")
-            return inline(spec, found.expr)
-        case _ if any(n.free >= PAIR for n in walk(expr)):
-            return host.rebuild(expr, lambda e: inline(spec, e))
-    return expr
-
-
 def match_output(spec: Spec) -> Match:
-    """Find the first family's form in the output, or raise `Unsupported` with what is in the way."""
+    """Find the first family's form in the output; `Unsupported` says what is in the way."""
     if spec.output is None:
         raise Unsupported("no output: the weights themselves are what is returned")
     if spec.states or spec.token != "i":
@@ -111,7 +94,7 @@ def match_output(spec: Spec) -> Match:
         raise Unsupported("a weight that is a vector, or a value that depends on the query")
     gate, gated = _gate(output, found)
     if not softmaxes:
-        _pointwise(_product(weights))
+        _pointwise(spec, _product(weights))
         return Match(found, None, _product(weights), None, value, gate, gated)
     if len(softmaxes) > 1 or any("i" in w.free for w in rest):
         raise Unsupported("a softmax times another pairwise factor")
@@ -126,14 +109,16 @@ def match_output(spec: Spec) -> Match:
         raise Unsupported("a sink that depends on the key")
     if sink is not None and any(n.free >= PAIR for n in walk(sink)):
         raise Unsupported("a sink that is itself a pairwise reduction")
-    _pointwise(softmax.body)
+    _pointwise(spec, softmax.body)
     return Match(found, softmax, softmax.body, sink, value, gate, gated)
 
 
-def _pointwise(expr: Expr) -> None:
+def _pointwise(spec: Spec, expr: Expr) -> None:
     for node in walk(expr):
         if node.free >= PAIR and not isinstance(node, Apply | Read | Contract):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
+        if isinstance(node, Read) and node.free >= PAIR and spec.definition(node.name):
+            raise Unsupported(f"`{node.name}` is read at other indices than its own")
 
 
 def _factors(expr: Expr) -> list[Expr]:
@@ -314,6 +299,8 @@ class Builder:
         atoms = [self.emit(a) for a in args]
         if floating:
             atoms = [self._widen(a) for a in atoms]
+        if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
+            return self._repeated(atoms[0], int(atoms[1]), kind)
         if op in ("floordiv", "mod") and kind is INT and all(nonnegative(a) for a in args):
             op = f"{op}_unsigned"
         if op in ("add", "mul", "min", "max", "and", "or"):
@@ -322,6 +309,14 @@ class Builder:
                 total = self.tape.add(op, (total, atom), kind)
             return total
         return self.tape.add(op, tuple(atoms), kind)
+
+    def _repeated(self, base: Atom, exponent: int, kind: Kind) -> Atom:
+        """base ** exponent by squaring."""
+        if exponent == 1:
+            return base
+        half = self._repeated(base, exponent // 2, kind)
+        square = self.tape.add("mul", (half, half), kind)
+        return square if exponent % 2 == 0 else self.tape.add("mul", (square, base), kind)
 
     def _widen(self, atom: Atom) -> Atom:
         if self.tape.kind_of(atom) is not INT:
@@ -401,7 +396,8 @@ class Builder:
     def _mul(self, expr: Any) -> Atom:
         if expr.could_extract_minus_sign():
             return self.tape.add("neg", (self.printed(-expr),), Kind.FLOAT)
-        above, below = [], []
+        above: list[Any] = []
+        below: list[Any] = []
         for factor in expr.args:
             inverse = factor.is_Pow and factor.args[1].is_Integer and factor.args[1] < 0
             (below if inverse else above).append(1 / factor if inverse else factor)
@@ -419,16 +415,7 @@ class Builder:
             return self.tape.add("pow", args, Kind.FLOAT)
         if exponent < 0:
             return self.tape.add("div", (1.0, self._power(base, -exponent)), Kind.FLOAT)
-        if exponent == 0:
-            return 1.0
-        once = self.printed(base)
-        if exponent == 1:
-            return once
-        half = self._power(base, exponent // 2)
-        square = self.tape.add("mul", (half, half), Kind.FLOAT)
-        if exponent % 2 == 0:
-            return square
-        return self.tape.add("mul", (square, once), Kind.FLOAT)
+        return self._repeated(self.printed(base), int(exponent), Kind.FLOAT)
 
 
 def tensors(spec: Spec, expr: Expr) -> bool:
@@ -458,16 +445,19 @@ def differentiable(spec: Spec, expr: Expr) -> bool:
     return any(differentiable(spec, c) for c in children(expr) if c.kind is Kind.FLOAT)
 
 
-def plan_pair(spec: Spec) -> PairPlan:
+def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     """The pairwise plan of a spec of the first family; raises `Unsupported`."""
     found = match_output(spec)
     build = Builder(spec)
-    lower = lambda e: coordinates(inline(spec, e), spec)  # noqa: E731
+
+    def lower(expr: Expr) -> Expr:
+        return coordinates(inline(spec, expr), spec)
+
     mask = None if spec.mask is None else lower(spec.mask)
     if mask is not None:
-        _pointwise(mask)
-    if found.result.mask is None and isinstance(found.result, Reduce):  # type: ignore[union-attr]
-        mask = None
+        _pointwise(spec, mask)
+        if found.result.mask is None:
+            raise Unsupported("a sum without the mask")
     score = build.sym(lower(found.score))
     if not build.dots:
         raise Unsupported("a score without a dot product")
@@ -500,8 +490,7 @@ def plan_pair(spec: Spec) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    rows = _loop(build, bounds(mask, "j", "i"))
-    columns = _loop(build, bounds(mask, "i", "j"))
+    rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
     roots: list[Atom] = [final, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -550,12 +539,12 @@ def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
 
 
 def _loop(build: Builder, found: Bounds) -> Loop:
+    def end(expr: Expr | None) -> Atom | None:
+        return None if expr is None else build.emit(expr)
+
     try:
-        atoms = [
-            None if e is None else build.emit(e)
-            for e in (found.first, found.last, found.full_first, found.full_last)
-        ]
+        ends = end(found.first), end(found.last), end(found.full_first), end(found.full_last)
     except Unsupported:
         return Loop((), None, None, None, None, False)
-    roots = [a for a in atoms if a is not None]
-    return Loop(needed(build.tape.ops, roots), *atoms, full=found.full)
+    ops = needed(build.tape.ops, [a for a in ends if a is not None])
+    return Loop(ops, *ends, found.full)

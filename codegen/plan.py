@@ -13,13 +13,12 @@ __all__ = ["Plan", "Stage", "plan"]
 
 def plan(spec: Spec, facts: Facts) -> Plan:
     """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
-    del facts  # the pairwise plan reads the mask's bounds itself, over its own names
     try:
-        pair = plan_pair(spec)
+        pair = plan_pair(spec, facts)
         wrap(spec, pair)
     except Unsupported as error:
-        kind = "scan" if spec.states else "pairwise"
-        return Plan((Stage("output", kind, "dense", str(error)),), backward=False, pair=None)
+        stage = Stage("output", "scan" if spec.states else "pairwise", "dense", str(error))
+        return Plan((stage,), backward=False, pair=None)
     stages: list[Stage] = []
     for operand in (*(x for d in pair.dots for x in (d.left, d.right)), pair.value):
         if not hasattr(operand.expr, "name"):

@@ -31,7 +31,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Python, not HTML; the result is checked below
+        autoescape=False,  # Python, not HTML; the result is checked below
     )
 
 

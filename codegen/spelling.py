@@ -46,7 +46,11 @@ TRITON = _COMMON | {
         "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh",
         "sigmoid", "logsigmoid", "softplus", "elu", "silu", "gelu", "erf", "sign",
     )
-} | {"leaky_relu": "leaky_relu({0}, {1})", "pow": "power({0}, {1})", "pow_int": "power_int({0}, {1})"}  # fmt: skip
+} | {
+    "leaky_relu": "leaky_relu({0}, {1})",
+    "pow": "power({0}, {1})",
+    "pow_int": "power_int({0}, {1})",
+}  # fmt: skip
 
 TORCH = _COMMON | {
     "not": "~{0}",

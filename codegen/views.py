@@ -82,9 +82,13 @@ class LoopView:
 
 def loop_view(loop: Loop) -> LoopView:
     """A loop's bounds as Triton code."""
-    ends = (loop.first, loop.last, loop.full_first, loop.full_last)
-    shown = [None if a is None else text(a) for a in ends]
-    return LoopView(tuple(triton_line(op) for op in loop.ops), *shown, full=loop.full)
+
+    def end(atom: Atom | None) -> str | None:
+        return None if atom is None else text(atom)
+
+    lines = tuple(triton_line(op) for op in loop.ops)
+    ends = end(loop.first), end(loop.last), end(loop.full_first), end(loop.full_last)
+    return LoopView(lines, *ends, loop.full)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,9 +353,9 @@ def _leaves(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
 def kernels(plan: PairPlan) -> list[Kernel]:
     """Every kernel of a plan, the forward one first."""
     softmax = plan.normalizer == "softmax"
-    outputs = ("lse",) if softmax else ()
+    outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
-    saved = ("lse", "delta") if softmax else ()
+    saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
     rows = [*_dots(plan, "rows"), *_leaves(plan, ("row", "head", "pair"))]
     columns = [*_dots(plan, "columns"), *_leaves(plan, ("column",))]
 

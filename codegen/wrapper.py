@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host, Value
-from attnspec.codegen.pairwise import inline
 from attnspec.codegen.plan_types import Operand, PairPlan
+from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.ast import Apply, Expr, Form, Kind, Read, Spec
 
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
@@ -14,7 +14,7 @@ _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """Statements before the operation, its arguments, statements after it, and computed defaults."""
+    """Statements before the operation, its arguments, what follows it, and computed defaults."""
 
     before: tuple[str, ...]
     arguments: tuple[str, ...]

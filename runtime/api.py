@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -66,6 +66,16 @@ class Attention:
         key = cache_key(self.spec.text, {})
         return load_module(key, lambda: self.source, self.spec.name)
 
+    @overload
+    def __call__(
+        self, *args: Any, extras: Literal[False] = False, backend: str | None = None, **kwargs: Any
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self, *args: Any, extras: Literal[True], backend: str | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
     def __call__(
         self, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any
     ) -> Result:
@@ -97,6 +107,14 @@ class Attention:
         wide = torch.float64 if bound.dtype is torch.float64 else torch.float32
         return self._shown(evaluate(self.spec, bound, wide), extras, bound.dtype)
 
+    @overload
+    def reference(self, *args: Any, extras: Literal[False] = False, **kwargs: Any) -> Tensor: ...
+
+    @overload
+    def reference(
+        self, *args: Any, extras: Literal[True], **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
     def reference(self, *args: Any, extras: bool = False, **kwargs: Any) -> Result:
         """The definition, dense in float64, on any device; arguments as in a call."""
         bound = self.bind(*args, **kwargs)
@@ -125,7 +143,7 @@ class Attention:
         return AttentionModule(self, **sizes)
 
 
-def compile(source: str, name: str | None = None) -> Attention:  # noqa: A001
+def compile(source: str, name: str | None = None) -> Attention:
     """The function that a spec's text defines; `name` must be the spec's own, if given.
 
     Raises AttnError with every diagnostic of the text.

@@ -131,6 +131,6 @@ def hold(condition: Tensor | bool, name: str, fact: str) -> None:
         if not condition:
             raise AttnError(f"{name}: expected {fact}, which does not hold for this call")
     elif condition.device.type == "cuda" or torch.compiler.is_compiling():
-        torch._assert_async(condition.all(), f"{name}: expected {fact}")  # type: ignore[no-untyped-call]
+        torch._assert_async(condition.all(), f"{name}: expected {fact}")
     elif not bool(condition.all()):
         raise AttnError(f"{name}: expected {fact}, which does not hold for this call")

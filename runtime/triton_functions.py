@@ -51,8 +51,8 @@ def look_up(base, index, size):
 
 @triton.jit
 def to_float(x):
-    """An integer as float32."""
-    return x.to(tl.float32)
+    """An integer as float32 (a number that is no tensor yet has no `.to`)."""
+    return x + 0.0
 
 
 @triton.jit
@@ -219,6 +219,11 @@ def power(x, n):
 
 @triton.jit
 def power_int(x, n):
-    """x ** n of integers, n >= 0, as an integer."""
-    value = power(x.to(tl.float32), n.to(tl.float32))
-    return tl.floor(value + 0.5).to(tl.int32)
+    """x ** n of integers, 0 <= n < 32, by squaring."""
+    base = x + 0 * n
+    found = base * 0 + 1
+    for _ in tl.static_range(5):
+        found = tl.where(n % 2 == 1, found * base, found)
+        base = base * base
+        n = n // 2
+    return found

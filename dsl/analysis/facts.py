@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.dsl.analysis.bounds import HI, LO, Bounds, bounds
+from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Apply, Expr, Index, Literal, Read, Size, Spec
 
@@ -33,7 +34,7 @@ class Facts:
 
 def analyze(spec: Spec) -> Facts:
     """The facts of a spec."""
-    mask = None if spec.mask is None else coordinates(spec.mask, spec)
+    mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
     rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
     found = []
     for name, bound in (

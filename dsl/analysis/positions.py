@@ -28,7 +28,7 @@ def rebuild(node: Expr, visit: Callable[[Expr], Expr]) -> Expr:
         new = _map(old, visit)
         if new is not old:
             changed[f.name] = new
-    return replace(node, **changed) if changed else node
+    return replace(node, **changed) if changed else node  # type: ignore[arg-type]
 
 
 def _map(value: object, visit: Callable[[Expr], Expr]) -> object:
