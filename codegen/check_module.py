@@ -24,7 +24,7 @@ _MEMBERS = {
 }
 _METHODS = frozenset(
     """clamp code custom_op detach device dtype elu expand functional gelu items k_start
-    log_softmax logsigmoid long masked_fill mean permute q_start scalars shape silu sizes sum
+    log_softmax logsigmoid long masked_fill mean narrow permute q_start scalars shape silu sizes sum
     tensors to values view""".split()
 )
 

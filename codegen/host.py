@@ -50,6 +50,7 @@ _ORDER = {
     Role.CHANNEL: 7,
     Role.CONCAT: 8,
 }
+_STARTS = {"i": "bound.q_start", "j": "bound.k_start", "t": "bound.k_start"}
 Dims: TypeAlias = "tuple[str, ...]"
 
 
@@ -148,14 +149,8 @@ class Host:
         raise Unsupported(f"a {type(expr).__name__.lower()} outside the kernels")
 
     def _index(self, axis: str) -> Value:
-        role = self.spec.axis(axis).role
-        base = axis
-        while self.spec.axis(base).role is Role.ALIAS:
-            base = self.spec.axis(base).base or base
-        start = {Role.QUERY: " + bound.q_start", Role.KEY: " + bound.k_start"}
-        first = start.get(self.spec.axis(base).role, "")
-        if role is Role.TIME:
-            first = " + bound.k_start"
+        base = self._base(axis)
+        first = f" + {_STARTS[base]}" if base in _STARTS else ""
         code = f"torch.arange({self.size(axis)}, device=bound.device){first}"
         return self.assign(code, (axis,), Kind.INT)
 
@@ -248,6 +243,8 @@ class Host:
             raise Unsupported(f"the state `{expr.name}`")
         renamed = self._renamed(axes, expr.index)
         if renamed is not None:
+            if decl is None or not decl.paired:  # a pair has the rows of either side
+                source = self._rows(source, axes, renamed)
             dims = tuple(renamed[d] for d in source.dims)
             value = Value(source.code, dims, source.kind, source.plain, source.grouped)
             wanted = self.order(set(dims))
@@ -255,6 +252,18 @@ class Host:
                 return value
             return self.assign(self.aligned(value, wanted), wanted, value.kind, value.grouped)
         return self._gather(expr, source, axes)
+
+    def _rows(self, source: Value, axes: Dims, renamed: dict[str, str]) -> Value:
+        """The rows of `source` at the positions of the other side, where it is read there."""
+        for axis in axes:
+            own, other = self._base(axis), self._base(renamed[axis])
+            if own == other or own not in _STARTS or other not in _STARTS or "t" in (own, other):
+                continue
+            first = f"{_STARTS[other]} - {_STARTS[own]}"
+            place = source.dims.index(axis)
+            code = f"{source.code}.narrow({place}, {first}, {self.size(other)})"
+            source = self.assign(code, source.dims, source.kind, source.grouped)
+        return source
 
     def _tensor(self, decl: Decl, index: tuple[Expr, ...]) -> Value:
         if decl.form is Form.CONST:
@@ -310,9 +319,8 @@ class Host:
             code = self.aligned(value, dims)
             if value.plain:
                 code = f"torch.tensor({code}, device=bound.device)"
-            start = {"i": "bound.q_start", "j": "bound.k_start", "t": "bound.k_start"}
-            if self._base(axis) in start and role in _TOKENS:
-                code = f"{code} - {start[self._base(axis)]}"
+            if self._base(axis) in _STARTS and role in _TOKENS:
+                code = f"{code} - {_STARTS[self._base(axis)]}"
             if role is Role.BATCH:
                 code = f"{code}.clamp(max={ungrouped}.shape[0] - 1)"
             if expr.pad is not None and not isinstance(at, Index):
