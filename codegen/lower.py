@@ -1,0 +1,341 @@
+"""Lowering of pairwise expressions: dot products, leaves of one token, operations on tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+from attnspec.codegen.plan_types import (
+    Dot,
+    Leaf,
+    Operand,
+    Role,
+    Scalar,
+    Unsupported,
+)
+from attnspec.codegen.tile import Atom, Tape
+from attnspec.dsl.analysis import symbolic
+from attnspec.dsl.analysis.bounds import HI, LO
+from attnspec.dsl.analysis.inlining import PAIR
+from attnspec.dsl.analysis.positions import nonnegative
+from attnspec.dsl.ast import (
+    COMPARISONS,
+    LOGIC,
+    Apply,
+    Contract,
+    Expr,
+    Form,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Size,
+    Spec,
+    children,
+    walk,
+)
+
+INT = Kind.INT
+
+
+@dataclass(slots=True)
+class Builder:
+    """Collects leaves, scalars and operations while expressions are lowered."""
+
+    spec: Spec
+    tape: Tape = field(default_factory=Tape)
+    dots: list[Dot] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
+    scalars: list[Scalar] = field(default_factory=list)
+    operands: dict[Expr, Operand] = field(default_factory=dict)
+    _names: set[str] = field(default_factory=set)
+    _leaf_of: dict[tuple[Role, Expr], str] = field(default_factory=dict)
+    _scalar_of: dict[Expr, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, axes in (("b", ""), ("h", ""), ("i", "i"), ("j", "j"), (LO, ""), (HI, "")):
+            self.tape.declare(name, INT, axes)
+
+    # names and host values
+
+    def fresh(self, hint: str) -> str:
+        name, k = hint, 1
+        while name in self._names:
+            k += 1
+            name = f"{hint}_{k}"
+        self._names.add(name)
+        return name
+
+    def operand(self, expr: Expr, dims: tuple[str, ...], hint: str) -> Operand:
+        if expr not in self.operands:
+            read = expr.name if isinstance(expr, Read) else hint
+            self.operands[expr] = Operand(self.fresh(f"u_{read}"), expr, dims)
+        return self.operands[expr]
+
+    def scalar(self, expr: Expr) -> Atom:
+        if isinstance(expr, Literal):
+            return expr.value
+        if expr not in self._scalar_of:
+            hint = expr.name if isinstance(expr, Read) else f"c{len(self.scalars)}"
+            name = self.fresh(f"u_{hint}" if isinstance(expr, Read) else hint)
+            self._scalar_of[expr] = self.tape.declare(name, expr.kind, "")
+            self.scalars.append(Scalar(name, expr, expr.kind))
+        return self._scalar_of[expr]
+
+    def leaf(self, expr: Expr) -> str:
+        """A value of at most one token, computed by the host and read by row, column or head."""
+        token = "i" if "i" in expr.free else "j" if "j" in expr.free else ""
+        role: Role = {"i": "row", "j": "column", "": "head"}[token]  # type: ignore[assignment]
+        if (role, expr) not in self._leaf_of:
+            dims = ("b", "h", token) if token else ("b", "h")
+            extra = expr.free - set(dims)
+            if extra:
+                raise Unsupported(f"a pairwise use of a vector over {', '.join(sorted(extra))}")
+            hint = expr.name if isinstance(expr, Read) else f"{role}{len(self.leaves)}"
+            operand = Operand(self.fresh(f"u_{hint}"), expr, dims)
+            grad = expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
+            self.leaves.append(Leaf(operand.name, role, operand, expr.kind, grad))
+            self._leaf_of[role, expr] = self.tape.declare(operand.name, expr.kind, token)
+        return self._leaf_of[role, expr]
+
+    def table(self, expr: Read) -> str:
+        """A tensor read at an index that depends on both tokens."""
+        if ("table", expr) in self._leaf_of:
+            return self._leaf_of["table", expr]
+        decl = self.spec.decl(expr.name)
+        if decl is None or expr.pad is not None:
+            raise Unsupported(f"`{expr.name}` is read at an index of both tokens")
+        axes, index = decl.axes, expr.index
+        skip = sum(1 for a in axes[:2] if a in ("b", "h"))
+        own = tuple(isinstance(x, Index) and x.axis == a for a, x in zip(axes, index, strict=True))
+        if not all(own[:skip]):
+            raise Unsupported(f"`{expr.name}` is read at another batch or head")
+        rest = expr.free - {"b", "h", "i", "j"}
+        if rest:
+            raise Unsupported(f"`{expr.name}`, a vector over {', '.join(sorted(rest))}, per pair")
+        whole = Read(decl.name, tuple(Index(a, kind=INT) for a in axes), kind=decl.kind)
+        pair = axes[skip:] == ("i", "j") and all(own)
+        operand = Operand(self.fresh(f"u_{decl.name}"), whole, axes)
+        flat: Atom | None = None
+        if not pair:
+            for axis, at in zip(axes[skip:], index[skip:], strict=True):
+                if axis in ("i", "j", "t"):
+                    raise Unsupported(f"`{expr.name}` is read at a token that depends on both")
+                here = self.emit(at)
+                if flat is not None:
+                    size = self.scalar(Size(axis, kind=INT))
+                    flat = self.tape.add("mul", (flat, size), INT)
+                    here = self.tape.add("add", (flat, here), INT)
+                flat = here
+        grad = decl.kind is Kind.FLOAT
+        role: Role = "pair" if pair else "table"
+        name = f"{operand.name}_ij"
+        self.leaves.append(Leaf(name, role, operand, decl.kind, grad, flat))
+        if flat is not None:
+            self.tape.declare(operand.name, decl.kind, "")
+            self.tape.add("load", (operand.name, flat), decl.kind, name)
+        self.tape.declare(name, decl.kind, "ij")
+        self._leaf_of["table", expr] = name
+        return name
+
+    def dot(self, expr: Contract) -> str:
+        left, right = expr.left, expr.right
+        if "i" in right.free or "j" in left.free:
+            left, right = right, left
+        if "j" in left.free or "i" in right.free or len(expr.axes) != 1:
+            raise Unsupported("a dot product whose two sides both depend on both tokens")
+        axis = expr.axes[0]
+        if {axis} != left.free - {"b", "h", "i"} or {axis} != right.free - {"b", "h", "j"}:
+            raise Unsupported("a dot product of matrices")
+        dot = Dot(
+            f"s{len(self.dots)}",
+            self.operand(left, ("b", "h", "i", axis), f"x{len(self.dots)}"),
+            self.operand(right, ("b", "h", "j", axis), f"y{len(self.dots)}"),
+        )
+        for known in self.dots:
+            if (known.left, known.right) == (dot.left, dot.right):
+                return known.name
+        self.dots.append(dot)
+        return self.tape.declare(dot.name, Kind.FLOAT, "ij")
+
+    # expressions
+
+    def outside(self, expr: Expr) -> Atom | None:
+        """The atom of what does not need the tile: a number of the call, or a leaf."""
+        if isinstance(expr, Literal):
+            return expr.value
+        if isinstance(expr, Index) and expr.axis in self.tape.axes:
+            return expr.axis
+        if not expr.free and not tensors(self.spec, expr):
+            return self.scalar(expr)
+        if not expr.free >= PAIR and tensors(self.spec, expr):
+            return self.leaf(expr)
+        return None
+
+    def emit(self, expr: Expr) -> Atom:
+        """Lower to operations; gives the atom of the value."""
+        found = self.outside(expr)
+        if found is not None:
+            return found
+        match expr:
+            case Contract():
+                return self.dot(expr)
+            case Read():
+                return self.table(expr)
+            case Apply(op=op, args=args):
+                return self._emit_apply(op, args, expr.kind)
+        raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
+
+    def _emit_apply(self, op: str, args: tuple[Expr, ...], kind: Kind) -> Atom:
+        floating = kind is Kind.FLOAT or (
+            op in COMPARISONS and any(a.kind is Kind.FLOAT for a in args)
+        )
+        atoms = [self.emit(a) for a in args]
+        if floating:
+            atoms = [self._widen(a) for a in atoms]
+        if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
+            return self._repeated(atoms[0], int(atoms[1]), kind)
+        if op in ("floordiv", "mod") and kind is INT and all(nonnegative(a) for a in args):
+            op = f"{op}_unsigned"
+        if op in ("add", "mul", "min", "max", "and", "or"):
+            total = atoms[0]
+            for atom in atoms[1:]:
+                total = self.tape.add(op, (total, atom), kind)
+            return total
+        return self.tape.add(op, tuple(atoms), kind)
+
+    def _repeated(self, base: Atom, exponent: int, kind: Kind) -> Atom:
+        """base ** exponent by squaring."""
+        if exponent == 1:
+            return base
+        half = self._repeated(base, exponent // 2, kind)
+        square = self.tape.add("mul", (half, half), kind)
+        return square if exponent % 2 == 0 else self.tape.add("mul", (square, base), kind)
+
+    def _widen(self, atom: Atom) -> Atom:
+        if self.tape.kind_of(atom) is not INT:
+            return atom
+        return self.tape.add("float", (atom,), Kind.FLOAT) if isinstance(atom, str) else float(atom)
+
+    def sym(self, expr: Expr) -> Any:
+        """Lower to SymPy over atoms; what carries no gradient becomes operations first."""
+        if not self.carries_gradient(expr):
+            return self._symbol(self._widen(self.emit(expr)))
+        match expr:
+            case Apply(op="where", args=(condition, yes, no)):
+                chosen = self._symbol(self.emit(condition))
+                return symbolic.Where(chosen, self.sym(yes), self.sym(no))
+            case Apply(op="stopgrad", args=(inner,)):
+                return self._symbol(self.emit(inner))
+            case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
+                return symbolic.apply(op, [self.sym(a) for a in args])
+        return self._symbol(self.emit(expr))
+
+    def carries_gradient(self, expr: Expr) -> bool:
+        return expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
+
+    def _symbol(self, atom: Atom) -> Any:
+        match atom:
+            case str():
+                return sp.Symbol(atom)
+            case bool():
+                return sp.Symbol(self.tape.add("constant", (atom,), Kind.BOOL))
+            case int():
+                return sp.Integer(atom)
+        return sp.Float(atom)
+
+    # SymPy back to operations
+
+    def printed(self, expr: Any) -> Atom:
+        """Operations for a SymPy expression: one number per class first, then the tile."""
+        if expr.is_Symbol:
+            return str(expr.name)
+        if expr.is_Integer:
+            return float(int(expr))
+        if expr.is_Number:
+            return float(expr)
+        if expr.is_Add:
+            return self._sum(list(expr.args))
+        if expr.is_Mul:
+            return self._mul(expr)
+        if expr.is_Pow:
+            return self._power(*expr.args)
+        if isinstance(expr, symbolic.Fn):
+            op = type(expr).op
+            kind = Kind.BOOL if op in COMPARISONS else Kind.FLOAT
+            return self.tape.add(op, tuple(self.printed(a) for a in expr.args), kind)
+        raise AssertionError(f"no operation for {type(expr).__name__}")
+
+    def _chain(self, op: str, atoms: list[Atom]) -> Atom:
+        """Combine by class, the least often computed first."""
+        order = {"": 0, "i": 1, "j": 2, "ij": 3}
+        atoms = sorted(atoms, key=lambda a: order[self.tape.class_of((a,))])
+        total = atoms[0]
+        for atom in atoms[1:]:
+            total = self.tape.add(op, (total, atom), Kind.FLOAT)
+        return total
+
+    def _sum(self, terms: list[Any]) -> Atom:
+        plus = [t for t in terms if not t.could_extract_minus_sign()]
+        minus = [-t for t in terms if t.could_extract_minus_sign()]
+        if not plus:
+            return self.tape.add("neg", (self._sum(minus),), Kind.FLOAT)
+        total = self._chain("add", [self.printed(t) for t in plus])
+        if not minus:
+            return total
+        return self.tape.add(
+            "sub", (total, self._chain("add", [self.printed(t) for t in minus])), Kind.FLOAT
+        )
+
+    def _mul(self, expr: Any) -> Atom:
+        if expr.could_extract_minus_sign():
+            return self.tape.add("neg", (self.printed(-expr),), Kind.FLOAT)
+        above: list[Any] = []
+        below: list[Any] = []
+        for factor in expr.args:
+            inverse = factor.is_Pow and factor.args[1].is_Integer and factor.args[1] < 0
+            (below if inverse else above).append(1 / factor if inverse else factor)
+        atoms = [a for a in (self.printed(f) for f in above) if a != 1.0]
+        if below:
+            divisor = self._chain("mul", [self.printed(f) for f in below])
+            if self.tape.class_of((divisor,)) == "ij" and atoms:
+                return self.tape.add("div", (self._chain("mul", atoms), divisor), Kind.FLOAT)
+            atoms.append(self.tape.add("div", (1.0, divisor), Kind.FLOAT))
+        return self._chain("mul", atoms) if atoms else 1.0
+
+    def _power(self, base: Any, exponent: Any) -> Atom:
+        if not exponent.is_Integer:
+            args = (self.printed(base), self.printed(exponent))
+            return self.tape.add("pow", args, Kind.FLOAT)
+        if exponent < 0:
+            return self.tape.add("div", (1.0, self._power(base, -exponent)), Kind.FLOAT)
+        return self._repeated(self.printed(base), int(exponent), Kind.FLOAT)
+
+
+def tensors(spec: Spec, expr: Expr) -> bool:
+    """Whether a tensor (anything but run-time scalars) is read in `expr`."""
+    for node in walk(expr):
+        if isinstance(node, Read):
+            decl = spec.decl(node.name)
+            if decl is None or decl.axes or decl.form is Form.PARAM:
+                return True
+    return False
+
+
+def differentiable(spec: Spec, expr: Expr) -> bool:
+    """Whether a gradient can flow from `expr` to a float tensor."""
+    match expr:
+        case Apply(op=("stopgrad" | "floor" | "ceil" | "sign")):
+            return False
+        case _ if expr.kind is not Kind.FLOAT:
+            return False
+        case Read(name=name):
+            decl = spec.decl(name)
+            if decl is not None:
+                tensor = bool(decl.axes) or decl.form is Form.PARAM
+                return decl.kind is Kind.FLOAT and tensor and decl.form is not Form.CONST
+            found = spec.definition(name)
+            return found is None or differentiable(spec, found.expr)
+    return any(differentiable(spec, c) for c in children(expr) if c.kind is Kind.FLOAT)

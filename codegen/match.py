@@ -1,0 +1,115 @@
+"""Finding the first family's form in a spec: `sum(j, weight * value)` and what is around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnspec.codegen.plan_types import (
+    Unsupported,
+)
+from attnspec.dsl.analysis.inlining import PAIR, inline
+from attnspec.dsl.ast import (
+    Apply,
+    Contract,
+    Expr,
+    Kind,
+    Normalize,
+    Read,
+    Reduce,
+    Spec,
+    walk,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What was found: the node to compute, its weight's parts, the value and the gate."""
+
+    result: Reduce
+    normalizer: Normalize | None
+    score: Expr
+    sink: Expr | None
+    value: Expr
+    gate: Expr | None
+    gated: Expr | None
+
+
+def match_output(spec: Spec) -> Match:
+    """Find the first family's form in the output; `Unsupported` says what is in the way."""
+    if spec.output is None:
+        raise Unsupported("no output: the weights themselves are what is returned")
+    if spec.states or spec.token != "i":
+        raise Unsupported("a recurrence")
+    output = inline(spec, spec.output)
+    sums = [
+        n for n in walk(output)
+        if isinstance(n, Reduce) and n.axes == ("j",) and n.body.free >= PAIR
+    ]  # fmt: skip
+    if len(sums) != 1:
+        kind = "no sum over j" if not sums else f"{len(sums)} different sums over j"
+        raise Unsupported(f"{kind} of pairwise terms")
+    found = sums[0]
+    if found.op != "sum" or found.where is not None:
+        raise Unsupported(f"a pairwise {found.op}" if found.op != "sum" else "a sum with where=")
+    weights: list[Expr] = []
+    values: list[Expr] = []
+    for factor in _factors(found.body):
+        (weights if "i" in factor.free or factor.free <= {"b", "h", "j"} else values).append(factor)
+    if not values:
+        raise Unsupported("a sum over j without a value vector")
+    value = _product(values)
+    softmaxes = [w for w in weights if isinstance(w, Normalize)]
+    rest = [w for w in weights if not isinstance(w, Normalize)]
+    if any(w.free - {"b", "h", "i", "j"} for w in weights):
+        raise Unsupported("a weight that is a vector, or a value that depends on the query")
+    gate, gated = _gate(output, found)
+    if not softmaxes:
+        pointwise(spec, _product(weights))
+        return Match(found, None, _product(weights), None, value, gate, gated)
+    if len(softmaxes) > 1 or any("i" in w.free for w in rest):
+        raise Unsupported("a softmax times another pairwise factor")
+    value = _product([*rest, value])
+    softmax = softmaxes[0]
+    if softmax.op != "softmax" or softmax.axes != ("j",) or softmax.where is not None:
+        raise Unsupported(f"`{softmax.op}` over {', '.join(softmax.axes)} with other indices")
+    if softmax.mask != found.mask:
+        raise Unsupported("a softmax without the mask")
+    sink = softmax.sink
+    if sink is not None and "j" in sink.free:
+        raise Unsupported("a sink that depends on the key")
+    if sink is not None and any(n.free >= PAIR for n in walk(sink)):
+        raise Unsupported("a sink that is itself a pairwise reduction")
+    pointwise(spec, softmax.body)
+    return Match(found, softmax, softmax.body, sink, value, gate, gated)
+
+
+def pointwise(spec: Spec, expr: Expr) -> None:
+    """Raise `Unsupported` unless `expr` is pointwise over pairs."""
+    for node in walk(expr):
+        if node.free >= PAIR and not isinstance(node, Apply | Read | Contract):
+            raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
+        if isinstance(node, Read) and node.free >= PAIR and spec.definition(node.name):
+            raise Unsupported(f"`{node.name}` is read at other indices than its own")
+
+
+def _factors(expr: Expr) -> list[Expr]:
+    if isinstance(expr, Apply) and expr.op == "mul":
+        return [f for a in expr.args for f in _factors(a)]
+    return [expr]
+
+
+def _product(factors: list[Expr]) -> Expr:
+    product = factors[0]
+    for factor in factors[1:]:
+        product = Apply("mul", (product, factor), kind=Kind.FLOAT)
+    return product
+
+
+def _gate(output: Expr, core: Expr) -> tuple[Expr | None, Expr | None]:
+    """(gate, gated node) when the whole output is the sum times factors of the query alone."""
+    factors = _factors(output)
+    others = [f for f in factors if f is not core]
+    if len(others) + 1 != len(factors) or not others:
+        return None, None
+    gate = _product(others)
+    return (None, None) if not gate.free <= output.free else (gate, output)
