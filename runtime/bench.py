@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,14 +72,17 @@ def bench(name: str, against: Sequence[str], shape: Shape) -> Iterator[Timing]:
         dtype=shape.dtype,
         device=shape.device,
     )
-    yield _time(attention, "attnspec", shape, given, lambda: _output(attention(**given)))
+    extras = attention.spec.output is None
+    yield _time(
+        attention, "attnspec", shape, given, lambda: _tensor(attention(**given, extras=extras))
+    )
     for other in against:
         try:
             call, note = _other(other, attention, given)
-        except Unfit as error:
-            yield _row(attention, other, shape, given, None, None, str(error))
-        else:
             yield _time(attention, other, shape, given, call, note)
+        except (Unfit, RuntimeError, NotImplementedError) as error:
+            why = str(error).strip().split("\n")[0]
+            yield _timing(attention, other, shape, given, None, None, f"not timed: {why}")
 
 
 class Unfit(Exception):
@@ -89,7 +92,8 @@ class Unfit(Exception):
 def _other(name: str, attention: Attention, given: Arguments) -> tuple[Callable[[], Tensor], str]:
     """An implementation to stand beside, and how it differs from the spec."""
     if name == "reference":
-        return lambda: _output(attention.reference(**given)), "dense, float64"
+        extras = attention.spec.output is None
+        return lambda: _tensor(attention.reference(**given, extras=extras)), "dense, float64"
     q, k, v = (given.get(operand) for operand in "qkv")
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
         raise Unfit("the spec does not take q, k and v")
@@ -97,6 +101,8 @@ def _other(name: str, attention: Attention, given: Arguments) -> tuple[Callable[
     note = f"{'causal' if causal else 'full'} attention, whatever else the spec says"
     if name == "sdpa":
         return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal), note
+    if q.device.type == "cpu":
+        raise Unfit("FlexAttention has no backward pass on the CPU")
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     mask = None
@@ -121,18 +127,18 @@ def _time(
         forward = milliseconds(call, shape.device)
     for tensor in floats:
         tensor.requires_grad_()
-    upstream = torch.randn_like(call())
+    try:
+        upstream = torch.randn_like(call())
+        backward = milliseconds(
+            lambda: torch.autograd.grad(call(), floats, upstream, allow_unused=True), shape.device
+        )
+    finally:
+        for tensor in floats:
+            tensor.requires_grad_(False)
+    return _timing(attention, implementation, shape, given, forward, backward, note)
 
-    def both() -> object:
-        return torch.autograd.grad(call(), floats, upstream, allow_unused=True)
 
-    backward = milliseconds(both, shape.device)
-    for tensor in floats:
-        tensor.requires_grad_(False)
-    return _row(attention, implementation, shape, given, forward, backward, note)
-
-
-def _row(
+def _timing(
     attention: Attention,
     implementation: str,
     shape: Shape,
@@ -158,13 +164,11 @@ def _row(
     )
 
 
-def _output(result: object) -> Tensor:
+def _tensor(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> Tensor:
     """The output, or all returned tensors in a row where the spec has no output."""
     if isinstance(result, Tensor):
         return result
-    if isinstance(result, Mapping):
-        return torch.cat([t.flatten() for t in result.values()])
-    raise TypeError(type(result))
+    return torch.cat([t.flatten() for t in result[1].values() if t.is_floating_point()])
 
 
 def milliseconds(call: Callable[[], object], device: str) -> float:

@@ -294,6 +294,14 @@ def test_bench_as_json() -> None:
         assert row["backward"] > 0
 
 
+@pytest.mark.parametrize("name", ["gla", "entropy", "pointer"])
+def test_bench_of_other_kinds_of_specs(name: str) -> None:
+    rows = run_json("bench", name, "--against", "sdpa,reference", "--length", "16")
+    assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
+    assert rows[0]["forward"] > 0
+    assert (rows[1]["forward"] is None) == rows[1]["note"].startswith("not timed: ")
+
+
 def test_bench_for_people() -> None:
     text = run("bench", "causal", "--length", "32").output
     assert text.startswith("milliseconds on ")
