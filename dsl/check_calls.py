@@ -22,7 +22,7 @@ from attnspec.dsl.ast import (
     Rope,
 )
 from attnspec.dsl.check_names import FUNCTION_WORDS
-from attnspec.dsl.check_report import Failed, did_you_mean
+from attnspec.dsl.check_report import Failed, did_you_mean, head
 
 if TYPE_CHECKING:
     from attnspec.dsl.check_expr import Elaborator, Scope
@@ -93,7 +93,7 @@ def _unknown(el: Elaborator, node: s.Call) -> Exception:
     return el.report.error(
         "A101",
         f"unknown function `{node.func}`",
-        node.span,
+        head(node.span, node.func),
         "not a function of the language or of this file",
         did_you_mean(
             node.func, [*FUNCTION_WORDS, *functions], f"define it: `let {node.func}(x) = …`"

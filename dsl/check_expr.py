@@ -16,8 +16,8 @@ from attnspec.dsl.ast import Contract, Coord, Def, Expr, Index, Kind, Literal, R
 from attnspec.dsl.check_calls import call
 from attnspec.dsl.check_index import Tensor, read
 from attnspec.dsl.check_names import FUNCTION_WORDS, AxisName, Names
-from attnspec.dsl.check_report import Failed, Report, did_you_mean
-from attnspec.dsl.span import Span
+from attnspec.dsl.check_report import Failed, Report, did_you_mean, head
+from attnspec.dsl.span import NOWHERE, Span
 
 MAX_DEPTH = 100  # expressions in expressions, definitions written out
 MAX_STEPS = 20_000  # nodes elaborated in one statement
@@ -102,6 +102,7 @@ class Elaborator:
         self._plain: dict[tuple[str, Scope], Expr] = {}
         self._depth = 0
         self._steps = 0
+        self._place = NOWHERE
 
     # Axes
 
@@ -143,6 +144,7 @@ class Elaborator:
         """Elaborate a whole expression of a statement, with fresh limits."""
         self._steps = 0
         self._depth = 0
+        self._place = node.span
         return self.expr(node, scope)
 
     def expr(self, node: s.Expr, scope: Scope) -> Expr:
@@ -151,7 +153,7 @@ class Elaborator:
         self._depth += 1
         try:
             if self._depth > MAX_DEPTH or self._steps > MAX_STEPS:
-                raise self.too_large(node.span)
+                raise self.too_large(self._place)
             return self._expr(node, scope)
         except build.KindError as problem:
             raise self.report.error(
@@ -388,7 +390,7 @@ class Elaborator:
         return self.report.error(
             "A101",
             f"unknown name `{name}`",
-            span,
+            head(span, name),
             "not declared",
             did_you_mean(name, known, f"declare it, for instance `input {name}[b, h, j]`"),
         )

@@ -127,24 +127,28 @@ class _Flow:
                 yield from children(node)
 
 
-def _row_terms(expr: Expr, axes: frozenset[str], defs: dict[str, Def]) -> Iterator[Expr]:
+def _row_terms(
+    expr: Expr, axes: frozenset[str], defs: dict[str, Def], depth: int = 50
+) -> Iterator[Expr]:
     """The summands of `expr` that are free of `axes`: a softmax over them removes those."""
+    if depth == 0:
+        return
     if not expr.free & axes:
         yield expr
         return
     match expr:
         case Apply("add" | "sub" | "neg", args):
             for arg in args:
-                yield from _row_terms(arg, axes, defs)
+                yield from _row_terms(arg, axes, defs, depth - 1)
         case Apply("mul", (a, b)):
             if not b.free & axes:
-                yield from _row_terms(a, axes, defs)
+                yield from _row_terms(a, axes, defs, depth - 1)
             elif not a.free & axes:
-                yield from _row_terms(b, axes, defs)
+                yield from _row_terms(b, axes, defs, depth - 1)
         case Apply("div", (a, b)) if not b.free & axes:
-            yield from _row_terms(a, axes, defs)
+            yield from _row_terms(a, axes, defs, depth - 1)
         case Read(name, index) if name in defs:
             own = defs[name].axes
             here = tuple(part.axis for part in index if isinstance(part, Index))
             if here == own:
-                yield from _row_terms(defs[name].expr, axes, defs)
+                yield from _row_terms(defs[name].expr, axes, defs, depth - 1)

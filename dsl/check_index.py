@@ -157,8 +157,8 @@ def _own(el: Elaborator, tensor: Tensor, slot: Slot, span: Span, scope: Scope) -
             "write an index for every axis that has only a size",
         )
     if not scope.binds(own) and not el.axis(own).is_channel:
-        word = own.split(".")[0]
-        raise el.unbound(own, span, scope, f"`{tensor.name}` stands for `{tensor.name}[{word}]`")
+        axes = ", ".join(str(s.own) for s in tensor.slots if not s.skipped)
+        raise el.unbound(own, span, scope, f"`{tensor.name}` stands for `{tensor.name}[{axes}]`")
     return build.index(own, span)
 
 

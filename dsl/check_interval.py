@@ -100,6 +100,8 @@ def multiply(a: Interval, b: Interval) -> Interval:
 def invert(a: Interval) -> Interval:
     """1 / a."""
     if a.positive:
+        if a.hi == 0:
+            return TOP  # no number at all: the facts contradict each other
         high = INF if a.lo == 0 else 1 / a.lo
         return Interval(0.0 if a.hi == INF else 1 / a.hi, high, a.hi == INF or a.hi_open, a.lo_open)
     return negate(invert(negate(a))) if a.negative else TOP

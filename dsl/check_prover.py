@@ -22,7 +22,8 @@ from attnspec.dsl.check_linear import Constraint, Monomial, Poly
 from attnspec.dsl.check_ranges import range_of
 from attnspec.dsl.check_size import tree_size
 
-BUDGET = 60_000  # steps of elimination in one spec: well below a second
+BUDGET = 40_000  # steps of elimination in one spec: well below a second
+MAX_DEPTH = 60  # of expressions in definitions in expressions
 MAX_FACTS = 60
 MAX_SPLITS = 3
 MAX_INLINE = 400
@@ -62,7 +63,9 @@ class Prover:
         self._keep: list[Expr] = []
         self._polys: dict[int, Poly] = {}
         self._declared: dict[int, tuple[Constraint, ...]] = {}
-        self._inlined: dict[int, Expr | None] = {}
+        self._inlined: dict[Read, Expr | None] = {}
+        self._by_id: dict[int, int] = {}
+        self._depth = 0
         self._left = BUDGET
 
     # Atoms and polynomials
@@ -78,10 +81,14 @@ class Prover:
 
     def number(self, expr: Expr) -> int:
         """The number of an expression as an atom."""
-        if expr not in self._numbers:
-            self._numbers[expr] = len(self._atoms)
-            self._atoms.append(expr)
-        return self._numbers[expr]
+        found = self._by_id.get(id(expr))
+        if found is None:
+            found = self._numbers.setdefault(expr, len(self._atoms))
+            if found == len(self._atoms):
+                self._atoms.append(expr)
+            self._by_id[id(expr)] = found
+            self._keep.append(expr)
+        return found
 
     def is_int(self, monomial: Monomial) -> bool:
         """Whether a monomial holds ints only."""
@@ -91,7 +98,10 @@ class Prover:
         """`expr` as a polynomial over atoms."""
         found = self._polys.get(id(expr))
         if found is None:
-            found = self._poly(expr)
+            self._depth += 1
+            opaque = self._depth > MAX_DEPTH or not self.spend(1)
+            found = lin.atom(self.number(expr)) if opaque else self._poly(expr)
+            self._depth -= 1
             self._polys[id(expr)] = found
             self._keep.append(expr)
         return found
@@ -132,10 +142,9 @@ class Prover:
 
     def inlined(self, read: Read) -> Expr | None:
         """What a definition reads as at these indices, when that is small enough."""
-        if id(read) not in self._inlined:
-            self._keep.append(read)
-            self._inlined[id(read)] = self._inline(read)
-        return self._inlined[id(read)]
+        if read not in self._inlined:
+            self._inlined[read] = self._inline(read)
+        return self._inlined[read]
 
     def _inline(self, read: Read) -> Expr | None:
         definition = self.defs.get(read.name)
@@ -261,8 +270,11 @@ class Prover:
         if found is None:
             known.ranges[id(expr)] = TOP  # a definition that comes back to itself
             self._keep.append(expr)
-            found = range_of(self, expr, known) if self.spend(1) else TOP
-            known.ranges[id(expr)] = found
+            self._depth += 1
+            if self._depth <= MAX_DEPTH and self.spend(1):
+                known.ranges[id(expr)] = range_of(self, expr, known)
+            self._depth -= 1
+            found = known.ranges[id(expr)]
         return found
 
     def positive(self, expr: Expr, known: Known) -> bool:
@@ -300,9 +312,10 @@ class Prover:
     def _refutes(self, extra: tuple[Constraint, ...], known: Known, depth: int) -> bool:
         """Whether `extra` contradicts what is known."""
         rows = self._gather(extra, known)
+        self.spend(2 * len(rows))
         if lin.contradictory(rows, self.is_int, self.spend):
             return True
-        if depth == 0 or not self.spend(20):
+        if depth == 0 or not self.spend(40):
             return False
         for place, either in enumerate(known.either):
             rest = replace(

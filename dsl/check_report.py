@@ -63,3 +63,11 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
         lowered = {k.lower(): k for k in sorted(set(known))}
         near = [lowered[name.lower()]] if name.lower() in lowered else []
     return f"did you mean `{near[0]}`?" if near else otherwise
+
+
+def head(span: Span, word: str) -> Span:
+    """The place of the word that something starts with."""
+    if span.end - span.start <= len(word):
+        return span
+    end = len(word)
+    return Span(span.start, span.start + end, span.line, span.column, span.line, span.column + end)

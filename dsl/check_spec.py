@@ -116,7 +116,8 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
     if el.report.errors:
         return None
     outside = [e for e in (mask, output, *requires, *(r.expr for r in returns)) if e is not None]
-    outside += [e for state in parts.states.values() for e in (state.init, state.step)]
+    states = tuple(state for name, state in parts.states.items() if name in used)
+    outside += [e for state in states for e in (state.init, state.step)]
     outside += [e for decl in decls for e in (decl.default, decl.where) if e is not None]
     defs = _reached(parts, outside)
     return Spec(
@@ -131,7 +132,7 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
         grids=tuple(Grid(side, names) for side, names in parts.names.grids.items()),
         shared_grid=parts.names.shared_grid,
         defs=defs,
-        states=tuple(st for name, st in parts.states.items() if name in used),
+        states=states,
         mask=mask,
         causal=parts.names.causal is not None,
         output=output,

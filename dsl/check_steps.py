@@ -20,8 +20,10 @@ from attnspec.dsl.ast import (
 from attnspec.dsl.build import index, substitute
 from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_report import Report
+from attnspec.dsl.span import Span
 
-_Reads = dict[str, set[int | None]]  # state -> offsets in time at which a step reads it; None: any
+# State -> offsets in time at which a step reads it (None: any), and where.
+_Reads = dict[str, dict[int | None, Span]]
 
 
 def check_steps(spec: Spec, prover: Prover, report: Report) -> None:
@@ -36,12 +38,13 @@ def check_steps(spec: Spec, prover: Prover, report: Report) -> None:
             together = (peer.time, peer.reverse) == (state.time, state.reverse)
             if not together or 0 in offsets:
                 waits.setdefault(state.name, set()).add(other)
-            if together and offsets - {0, old}:
+            elsewhere = [span for offset, span in offsets.items() if offset not in (0, old)]
+            for place in elsewhere if together else ():
                 sign = "+" if state.reverse else "-"
                 report.error(
                     "A113",
                     f"a step reads `{other}` at another time",
-                    state.step.span,
+                    place,
                     f"only {state.time} and {state.time} {sign} 1 are there",
                     f"keep what is needed in a further state, or read"
                     f" `{other}[{state.time} {sign} 1]`",
@@ -88,7 +91,7 @@ def _reads(spec: Spec, prover: Prover, state: State) -> _Reads:
         keep.append(expr)
         if isinstance(expr, Read) and spec.state(expr.name) is not None:
             offset = None if rebound else _offset(prover, expr, state)
-            found.setdefault(expr.name, set()).add(offset)
+            found.setdefault(expr.name, {}).setdefault(offset, expr.span)
         if isinstance(expr, Read):
             definition = spec.definition(expr.name)
             if definition is not None:
