@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,8 +37,21 @@ def test_a_damaged_spec_is_checked_or_refused(
         sound("".join(damaged))
 
 
-def test_a_bool_output_is_refused() -> None:
-    sound("attention x\noutput = v[i] >= 0\n")
+# Found by changing words at random.
+FOUND = {
+    "an output of bools": "output = v[i] >= 0",
+    "a state that nothing uses, read by a definition that only it uses": (
+        "axis s = 3\nstate u[i] over s\nlet a[i, j] = u[s - 1, i] * score\nstep u[s] = sum(j, a)"
+    ),
+    "facts that contradict each other": (
+        "grid y, x\nrequire GY % 8 == 8\nmask i.x // (GX // 0) == j.x"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(name: str) -> None:
+    sound(f"attention x\n{FOUND[name]}\n")
 
 
 def sound(text: str) -> None:
