@@ -40,11 +40,16 @@ def test_a_damaged_spec_is_checked_or_refused(
 # Found by changing words at random.
 FOUND = {
     "an output of bools": "output = v[i] >= 0",
-    "a state that nothing uses, read by a definition that only it uses": (
-        "axis s = 3\nstate u[i] over s\nlet a[i, j] = u[s - 1, i] * score\nstep u[s] = sum(j, a)"
+    "a definition that only an unused state reads": (
+        "axis s = 3\ninput s0[b, h, i, e]\nstate u[i, e] over s = s0\n"
+        "let a[i, j] = softmax(dot(u[s - 1, i, d], k[j]), over=i) + 1e-8\n"
+        "step u[s] = sum(j, a * v[j]) / sum(j, a)"
     ),
     "facts that contradict each other": (
-        "grid y, x\nrequire GY % 8 == 8\nmask i.x // (GX // 0) == j.x"
+        "grid y, x\nparam W[64, 64] = 0\nrequire GY % 8 == 8 and GX % 8 == 0\n"
+        "let cell(z) = z.y // (GY // 8) * 8 + z.x // (GX // 0)\n"
+        "mask i.y % (GY // 8) == j.y % (GY // 8) and i.x % (GX // 8) == j.x % (GX // 8)\n"
+        "weight = W[cell(i), cell(j)]"
     ),
 }
 
