@@ -8,9 +8,10 @@ _MODULES = {"math", "torch", "triton", "triton.language", "attnspec.runtime.gene
 PROVIDED = frozenset(
     """Argument Bound Grid LN2 LOG2E Leaf Pairwise Signature Values all_heads as_columns as_rows
     atan backend_for bind clamp concatenate cos differentiable dot elu erf exp exp2 finite floordiv
-    floormod gelu hold leaky_relu log log1p log2 logsigmoid look_up lookup maximum minimum
-    no_forward_mode over_pairs power power_int product rank rope rsqrt run_backward run_forward
-    sigmoid sign silu sin softmax softplus spread sqrt tanh to_float weighted wide_dtype""".split()
+    floormod gelu hold leaky_relu load_pairs load_side load_tile log log1p log2 logsigmoid look_up
+    lookup maximum minimum no_forward_mode over_pairs power power_int product rank rope rsqrt
+    run_backward run_forward sigmoid sign silu sin softmax softplus spread sqrt store_pairs
+    store_tile tanh to_float weighted wide_dtype""".split()
 )
 _BUILTINS = {"float", "int", "bool", "min", "max", "abs", "range", "KeyError"}
 _MEMBERS = {

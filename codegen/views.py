@@ -251,10 +251,15 @@ class Kernel:
         return None if sink is None else Tensor(sink.name, sink.dims, "i")
 
     @property
+    def ends(self) -> list[Tensor]:
+        """What is read once for a tile of rows, before or after its loop."""
+        return [t for t in (self.gate, self.sink) if t is not None]
+
+    @property
     def tensors(self) -> list[Tensor]:
         found = [*self.lefts, *self.rights, self.value]
         if self.forward:
-            found += [t for t in (self.gate, self.sink) if t is not None]
+            found += self.ends
         else:
             found.append(self.d_out)
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]

@@ -7,22 +7,17 @@ from functools import cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import cpu
 from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
+from attnspec.runtime.compat import interpreted
 from attnspec.runtime.problem import Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
-
-
-def interpreted() -> bool:
-    """Whether Triton kernels run in Triton's interpreter."""
-    return bool(triton.knobs.runtime.interpret)
 
 
 def backend_for(backend: str | None, device: torch.device) -> str:
@@ -212,13 +207,15 @@ def _backward_kernels(
 def _tile(call: Problem, name: str) -> Config:
     if interpreted():
         return INTERPRETED
-    return config(need(call, name), _arch(call.right.device))
+    return config(need(call, name), _target(call.right.device))
 
 
 @cache
-def _arch(device: torch.device) -> int:
+def _target(device: torch.device) -> str:
+    if torch.version.hip:
+        return f"hip:{torch.cuda.get_device_properties(device).gcnArchName.partition(':')[0]}"
     major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return f"cuda:{major}{minor}"
 
 
 def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:

@@ -35,6 +35,7 @@ class Need:
     dtype: torch.dtype
 
 
+TARGETS = ("cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "hip:gfx942")
 INTERPRETED = Config(32, 32, 4, 1)  # as large as there: each operation has a fixed cost
 
 
@@ -43,8 +44,8 @@ def width(channels: int) -> int:
     return max(16, 1 << (max(channels, 1) - 1).bit_length())
 
 
-def config(need: Need, arch: int) -> Config:
-    """The tile of a kernel on a GPU of compute capability `arch`, as 80 or 90."""
+def config(need: Need, target: str) -> Config:
+    """The tile of a kernel on a target."""
     wide = max(need.left, need.right, need.value)
     phase = need.phase
     if need.dtype is torch.float32:
@@ -53,7 +54,7 @@ def config(need: Need, arch: int) -> Config:
         return Config(32, 32, 4, 1)
     if wide > 128:
         return Config(64, 32, 4, 1)
-    hopper = arch >= 90
+    hopper = target in ("cuda:90", "cuda:100")
     if phase == "forward":
         if wide <= 64:
             return Config(128, 64, 4 if not hopper else 8, 3)

@@ -1,7 +1,6 @@
 """Functions that generated kernels call, each one @triton.jit and correct under the interpreter.
 
-The interpreter multiplies bfloat16 bit patterns in `tl.dot` and has no libdevice; what stands
-here avoids both.
+The interpreter has no libdevice; what stands here does without.
 """
 # mypy: ignore-errors
 
@@ -10,43 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-
-
-@triton.jit
-def dot(a, b, acc):
-    """acc + a @ b in float32; float32 operands are multiplied as such (no tf32)."""
-    if INTERPRETED:
-        return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), out_dtype=tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
-
-
-@triton.jit
-def finite(x):
-    """x with NaN and infinities as 0: a masked key or query must not reach a product."""
-    wide = x.to(tl.float32)
-    return tl.where(wide - wide == 0.0, x, 0.0).to(x.dtype)
-
-
-@triton.jit
-def weighted(p, v, acc):
-    """acc + p @ v in which a value that is not finite counts only where p is not 0."""
-    acc = dot(p.to(v.dtype), finite(v), acc)
-    wide = v.to(tl.float32)
-    bad = tl.where(wide - wide == 0.0, 0.0, 1.0)
-    if tl.max(tl.max(bad, 1), 0) > 0:
-        hit = tl.where(p == 0.0, 0.0, 1.0)
-        reached = dot(hit, bad, tl.zeros_like(acc))
-        acc = tl.where(reached > 0, float("nan"), acc)
-    return acc
-
-
-@triton.jit
-def look_up(base, index, size):
-    """Entries of a contiguous table; 0 outside it (only masked pairs reach there)."""
-    return tl.load(base + index, mask=(index >= 0) & (index < size), other=0)
 
 
 @triton.jit

@@ -1,0 +1,34 @@
+"""What differs between the supported versions of Triton, and what of it is no public name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def specialized(
+    kernel: Any, args: Sequence[Any], options: Mapping[str, Any], target: GPUTarget
+) -> ASTSource:
+    """The source that a launch with these arguments compiles: what is 1 or a multiple of 16 is
+    known to the compiler, by Triton's own rules."""
+    backend = make_backend(target)
+    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, found, _ = binder(*args, **options)
+    _, signature, constexprs, attrs = kernel._pack_args(backend, options, bound, found, {})
+    return ASTSource(kernel, signature, constexprs, attrs)
+
+
+def nvidia_tool(name: str) -> Path:
+    """A CUDA binary utility that Triton's package carries: cuobjdump or nvdisasm."""
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name

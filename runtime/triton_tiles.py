@@ -1,0 +1,105 @@
+"""How generated kernels read, multiply and write tiles; correct under the interpreter too.
+
+The interpreter multiplies bfloat16 bit patterns in `tl.dot`: there, products are of float32.
+Offsets of tokens are int64: two to the 31 elements can be passed.
+"""
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def load_tile(
+    base,
+    start,
+    length,
+    s_token,
+    s_channel,
+    tokens: tl.constexpr,
+    channels: tl.constexpr,
+    width: tl.constexpr,
+):
+    """Tokens from `start` on as a tile [tokens, width], 0 past `length` and past `channels`; a
+    `length` of None: all tokens are there."""
+    token, channel = tl.arange(0, tokens), tl.arange(0, width)
+    at = base + (start + tl.full([], 0, dtype=tl.int64)) * s_token
+    at = at + token[:, None] * s_token + channel[None, :] * s_channel
+    if length is None:
+        if channels == width:
+            return tl.load(at)
+        return tl.load(at, mask=(channel < channels)[None, :], other=0)
+    some = (start + token < length)[:, None]
+    if channels == width:
+        return tl.load(at, mask=some, other=0)
+    return tl.load(at, mask=some & (channel < channels)[None, :], other=0)
+
+
+@triton.jit
+def load_side(base, place, length, stride):
+    """Numbers [tokens] at `place`, 0 past `length`; a `length` of None: all tokens are there."""
+    at = base + place.to(tl.int64) * stride
+    if length is None:
+        return tl.load(at)
+    return tl.load(at, mask=place < length, other=0)
+
+
+@triton.jit
+def load_pairs(base, row, column, rows, columns, s_row, s_column):
+    """A tile of a pair tensor at [row, column], 0 outside."""
+    at = base + row.to(tl.int64) * s_row + column.to(tl.int64) * s_column
+    return tl.load(at, mask=(row < rows) & (column < columns), other=0)
+
+
+@triton.jit
+def store_pairs(base, tile, row, column, rows, columns):
+    """Write a tile to [row, column] of a contiguous [rows, columns]."""
+    at = base + row.to(tl.int64) * columns + column
+    tl.store(at, tile, mask=(row < rows) & (column < columns))
+
+
+@triton.jit
+def store_tile(base, tile, start, length, channels: tl.constexpr):
+    """Write a tile [tokens, width] to a contiguous [length, channels] from token `start` on."""
+    token, channel = tl.arange(0, tile.shape[0]), tl.arange(0, tile.shape[1])
+    at = base + (start + tl.full([], 0, dtype=tl.int64)) * channels
+    at = at + token[:, None] * channels + channel[None, :]
+    tl.store(at, tile, mask=(start + token < length)[:, None] & (channel < channels)[None, :])
+
+
+@triton.jit
+def look_up(base, index, size):
+    """Entries of a contiguous table; 0 outside it (only masked pairs reach there)."""
+    return tl.load(base + index, mask=(index >= 0) & (index < size), other=0)
+
+
+@triton.jit
+def dot(a, b, acc):
+    """acc + a @ b in float32; float32 operands are multiplied as such (no tf32)."""
+    if INTERPRETED:
+        return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), out_dtype=tl.float32)
+    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float32)
+
+
+@triton.jit
+def finite(x):
+    """x with NaN and infinities as 0: a masked key or query must not reach a product."""
+    wide = x.to(tl.float32)
+    return tl.where(wide - wide == 0.0, x, 0.0).to(x.dtype)
+
+
+@triton.jit
+def weighted(p, v, acc):
+    """acc + p @ v in which a value that is not finite counts only where p is not 0."""
+    acc = dot(p.to(v.dtype), finite(v), acc)
+    wide = v.to(tl.float32)
+    bad = tl.where(wide - wide == 0.0, 0.0, 1.0)
+    if tl.max(tl.max(bad, 1), 0) > 0:
+        hit = tl.where(p == 0.0, 0.0, 1.0)
+        reached = dot(hit, bad, tl.zeros_like(acc))
+        acc = tl.where(reached > 0, float("nan"), acc)
+    return acc
