@@ -20,7 +20,7 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
-@settings(derandomize=True, max_examples=12, deadline=None)
+@settings(derandomize=True, max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_damaged_spec_is_checked_or_refused(
     examples: dict[str, str], data: st.DataObject
