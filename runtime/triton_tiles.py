@@ -31,12 +31,15 @@ def load_tile(
     at = at + token[:, None] * s_token + channel[None, :] * s_channel
     if length is None:
         if channels == width:
-            return tl.load(at)
-        return tl.load(at, mask=(channel < channels)[None, :], other=0)
-    some = (start + token < length)[:, None]
-    if channels == width:
-        return tl.load(at, mask=some, other=0)
-    return tl.load(at, mask=some & (channel < channels)[None, :], other=0)
+            tile = tl.load(at)
+        else:
+            tile = tl.load(at, mask=(channel < channels)[None, :], other=0)
+    else:
+        some = (start + token < length)[:, None]
+        if channels < width:
+            some = some & (channel < channels)[None, :]
+        tile = tl.load(at, mask=some, other=0)
+    return tile
 
 
 @triton.jit
@@ -44,8 +47,10 @@ def load_side(base, place, length, stride):
     """Numbers [tokens] at `place`, 0 past `length`; a `length` of None: all tokens are there."""
     at = base + place.to(tl.int64) * stride
     if length is None:
-        return tl.load(at)
-    return tl.load(at, mask=place < length, other=0)
+        side = tl.load(at)
+    else:
+        side = tl.load(at, mask=place < length, other=0)
+    return side
 
 
 @triton.jit
