@@ -22,7 +22,7 @@ At: TypeAlias = Mapping[str, int]
 
 def read(e: Evaluator, node: ast.Read, at: At) -> Named:
     """The value of a read, time variables standing at the positions `at`."""
-    pad = None if node.pad is None else e(node.pad, at)
+    pad = None if node.pad is None else e.value(node.pad, at)
     if e.spec.state(node.name) is not None:
         return _read_state(e, node, pad, at)
     definition = e.spec.definition(node.name)
@@ -36,7 +36,7 @@ def read(e: Evaluator, node: ast.Read, at: At) -> Named:
     key = (node.name, *sorted(here.items()))
     value = e.memo.get(key)
     if value is None:
-        value = e.memo[key] = e(definition.expr, here)
+        value = e.memo[key] = e.value(definition.expr, here)
     if pad is not None:
         dims = tuple(dict.fromkeys((*(a for a in definition.axes if a not in here), *value.dims)))
         value = Named(value.full(dims, e.sizes), dims)
@@ -133,7 +133,7 @@ def _row(e: Evaluator, index: ast.Expr, size: int, start: int, at: At) -> Rows:
         axis = index.axis
         if e.sizes[axis] == size and e.start(axis) == start:
             return axis
-    value = e(index, at)
+    value = e.value(index, at)
     return Named(value.tensor - start, value.dims)
 
 
@@ -151,7 +151,7 @@ def _number(e: Evaluator, expr: ast.Expr, at: At) -> int | None:
             known = [n for n in numbers if n is not None]
             return fold(op, known) if len(known) == len(numbers) else None
         case ast.Size() | ast.Last() | ast.Coord() | ast.Read() if expr.kind is ast.Kind.INT:
-            found = e(expr, at)
+            found = e.value(expr, at)
             return None if found.dims else int(found.tensor.item())
         case _:
             return None

@@ -6,8 +6,10 @@ a recurrence is a loop. Lowerings are held against this module, so it shares no 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -93,6 +95,17 @@ def softmax_weight(spec: ast.Spec) -> ast.Normalize | None:
     return node if node.op == "softmax" and node.axes == ("j",) else None
 
 
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Room for definitions that stand on hundreds of others; no C stack is used by a call."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 100_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 class Evaluator:
     """Values of a spec's expressions for one call, each computed once."""
 
@@ -111,7 +124,8 @@ class Evaluator:
 
     def full(self, expr: ast.Expr, axes: Sequence[str], at: At = NOWHERE) -> Tensor:
         """`expr` with exactly `axes`."""
-        value = self(expr, at)
+        with deep_recursion():
+            value = self.value(expr, at)
         [tensor] = widen([value.tensor], expr.kind, self.dtype)
         if tensor.is_floating_point():
             tensor = tensor.to(self.dtype)
@@ -122,7 +136,13 @@ class Evaluator:
         where = side(self.spec, axis)
         return 0 if where is None else self.bound.start(where)
 
-    def __call__(self, expr: ast.Expr, at: At = NOWHERE) -> Named:
+    def __call__(self, expr: ast.Expr) -> Named:
+        """The value of a whole expression."""
+        with deep_recursion():
+            return self.value(expr, NOWHERE)
+
+    def value(self, expr: ast.Expr, at: At) -> Named:
+        """The value of an expression, time variables standing at the positions `at`."""
         key = (id(expr), *((a, at[a]) for a in sorted(at) if a in expr.free))
         if key in self.memo:
             return self.memo[key]
@@ -133,8 +153,9 @@ class Evaluator:
 
     def log_sum_exp(self, weight: ast.Normalize) -> Tensor:
         """Log-sum-exp of a softmax over `j`, with its sink, over b, h, i and its channels."""
-        keep = self._keep(weight.where, weight.mask, NOWHERE)
-        body = self._float(weight.body, NOWHERE)
+        with deep_recursion():
+            keep = self._keep(weight.where, weight.mask, NOWHERE)
+            body = self._float(weight.body, NOWHERE)
         value = reduce_over("logsumexp", body, weight.axes, keep, self.sizes, 0)
         if weight.sink is not None:
             sink = self._float(weight.sink, NOWHERE)
@@ -177,7 +198,7 @@ class Evaluator:
             case ast.Last(axis=axis):
                 return self.constant(self.start(axis) + self.sizes[axis] - 1)
             case ast.GridIndex(coords=coords, grid=grid):
-                return self._token([self(c, at) for c in coords], self._grid(grid)[1])
+                return self._token([self.value(c, at) for c in coords], self._grid(grid)[1])
             case ast.Read():
                 return read(self, expr, at)
             case ast.Apply():
@@ -197,11 +218,11 @@ class Evaluator:
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
                 return entmax(x, axes[0], keep, power, self.sizes)
             case ast.Cumsum(axis=axis, body=body, where=where):
-                keep = None if where is None else self(where, at)
-                return cumulative_sum(self(body, at), axis, keep, self.sizes)
+                keep = None if where is None else self.value(where, at)
+                return cumulative_sum(self.value(body, at), axis, keep, self.sizes)
             case ast.Rank(axis=axis, body=body, where=where):
-                keep = None if where is None else self(where, at)
-                return rank(self(body, at), axis, keep, self.sizes)
+                keep = None if where is None else self.value(where, at)
+                return rank(self.value(body, at), axis, keep, self.sizes)
             case ast.Rope():
                 return self._rope(expr, at)
             case ast.Concat(axis=axis, parts=parts):
@@ -213,13 +234,15 @@ class Evaluator:
                 ]
                 return Named(torch.cat(tensors, -1), dims)
             case ast.Random(seed=seed, row=row, column=column):
-                return self._random(self(seed, at), self._index(row, at), self._index(column, at))
+                return self._random(
+                    self.value(seed, at), self._index(row, at), self._index(column, at)
+                )
             case _:
                 assert_never(expr)
 
     def _one_of(self, expr: ast.Expr, axes: Sequence[str], at: At) -> Named:
         """What has a value at every index of `axes`, at the one where a time variable stands."""
-        value = self(expr, _without(at, axes))
+        value = self.value(expr, _without(at, axes))
         for axis in axes:
             if axis in at:
                 value = value.select(axis, at[axis] - self.start(axis))
@@ -238,7 +261,7 @@ class Evaluator:
         return Named(rows + self.start(axis), (axis,))
 
     def _float(self, expr: ast.Expr, at: At) -> Named:
-        value = self(expr, at)
+        value = self.value(expr, at)
         [tensor] = widen([value.tensor], ast.Kind.FLOAT, self.dtype)
         return Named(tensor, value.dims)
 
@@ -258,7 +281,7 @@ class Evaluator:
         return Named(torch.where(inside, position, OUTSIDE), dims)
 
     def _apply(self, node: ast.Apply, at: At) -> Named:
-        values = [self(a, at) for a in node.args]
+        values = [self.value(a, at) for a in node.args]
         dims = join(*values)
         tensors = [v.over(dims) for v in values]
         return Named(operate(node.op, node.kind, tensors, self.dtype), dims)
@@ -270,7 +293,7 @@ class Evaluator:
             factors = [self._float(f, inside) for f in _factors(node.body)]
             total = sum_product if node.op == "sum" else mean_product
             return total(factors, node.axes, keep, self.sizes)
-        body = self(node.body, inside)
+        body = self.value(node.body, inside)
         if node.op == "logsumexp":
             body = self._float(node.body, inside)
         start = self.start(node.axes[0])
@@ -278,11 +301,11 @@ class Evaluator:
 
     def _keep(self, where: ast.Expr | None, mask: tuple[str, str] | None, at: At) -> Named | None:
         """Which indices take part: None for all."""
-        parts = [] if where is None else [self(where, at)]
+        parts = [] if where is None else [self.value(where, at)]
         if mask is not None and self.spec.mask is not None:
             pairs = self.memo.get(("mask",))
             if pairs is None:
-                pairs = self.memo[("mask",)] = self(self.spec.mask)
+                pairs = self.memo[("mask",)] = self.value(self.spec.mask, NOWHERE)
             pairs = pairs.rename({"i": mask[0], "j": mask[1]})
             for axis in mask:
                 if axis in at:

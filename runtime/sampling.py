@@ -46,8 +46,8 @@ def sample(
     starts = {"i": q_start, "j": k_start}
     failed: AttnError | None = None
     for _ in range(TRIES):
+        drawn = draw_sizes(spec, called, rng, sizes or {}, starts)
         try:
-            drawn = draw_sizes(spec, called, rng, sizes or {}, starts)
             bound = _Draw(spec, called, generator, rng, drawn, starts, dtype, scale).arguments()
             facts_hold(spec, bound)
         except AttnError as error:

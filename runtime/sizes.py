@@ -123,7 +123,7 @@ def _heads(
 ) -> None:
     """Keys and values may have fewer heads, each a divisor of H."""
     place = [(argument, tensor.shape[argument.axes.index("h")]) for argument, tensor in heads]
-    total = sizes.setdefault("h", max((n for _, n in place), default=1))
+    total = sizes.setdefault("h", max([1, *(n for _, n in place)]))
     for argument, count in place:
         if count < 1 or total % count:
             text = f"a number of heads that divides H = {total}, got {count}"

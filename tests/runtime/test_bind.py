@@ -329,3 +329,21 @@ def test_recurrences_need_as_many_queries_as_keys() -> None:
     )
     alone = Signature("toy", (K,), square=True)
     assert bind(alone, (qkv()[1],), {}).sizes["i"] == 7
+
+
+def test_binding_can_be_compiled_without_a_graph_break() -> None:
+    doc = Argument("doc", "input", ("b", "j"), "int", paired=True)
+    signature = make(
+        doc, WINDOW, TABLE, SCALE, sizes=(("table.1", 32),), across=(("doc", "j", "i"),)
+    )
+
+    def call(q: Tensor, k: Tensor, v: Tensor, doc: Tensor, window: int) -> Tensor:
+        bound = bind(signature, (q, k, v), {"doc": doc, "window": window, "scale": 2.0})
+        queries, keys = bound.tensors["doc"]
+        total: Tensor = queries.sum() + 10 * keys.sum() + bound.sizes["j"] * window
+        return total
+
+    compiled = torch.compile(call, fullgraph=True, backend="eager", dynamic=True)
+    for n in (7, 9):
+        arguments = (*qkv(n=n), torch.ones(2, n, dtype=torch.int64), n)
+        assert compiled(*arguments) == call(*arguments) == 10 + 20 * n + n * n

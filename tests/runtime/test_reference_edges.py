@@ -200,13 +200,14 @@ def test_scalar_functions(name: str) -> None:
 
 def test_operators_are_python_s() -> None:
     x = torch.tensor([[-7, -3, 0, 4, 9]])
-    y = torch.tensor([[3, -2, 5, -4, 2]])
-    z = torch.tensor([[1.5, -2.5, 0.5, 2.0, -0.7]], dtype=torch.float64)
+    y = torch.tensor([[3, 2, 5, 4, 2]])
+    z = torch.tensor([[1.5, 2.5, 0.5, 2.0, 0.7]], dtype=torch.float64)
     extras = run(
-        "input x[b, i]: int\ninput y[b, i]: int where y != 0\ninput z[b, i] where z != 0\n"
-        "output = none\nreturn f[b, i] = x[i] // y[i]\nreturn m[b, i] = x[i] % y[i]\n"
+        "input x[b, i]: int\ninput y[b, i]: int where y > 0\ninput z[b, i] where z > 0\n"
+        "output = none\nreturn f[b, i] = x[i] // y[i]\nreturn fn[b, i] = x[i] // (-y[i])\n"
+        "return m[b, i] = x[i] % y[i]\nreturn mn[b, i] = x[i] % (-y[i])\n"
         "return ratio[b, i] = x[i] / y[i]\nreturn zf[b, i] = x[i] // z[i]\n"
-        "return zm[b, i] = x[i] % z[i]\nreturn p[b, i] = x[i] ** 3 - 2 ** -1\n"
+        "return zm[b, i] = x[i] % (-z[i])\nreturn p[b, i] = x[i] ** 3 - 2.0 ** -1\n"
         "return c[b, i] = clamp(x[i], -3, 3) + min(x[i], y[i], 1) * max(x[i], y[i])\n"
         "return up[b, i] = ceil(z[i]) - floor(z[i])",
         x=x,
@@ -214,13 +215,16 @@ def test_operators_are_python_s() -> None:
         z=z,
     ).extras
     xs, ys, zs = x[0].tolist(), y[0].tolist(), z[0].tolist()
-    assert extras["f"][0].tolist() == [a // b for a, b in zip(xs, ys, strict=True)]
-    assert extras["m"][0].tolist() == [a % b for a, b in zip(xs, ys, strict=True)]
-    assert extras["ratio"][0].tolist() == [a / b for a, b in zip(xs, ys, strict=True)]
-    assert extras["zf"][0].tolist() == pytest.approx([a // b for a, b in zip(xs, zs, strict=True)])
-    assert extras["zm"][0].tolist() == pytest.approx([a % b for a, b in zip(xs, zs, strict=True)])
+    pairs, mixed = list(zip(xs, ys, strict=True)), list(zip(xs, zs, strict=True))
+    assert extras["f"][0].tolist() == [a // b for a, b in pairs]
+    assert extras["fn"][0].tolist() == [a // -b for a, b in pairs]
+    assert extras["m"][0].tolist() == [a % b for a, b in pairs]
+    assert extras["mn"][0].tolist() == [a % -b for a, b in pairs]
+    assert extras["ratio"][0].tolist() == [a / b for a, b in pairs]
+    assert extras["zf"][0].tolist() == pytest.approx([a // b for a, b in mixed])
+    assert extras["zm"][0].tolist() == pytest.approx([a % -b for a, b in mixed])
     assert extras["p"][0].tolist() == [a**3 - 0.5 for a in xs]
-    want = [min(max(a, -3), 3) + min(a, b, 1) * max(a, b) for a, b in zip(xs, ys, strict=True)]
+    want = [min(max(a, -3), 3) + min(a, b, 1) * max(a, b) for a, b in pairs]
     assert extras["c"][0].tolist() == want
     assert extras["up"][0].tolist() == [math.ceil(a) - math.floor(a) for a in zs]
 
@@ -234,7 +238,7 @@ def test_no_gradient_through_stopgrad() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_low_precision_follows_the_definition(dtype: torch.dtype) -> None:
     spec = spec_of(
-        "attention a\nparam s[h] = 2 ** (-(h + 1))\ninput reach: float = 1.5\n"
+        "attention a\nparam s[h] = 2.0 ** (-(h + 1))\ninput reach: float = 1.5\n"
         "mask j <= i and i - j < 200 * reach\n"
         "score = dot(rmsnorm(q[i]), k[j]) / sqrt(D) - s * (i - j) / 100\ngate = sigmoid(v[i])\n"
     )
@@ -316,3 +320,14 @@ def test_a_mask_may_bring_the_batch_into_a_definition() -> None:
     count = seen.sum(-1).clamp(min=1)[:, None, None, None]
     weight = F.relu(x["q"] @ x["k"].mT / 2) * seen[:, None, None] / count
     agree(output, weight @ x["v"], list(x.values()))
+
+
+def test_hundreds_of_definitions_on_one_another() -> None:
+    lines = [f"let a{n}[i] = a{n - 1} + 0.5" for n in range(1, 401)]
+    x = qkv()
+    output = run(
+        "let a0[i] = i\n" + "\n".join(lines) + "\nweight = softmax(score) * a400[i]", **x
+    ).output
+    assert output is not None
+    rows = (torch.arange(N) + 200.0)[:, None]
+    agree(output, rows * F.scaled_dot_product_attention(*x.values()), list(x.values()))

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tests.runtime.conftest import agree, random_leaf, run, same
+from tests.runtime.conftest import agree, random_leaf, run, same, spec_of
 from torch import Tensor
 
+from attnspec.runtime.bind import bind
 from attnspec.runtime.random import uniform
+from attnspec.runtime.reference import evaluate
+from attnspec.runtime.signature_of import signature
 
 B, H, N, D, E = 2, 4, 9, 6, 5
 
@@ -407,16 +410,19 @@ def test_entmax_against_the_sorted_solution(alpha: float) -> None:
 
 
 def test_entmax_learns_alpha() -> None:
-    a = torch.tensor([0.3, -0.5, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
-    x = qkv()
+    spec = spec_of(
+        "param a[h] = 0\nmask j <= i\nscore = 2 * dot(q[i], k[j])\n"
+        "weight = entmax(score, alpha=1 + sigmoid(a))\noutput = sum(j, weight * v[j])"
+    )
+    a = torch.tensor([0.3, -0.5], dtype=torch.float64, requires_grad=True)
+    q, k, v = (random_leaf(1, 2, 4, 2) for _ in range(3))
 
     def f(*leaves: Tensor) -> Tensor:
-        text = "param a[h] = 0\nmask j <= i\nweight = entmax(score, alpha=1 + sigmoid(a))"
-        out = run(text, **dict(zip(("q", "k", "v", "a"), leaves, strict=True))).output
-        assert out is not None
-        return out
+        output = evaluate(spec, bind(signature(spec), leaves, {})).output
+        assert output is not None
+        return output
 
-    assert torch.autograd.gradcheck(f, (x["q"], x["k"], x["v"], a), atol=1e-6)
+    assert torch.autograd.gradcheck(f, (q, k, v, a), atol=1e-6)
 
 
 def test_dual_and_reversed_softmax() -> None:
