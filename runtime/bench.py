@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -72,10 +73,7 @@ def bench(name: str, against: Sequence[str], shape: Shape) -> Iterator[Timing]:
         dtype=shape.dtype,
         device=shape.device,
     )
-    extras = attention.spec.output is None
-    yield _time(
-        attention, "attnspec", shape, given, lambda: _tensor(attention(**given, extras=extras))
-    )
+    yield _time(attention, "attnspec", shape, given, _call(attention, attention, given))
     for other in against:
         try:
             call, note = _other(other, attention, given)
@@ -92,8 +90,7 @@ class Unfit(Exception):
 def _other(name: str, attention: Attention, given: Arguments) -> tuple[Callable[[], Tensor], str]:
     """An implementation to stand beside, and how it differs from the spec."""
     if name == "reference":
-        extras = attention.spec.output is None
-        return lambda: _tensor(attention.reference(**given, extras=extras)), "dense, float64"
+        return _call(attention.reference, attention, given), "dense, float64"
     q, k, v = (given.get(operand) for operand in "qkv")
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
         raise Unfit("the spec does not take q, k and v")
@@ -164,11 +161,18 @@ def _timing(
     )
 
 
-def _tensor(result: Tensor | tuple[Tensor, dict[str, Tensor]]) -> Tensor:
-    """The output, or all returned tensors in a row where the spec has no output."""
-    if isinstance(result, Tensor):
-        return result
-    return torch.cat([t.flatten() for t in result[1].values() if t.is_floating_point()])
+def _call(
+    function: Callable[..., Any], attention: Attention, given: Arguments
+) -> Callable[[], Tensor]:
+    """A call of `function`: its output, or where there is none what it returns, in a row."""
+    if attention.spec.output is not None:
+        return lambda: cast(Tensor, function(**given))
+
+    def call() -> Tensor:
+        _, returned = function(**given, extras=True)
+        return torch.cat([t.flatten() for t in returned.values() if t.is_floating_point()])
+
+    return call
 
 
 def milliseconds(call: Callable[[], object], device: str) -> float:
@@ -189,7 +193,7 @@ def _cpu(call: Callable[[], object]) -> float:
 
 
 def _cuda(call: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     call()
     end.record()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from attnspec.codegen.artefacts import update_directory
 from attnspec.codegen.commands.common import SPEC, read_spec
 from attnspec.dsl.diagnostics import AttnError
+
+if TYPE_CHECKING:
+    from attnspec.dsl.ast import Spec
+    from attnspec.runtime.aot import Built
 
 DTYPES = ("fp32", "fp16", "bf16")
 
@@ -22,9 +28,14 @@ DTYPES = ("fp32", "fp16", "bf16")
     required=True,
     help="The directory to write to.",
 )
-@click.option("--target", "targets", multiple=True, help="Compile for it too: cuda:90, ...")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), default=("bf16",))
-@click.option("--head-dim", "head_dims", multiple=True, type=click.IntRange(1), default=(64,))
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Compile for it too, without a GPU: cuda:80, cuda:90, cuda:100, hip:gfx942.",
+)
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Default: bf16.")
+@click.option("--head-dim", "head_dims", multiple=True, type=click.IntRange(1), help="Default: 64.")
 @click.option("--require", type=click.Choice(["fused"]), help="Refuse what no kernel covers.")
 def build(
     specs: tuple[str, ...],
@@ -34,21 +45,79 @@ def build(
     head_dims: tuple[int, ...],
     require: str | None,
 ) -> None:
-    """Write each SPEC's module to DIR; --target compiles its kernels without a GPU."""
+    """Write each SPEC's module to DIR; --target compiles its kernels too.
+
+    Beside each kernel's binary lies a JSON of the same stem: its tile, registers, spills and
+    shared memory.
+    """
+    reports: list[Built] = []
+    for name in specs:
+        spec = read_spec(name)
+        source = _source(spec, require)
+        if source is None:
+            click.echo(f"{spec.name}: no kernel covers it yet, nothing to build", err=True)
+            continue
+        _write(output, {f"{spec.name}.py": source.encode()})
+        click.echo(f"{output / spec.name}.py written")
+        if targets:
+            reports += _compile(
+                spec, source, output, targets, dtypes or ("bf16",), head_dims or (64,)
+            )
+    if reports:
+        _print(reports)
+
+
+def _source(spec: Spec, require: str | None) -> str | None:
+    """The generated module; None where the spec is lowered densely."""
     from attnspec.codegen.plan import plan as make_plan
     from attnspec.codegen.render import render
     from attnspec.dsl.analysis import analyze
 
-    for name in specs:
-        spec = read_spec(name)
-        plan = make_plan(spec, analyze(spec))
-        dense = [f"{s.name}: {s.why}" for s in plan.stages if s.lowering == "dense"]
-        if dense and require == "fused":
-            raise AttnError(f"{spec.name} has no kernel ({'; '.join(dense)})")
-        source = render(spec, plan)
-        files = {f"{spec.name}.py": source.encode()}
-        try:
-            update_directory(output, files)
-        except OSError as error:
-            raise AttnError(f"{output} cannot be written: {error}") from None
-        click.echo(f"{output / spec.name}.py written")
+    plan = make_plan(spec, analyze(spec))
+    dense = [f"{stage.name}: {stage.why}" for stage in plan.stages if stage.lowering == "dense"]
+    if dense and require == "fused":
+        raise AttnError(f"{spec.name} has no kernel ({'; '.join(dense)})")
+    return None if plan.pair is None else render(spec, plan)
+
+
+def _compile(
+    spec: Spec,
+    source: str,
+    output: Path,
+    targets: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    head_dims: tuple[int, ...],
+) -> list[Built]:
+    """Compile every kernel of a module and leave binaries and reports in `output`."""
+    from attnspec.runtime import aot
+    from attnspec.runtime.cache import cache_key, load_module
+
+    module = load_module(cache_key(spec.text, {}), lambda: source, spec.name)
+    reports: list[Built] = []
+    for built, binary in aot.build(spec, module, targets, dtypes, head_dims):
+        _write(output, aot.files(built, binary))
+        reports.append(built)
+    return reports
+
+
+def _write(output: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        update_directory(output, files)
+    except OSError as error:
+        raise AttnError(f"{output} cannot be written: {error}") from None
+
+
+def _print(reports: list[Built]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("spec", "kernel", "target", "dtype"):
+        table.add_column(title, no_wrap=True)
+    for title in ("dim", "tile", "warps", "stages", "registers", "spills", "shared", "wgmma"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for r in reports:
+        tile = f"{r.block_m}x{r.block_n}"
+        numbers = (r.head_dim, tile, r.warps, r.stages, r.registers, r.spills, r.shared, r.wgmma)
+        table.add_row(r.spec, r.phase, r.target, r.dtype, *map(str, numbers))
+    Console(highlight=False, width=120).print(table)
