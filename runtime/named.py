@@ -47,4 +47,4 @@ def join(*values: Named | None) -> tuple[str, ...]:
 
 def broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Views of one shape."""
-    return tuple(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]
+    return tuple(torch.broadcast_tensors(*tensors))

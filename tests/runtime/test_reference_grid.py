@@ -43,8 +43,8 @@ def test_shifted_windows_with_a_relative_table() -> None:
     dy, dx = y[:, None] - y + 2, x[:, None] - x + 1
 
     def formula(q: Tensor, k: Tensor, v: Tensor, table: Tensor, GY: int, GX: int) -> Tensor:  # noqa: N803
-        parts = [windows(z, 3, 2) for z in (q, k, v)]
-        return merge(softmax(*parts, table[:, dy, dx][:, None]), 3, 2)
+        q, k, v = (windows(z, 3, 2) for z in (q, k, v))
+        return merge(softmax(q, k, v, table[:, dy, dx][:, None]), 3, 2)
 
     same(
         "grid y, x\nparam table[h, 5, 3] = 0\n"
