@@ -273,6 +273,35 @@ def test_what_is_dense_can_be_refused(here: Path) -> None:
     assert not Path("out").exists()
 
 
+def test_build_for_a_target_leaves_binaries_and_reports(here: Path) -> None:
+    result = run(
+        "build", "causal", "-o", "out", "--target", "cuda:90", "--dtype", "fp16", "--head-dim", "32"
+    )
+    assert result.exit_code == 0, result.output
+    reports = sorted(Path("out").glob("causal.*.json"))
+    assert len(reports) >= 3
+    phases = set()
+    for report in reports:
+        found = json.loads(report.read_text())
+        assert report.with_suffix(".cubin").read_bytes().startswith(b"\x7fELF")
+        assert (found["spec"], found["target"]) == ("causal", "cuda:90")
+        assert (found["dtype"], found["head_dim"]) == ("fp16", 32)
+        assert found["registers"] > 0
+        assert found["shared"] > 0
+        for key in ("kernel", "block_m", "block_n", "warps", "stages", "spills"):
+            assert key in found
+        phases.add(found["phase"])
+    assert phases >= {"fwd", "bwd_dq", "bwd_dkv"}
+    listed = json.loads(Path("out/manifest.json").read_text())["files"]
+    assert set(listed) == {p.name for p in Path("out").iterdir()} - {"manifest.json", ".lock"}
+
+
+def test_an_unknown_target(here: Path) -> None:
+    result = run("build", "causal", "-o", "out", "--target", "cuda:70")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: target: expected one of cuda:80, ")
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_plot_writes_a_picture(here: Path, suffix: str) -> None:
     result = run("plot", "causal", "-o", f"mask.{suffix}", "--length", "8")
@@ -284,7 +313,12 @@ def test_plot_writes_a_picture(here: Path, suffix: str) -> None:
 # bench
 
 
-def test_bench_as_json() -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnspec.runtime.bench._SECONDS", 0.0)
+
+
+def test_bench_as_json(quick: None) -> None:
     rows = run_json("bench", "causal", "--against", "sdpa,reference", "--length", "48")
     assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
     for row in rows:
@@ -295,14 +329,31 @@ def test_bench_as_json() -> None:
 
 
 @pytest.mark.parametrize("name", ["gla", "entropy", "pointer"])
-def test_bench_of_other_kinds_of_specs(name: str) -> None:
+def test_bench_of_other_kinds_of_specs(quick: None, name: str) -> None:
     rows = run_json("bench", name, "--against", "sdpa,reference", "--length", "16")
     assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
     assert rows[0]["forward"] > 0
     assert (rows[1]["forward"] is None) == rows[1]["note"].startswith("not timed: ")
 
 
-def test_bench_for_people() -> None:
+def test_bench_for_people(quick: None) -> None:
     text = run("bench", "causal", "--length", "32").output
     assert text.startswith("milliseconds on ")
     assert "sdpa" in text
+
+
+# verify
+
+
+def test_verify_of_a_right_spec() -> None:
+    result = run("verify", "causal", "--cases", "3", "--seed", "1", "--backend", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("causal: 3 cases on cpu: ok, ")
+
+
+def test_verify_tells_how_to_run_a_failure_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnspec.runtime.verify_rule.ULPS", -1e9)  # nothing is good enough
+    result = run("verify", "causal", "--cases", "2", "--seed", "7", "--backend", "cpu")
+    assert result.exit_code == 1
+    assert "causal: 1 cases on cpu: FAILED" in result.output
+    assert "run again: attnspec verify causal --cases 2 --seed 7 --backend cpu" in result.output
