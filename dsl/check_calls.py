@@ -9,8 +9,6 @@ from attnspec.dsl import build
 from attnspec.dsl import syntax as s
 from attnspec.dsl.ast import (
     REDUCTIONS,
-    Concat,
-    Contract,
     Cumsum,
     Expr,
     Kind,
@@ -19,13 +17,15 @@ from attnspec.dsl.ast import (
     Rank,
     Reduce,
     Role,
-    Rope,
 )
+from attnspec.dsl.check_arguments import count, options
 from attnspec.dsl.check_names import FUNCTION_WORDS
 from attnspec.dsl.check_report import Failed, did_you_mean, head
+from attnspec.dsl.check_scope import Scope
+from attnspec.dsl.check_vectors import concat, dot, norm, outer, rope
 
 if TYPE_CHECKING:
-    from attnspec.dsl.check_expr import Elaborator, Scope
+    from attnspec.dsl.check_expr import Elaborator
 
 # How many arguments a pointwise function takes: at least, at most.
 _SCALAR = dict.fromkeys(
@@ -68,7 +68,7 @@ def call(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
             raise Failed
         return el.expand_call(definition, node, scope)
     if name in _SCALAR:
-        _count(el, node, *_SCALAR[name])
+        count(el, node, *_SCALAR[name])
         args = el.exprs(node.args, scope)
         return build.apply(name, *args, span=node.span)
     if name in REDUCTIONS:
@@ -101,38 +101,6 @@ def _unknown(el: Elaborator, node: s.Call) -> Exception:
     )
 
 
-def _count(el: Elaborator, node: s.Call, least: int, most: int, *keywords: str) -> None:
-    """Refuse a wrong number of arguments and unknown keywords."""
-    if not least <= len(node.args) <= most:
-        number = str(least) if least == most else f"at least {least}"
-        raise el.report.error(
-            "A106",
-            f"`{node.func}` takes {number} argument{'s' if number != '1' else ''}",
-            node.span,
-            f"{len(node.args)} given",
-            f"write `{node.func}({', '.join('xyz'[:least])})`"
-            if least < 4
-            else "give the arguments that are missing",
-        )
-    for keyword in node.keywords:
-        if keyword.name not in keywords:
-            raise el.report.error(
-                "A106",
-                f"`{node.func}` has no option `{keyword.name}`",
-                keyword.span,
-                "unknown option",
-                did_you_mean(
-                    keyword.name,
-                    keywords,
-                    f"it takes {', '.join(f'`{k}=`' for k in keywords) or 'no options'}",
-                ),
-            )
-
-
-def _options(node: s.Call) -> Mapping[str, s.Expr]:
-    return {keyword.name: keyword.value for keyword in node.keywords}
-
-
 def _axis(el: Elaborator, node: s.Expr, scope: Scope) -> str:
     """An axis by its name."""
     axis = el.variable(node.id, scope) if isinstance(node, s.Name) else None
@@ -149,7 +117,7 @@ def _axis(el: Elaborator, node: s.Expr, scope: Scope) -> str:
 
 
 def _where(el: Elaborator, node: s.Call, scope: Scope) -> Expr | None:
-    option = _options(node).get("where")
+    option = options(node).get("where")
     if option is None:
         return None
     condition = el.expr(option, scope)
@@ -187,7 +155,7 @@ def _mask(
 
 
 def _reduce(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 2, 2 if node.func == "argmax" else 99, "where")
+    count(el, node, 2, 2 if node.func == "argmax" else 99, "where")
     axes = tuple(dict.fromkeys(_axis(el, arg, scope) for arg in node.args[:-1]))
     inner = scope.bind(*axes)
     body = el.expr(node.args[-1], inner)
@@ -211,14 +179,14 @@ def _reduce(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
 
 
 def _normalize(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    options = {"softmax": ("sink",), "entmax": ("alpha",), "sparsemax": ()}[node.func]
-    _count(el, node, 1, 1, "over", "where", *options)
+    extra = {"softmax": ("sink",), "entmax": ("alpha",), "sparsemax": ()}[node.func]
+    count(el, node, 1, 1, "over", "where", *extra)
     axes = _over(el, node, scope)
     inner = scope.bind(*axes)
     body = el.expr(node.args[0], inner)
     el.numeric(body, f"`{node.func}`")
     where = _where(el, node, inner)
-    given = _options(node)
+    given = options(node)
     sink = _free_of(el, given.get("sink"), axes, scope)
     alpha = _free_of(el, given.get("alpha"), axes, scope)
     if node.func == "sparsemax":
@@ -235,7 +203,7 @@ def _normalize(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
 
 
 def _over(el: Elaborator, node: s.Call, scope: Scope) -> tuple[str, ...]:
-    over = _options(node).get("over")
+    over = options(node).get("over")
     if over is not None:
         items = over.items if isinstance(over, s.Tuple) else (over,)
         return tuple(dict.fromkeys(_axis(el, item, scope) for item in items))
@@ -271,7 +239,7 @@ def _free_of(
 
 def _ordered(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
     """`cumsum` and `rank`."""
-    _count(el, node, 2, 2, "where")
+    count(el, node, 2, 2, "where")
     axis = _axis(el, node.args[0], scope)
     inner = scope.bind(axis)
     body = el.expr(node.args[1], inner)
@@ -285,7 +253,7 @@ def _ordered(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
 
 
 def _topk(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 3, 3, "where")
+    count(el, node, 3, 3, "where")
     rank = s.Call("rank", node.args[:2], node.keywords, span=node.span)
     place = _ordered(el, rank, scope)
     chosen = build.apply("lt", place, el.expr(node.args[2], scope), span=node.span)
@@ -295,82 +263,8 @@ def _topk(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
     return chosen
 
 
-def _dot(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 2, 2)
-    left, right = el.exprs(node.args, scope)
-    return el.contract(left, right, node.span, scope)
-
-
-def _outer(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 2, 2)
-    left, right = el.exprs(node.args, scope)
-    a, b = (el.vector_axes(x, scope) + el.soft_axes(x, scope) for x in (left, right))
-    if not a or not b or set(a) & set(b):
-        raise el.report.error(
-            "A108",
-            "`outer` needs two vectors over different axes",
-            node.span,
-            f"left over {', '.join(a) or 'none'}, right over {', '.join(b) or 'none'}",
-            "relabel one of them, as in `k[t, e]`",
-        )
-    return build.apply("mul", left, right, span=node.span)
-
-
-def _norm(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    """`norm2`, `norm`, `normalize` and `rmsnorm`, written out."""
-    _count(el, node, 1, 1)
-    (x,) = el.exprs(node.args, scope)
-    el.numeric(x, f"`{node.func}`")
-    axis = el.one_vector_axis(x, node.func, scope)
-    span = node.span
-    if node.func == "rmsnorm":
-        square = build.apply("mul", x, x, span=span)
-        mean = Reduce("mean", (axis,), square, kind=Kind.FLOAT, span=span)
-        shifted = build.apply("add", mean, build.lit(1e-6, span), span=span)
-        return build.apply("mul", x, build.apply("rsqrt", shifted, span=span), span=span)
-    norm2 = Contract((axis,), x, x, kind=x.kind, span=span)
-    if node.func == "norm2":
-        return norm2
-    if node.func == "normalize":
-        floor = build.apply("max", norm2, build.lit(1e-24, span), span=span)
-        return build.apply("mul", x, build.apply("rsqrt", floor, span=span), span=span)
-    positive = build.apply("gt", norm2, build.lit(0, span), span=span)
-    root = build.apply("sqrt", norm2, span=span)
-    return build.apply("where", positive, root, build.lit(0.0, span), span=span)
-
-
-def _concat(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 2, 99)
-    values = el.exprs(node.args, scope)
-    parts = []
-    for value in values:
-        el.numeric(value, "`concat`")
-        parts.append((el.one_vector_axis(value, "concat", scope), value))
-    names = tuple(axis for axis, _ in parts)
-    axis = "+".join(names)
-    el.concats[axis] = names
-    return Concat(axis, tuple(parts), kind=Kind.FLOAT, span=node.span)
-
-
-def _rope(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 2, 99, "base")
-    x, *positions = el.exprs(node.args, scope)
-    for part in (x, *positions):
-        el.numeric(part, "`rope`")
-    axis = el.one_vector_axis(x, "rope", scope)
-    for position in positions:
-        if axis in position.free:
-            raise el.report.error(
-                "A108", "a position is a scalar", position.span, f"over `{axis}`", "name a channel"
-            )
-    given = _options(node).get("base")
-    base = build.lit(10000.0, node.span) if given is None else el.expr(given, scope)
-    el.numeric(base, "`rope`")
-    return Rope(x, axis, tuple(positions), base, kind=Kind.FLOAT, span=node.span)
-
-
 def _random(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 1, 1)
+    count(el, node, 1, 1)
     (seed,) = el.exprs(node.args, scope)
     if seed.kind is not Kind.INT:
         raise el.report.error(
@@ -385,7 +279,7 @@ def _random(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
 
 
 def _size(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
-    _count(el, node, 1, 1)
+    count(el, node, 1, 1)
     (arg,) = node.args
     if isinstance(arg, s.Attribute):
         axis = el.variable(arg.name, scope)
@@ -402,14 +296,14 @@ _SPECIAL: Mapping[str, Callable[[Elaborator, s.Call, Scope], Expr]] = {
     "cumsum": _ordered,
     "rank": _ordered,
     "topk": _topk,
-    "dot": _dot,
-    "outer": _outer,
-    "norm": _norm,
-    "norm2": _norm,
-    "normalize": _norm,
-    "rmsnorm": _norm,
-    "concat": _concat,
-    "rope": _rope,
+    "dot": dot,
+    "outer": outer,
+    "norm": norm,
+    "norm2": norm,
+    "normalize": norm,
+    "rmsnorm": norm,
+    "concat": concat,
+    "rope": rope,
     "random": _random,
     "size": _size,
 }

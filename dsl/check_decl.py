@@ -7,10 +7,11 @@ from dataclasses import replace
 from attnspec.dsl import build
 from attnspec.dsl import syntax as s
 from attnspec.dsl.ast import Apply, Axis, Decl, Expr, Form, Kind, Literal, Role, Size, Values
-from attnspec.dsl.check_expr import Elaborator, Scope
+from attnspec.dsl.check_expr import Elaborator
 from attnspec.dsl.check_index import Slot, Tensor
 from attnspec.dsl.check_names import TOKENS
 from attnspec.dsl.check_report import Failed, did_you_mean
+from attnspec.dsl.check_scope import Scope
 
 _TOKEN_OF = {"query": "i", "key": "j", "value": "j"}
 MAX_ELEMENTS = 2**31

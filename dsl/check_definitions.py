@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from attnspec.dsl import syntax as s
 from attnspec.dsl.ast import Def, Expr, Kind, State, walk
 from attnspec.dsl.check_decl import axis_sizes, declare, literal_state
-from attnspec.dsl.check_expr import Elaborator, Scope
+from attnspec.dsl.check_expr import Elaborator
 from attnspec.dsl.check_index import Slot, Tensor
 from attnspec.dsl.check_names import Names
 from attnspec.dsl.check_report import Failed, Report
+from attnspec.dsl.check_scope import Scope
 from attnspec.dsl.check_size import check_size
 from attnspec.dsl.check_usage import MASK, Usage, nodes, roots
 from attnspec.dsl.span import Span
@@ -285,7 +286,7 @@ def _step(parts: Parts, state: s.StateDecl) -> None:
             f"`{state.name}` starts as {init.kind}, its step is {core.kind}",
             "give the state an initial value of the type of its step",
         )
-    if core.kind is Kind.FLOAT and init.kind is not Kind.BOOL:
+    if core.kind is Kind.FLOAT and kind is Kind.INT:
         parts.kinds[state.name] = Kind.FLOAT
     parts.states[state.name] = State(
         state.name, axes, tensor.time or "t", state.reverse, kind, init, core, span=state.name_span

@@ -276,13 +276,13 @@ class _Walker:
         what = _WORDS.get(op, f"`{op}` of")
         place = part.span if part.span.end else span or part.span
         data = data or _is_data(part)
+        unknown = f"nothing says that this is not {bad}"
         if not data or op in ("floordiv", "mod") or refuted:
-            always = "always " if refuted and point is None else ""
             self.report.error(
                 "A202",
                 f"{what} a value that may be {bad}",
                 place,
-                f"{bad} at {point}" if point else f"{always}{bad}" if refuted else "not excluded",
+                f"{bad} at {point}" if point else f"always {bad}" if refuted else unknown,
                 "guard it with `max(…)` or `where(…)`, or state a fact with `where` or `require`",
             )
         elif not _is_guarded(part):
@@ -290,7 +290,7 @@ class _Walker:
                 "W304",
                 f"{what} a value that may be {bad}",
                 place,
-                f"nothing says that this is not {bad}",
+                unknown,
                 "guard it, for instance `max(x, 1e-6)`, or state a fact with `where`",
             )
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from attnspec.dsl import build
 from attnspec.dsl import syntax as s
-from attnspec.dsl.ast import Contract, Coord, Def, Expr, Index, Kind, Literal, Role
+from attnspec.dsl.ast import Coord, Def, Expr, Index, Kind, Literal, Role
 from attnspec.dsl.check_calls import call
 from attnspec.dsl.check_index import Tensor, read
 from attnspec.dsl.check_names import FUNCTION_WORDS, AxisName, Names
 from attnspec.dsl.check_report import Failed, Report, did_you_mean, head
+from attnspec.dsl.check_scope import Scope, Seen, Thunk
+from attnspec.dsl.check_vectors import contract
 from attnspec.dsl.span import NOWHERE, Span
 
 MAX_DEPTH = 100  # expressions in expressions, definitions written out
@@ -36,54 +38,6 @@ _BINARY = {
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Thunk:
-    """A function's argument: an expression and the arguments that its own names may mean."""
-
-    node: s.Expr
-    args: tuple[tuple[str, Thunk], ...]
-    masked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Where an expression stands.
-
-    `bound` are the index variables bound there (`b` and `h` always are), `soft` those of them that
-    are channels written in the head of the definition (a product may still contract one, if it
-    finds no unbound channel to contract), `masked` whether reductions run over the mask's pairs,
-    `step` the state whose own step this is, `n` the variable that the author's `n` means and
-    `owner` the definition that binds it.
-    """
-
-    bound: frozenset[str] = frozenset()
-    soft: frozenset[str] = frozenset()
-    masked: bool = True
-    args: tuple[tuple[str, Thunk], ...] = ()
-    step: str | None = None
-    n: str = "n"
-    owner: str | None = None
-
-    def bind(self, *axes: str) -> Scope:
-        """This scope with further index variables bound."""
-        return replace(self, bound=self.bound | set(axes), soft=self.soft - set(axes))
-
-    def binds(self, axis: str) -> bool:
-        """Whether `axis` is bound here."""
-        return axis in self.bound or axis in ("b", "h")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A read of a tensor at a token axis, for deciding on which side its tokens lie."""
-
-    name: str
-    axis: str
-    written: str
-    index: Expr
-    owner: str | None
-
-
 class Elaborator:
     """The state of one elaboration: tables, results so far, and what was seen on the way."""
 
@@ -97,7 +51,7 @@ class Elaborator:
         self.defs: dict[str, Def] = {}
         self.failed: set[str] = set()
         self.seen: list[Seen] = []
-        self.equal_sizes: dict[tuple[str, str], None] = {}
+        self.equal_sizes: dict[tuple[str, str], Span] = {}
         self.concats: dict[str, tuple[str, ...]] = {}
         self._plain: dict[tuple[str, Scope], Expr] = {}
         self._depth = 0
@@ -199,7 +153,7 @@ class Elaborator:
                 return self._unary(op, operand, node.span, scope)
             case s.Binary("@", left, right):
                 a, b = self.exprs((left, right), scope)
-                return self.contract(a, b, node.span, scope)
+                return contract(self, a, b, node.span, scope)
             case s.Binary(op, left, right):
                 return build.apply(_BINARY[op], *self.exprs((left, right), scope), span=node.span)
             case s.Compare():
@@ -330,7 +284,13 @@ class Elaborator:
                 span,
                 f"`{axis.split('.')[0]}` has "
                 + (", ".join(f"`{c}`" for c in coordinates) or "no grid"),
-                did_you_mean(along, coordinates, "declare the layout with `grid y, x`"),
+                did_you_mean(
+                    along,
+                    coordinates,
+                    f"write `{axis.split('.')[0]}.{coordinates[0]}`"
+                    if coordinates
+                    else "declare the layout with `grid y, x`",
+                ),
             )
         return side
 
@@ -418,42 +378,6 @@ class Elaborator:
         masked = function.name not in self.unmasked
         return self.expr(function.expr, replace(scope, args=args, masked=masked))
 
-    # Vectors
-
-    def contract(self, left: Expr, right: Expr, span: Span, scope: Scope) -> Expr:
-        """`dot` and `@`: the sum over the one channel axis that both share."""
-        a, b = self.vector_axes(left, scope), self.vector_axes(right, scope)
-        shared = [axis for axis in a if axis in b]
-        if not shared:
-            soft = self.soft_axes(right, scope)
-            shared = [axis for axis in self.soft_axes(left, scope) if axis in soft]
-        if len(shared) != 1:
-            label = f"left over {_axes(a)}, right over {_axes(b)}"
-            title = "more than one shared channel axis" if shared else "no shared channel axis"
-            raise self.report.error(
-                "A108",
-                title,
-                span,
-                label,
-                "relabel an axis, as in `q[i, e]`, or name it in a `sum`, as in `sum(d, …)`",
-            )
-        for part in (left, right):
-            self.numeric(part, "a product")
-        return Contract((shared[0],), left, right, kind=_product(left, right), span=span)
-
-    def one_vector_axis(self, expr: Expr, what: str, scope: Scope) -> str:
-        """The only vector axis of `expr`."""
-        axes = self.vector_axes(expr, scope) or self.soft_axes(expr, scope)
-        if len(axes) != 1:
-            raise self.report.error(
-                "A108",
-                f"`{what}` needs a vector",
-                expr.span,
-                f"this is over {_axes(axes)}",
-                "give it an expression over exactly one channel axis",
-            )
-        return axes[0]
-
     def numeric(self, expr: Expr, what: str) -> None:
         """Refuse a bool."""
         if expr.kind is Kind.BOOL:
@@ -464,12 +388,3 @@ class Elaborator:
                 f"a bool in {what}",
                 "turn a bool into a number with `where(x, 1, 0)`",
             )
-
-
-def _axes(axes: tuple[str, ...]) -> str:
-    return ", ".join(f"`{axis}`" for axis in axes) or "no channel axis"
-
-
-def _product(left: Expr, right: Expr) -> Kind:
-    both_int = left.kind is Kind.INT and right.kind is Kind.INT
-    return Kind.INT if both_int else Kind.FLOAT

@@ -13,7 +13,8 @@ from attnspec.dsl.check_report import did_you_mean
 from attnspec.dsl.span import Span
 
 if TYPE_CHECKING:
-    from attnspec.dsl.check_expr import Elaborator, Scope
+    from attnspec.dsl.check_expr import Elaborator
+    from attnspec.dsl.check_scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _keywords(
         elif keyword.name in names:
             coordinates[keyword.name] = value
         elif place is None or place in given:
-            known = [*names, "pad", *(slot.own for slot in tensor.slots if slot.own)]
+            known = [*(slot.own for slot in tensor.slots if slot.own), *names, "pad"]
             raise el.report.error(
                 "A107",
                 f"`{tensor.name}` has no axis `{keyword.name}` left to set"
@@ -115,7 +116,9 @@ def _keywords(
                 else f"`{tensor.name}` has no axis `{keyword.name}`",
                 keyword.span,
                 "already given" if place is not None else "not an axis of it",
-                did_you_mean(keyword.name, known, f"its axes are {', '.join(known)}"),
+                did_you_mean(
+                    keyword.name, known, f"it takes {', '.join(f'`{name}=`' for name in known)}"
+                ),
             )
         else:
             given[place] = value
@@ -195,7 +198,7 @@ def _note(el: Elaborator, tensor: Tensor, slot: Slot, value: Expr, scope: Scope)
         index = el.axis(value.axis)
         counts = index.is_channel or index.family is Role.HEAD
         if counts and index.root != axis.root and axis.is_channel and "." not in slot.own:
-            el.equal_sizes[(axis.root, index.root)] = None
+            el.equal_sizes.setdefault((axis.root, index.root), value.span)
 
 
 def is_row(el: Elaborator, value: Expr) -> bool:

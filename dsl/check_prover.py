@@ -17,6 +17,7 @@ from attnspec.dsl import check_linear as lin
 from attnspec.dsl.ast import Apply, Expr, Kind, Literal, Read, Role, Size, Spec
 from attnspec.dsl.build import apply, lit, rename, substitute
 from attnspec.dsl.check_atoms import facts_of_atom
+from attnspec.dsl.check_cases import alternatives, cases, replace_atom
 from attnspec.dsl.check_interval import TOP, Interval
 from attnspec.dsl.check_linear import Constraint, Monomial, Poly
 from attnspec.dsl.check_ranges import range_of
@@ -321,10 +322,10 @@ class Prover:
             rest = replace(
                 known, either=known.either[:place] + known.either[place + 1 :], ranges={}, atoms={}
             )
-            cases = _alternatives(either)
-            if cases and all(
+            options = alternatives(either)
+            if options and all(
                 self._refutes(extra, self.assume(rest, case, truth), depth - 1)
-                for case, truth in cases
+                for case, truth in options
             ):
                 return True
         choice = self._choice(extra)
@@ -336,7 +337,7 @@ class Prover:
             for condition in conditions:
                 inner = self.assume(inner, condition)
             moved = tuple(
-                Constraint(_replace(c.poly, number, self.poly(value)), c.strict) for c in extra
+                Constraint(replace_atom(c.poly, number, self.poly(value)), c.strict) for c in extra
             )
             if not self._refutes(moved, inner, depth - 1):
                 return False
@@ -349,9 +350,9 @@ class Prover:
         for constraint in extra:
             for monomial in sorted(constraint.poly):
                 for number in monomial:
-                    cases = _cases(self._atoms[number])
-                    if cases:
-                        return number, cases
+                    found = cases(self._atoms[number])
+                    if found:
+                        return number, found
         return None
 
     def _gather(self, extra: tuple[Constraint, ...], known: Known) -> list[Constraint]:
@@ -398,39 +399,3 @@ class Prover:
             found = facts_of_atom(self, self._atoms[number], known)
             known.atoms[number] = found
         return found
-
-
-def _alternatives(either: Expr) -> list[tuple[Expr, bool]]:
-    match either:
-        case Apply("or", args):
-            return [(arg, True) for arg in args]
-        case Apply("not", (Apply("and", args),)):
-            return [(arg, False) for arg in args]
-    return []
-
-
-def _cases(expr: Expr) -> list[tuple[tuple[Expr, ...], Expr]]:
-    match expr:
-        case Apply("where", (c, a, b)):
-            return [((c,), a), ((apply("not", c),), b)]
-        case Apply("max", (a, b)):
-            return [((apply("ge", a, b),), a), ((apply("lt", a, b),), b)]
-        case Apply("min", (a, b)):
-            return [((apply("le", a, b),), a), ((apply("gt", a, b),), b)]
-        case Apply("abs", (a,)):
-            return [((apply("ge", a, lit(0)),), a), ((apply("lt", a, lit(0)),), apply("neg", a))]
-        case Apply("clamp", (x, lo, hi)):
-            inside = (apply("le", lo, x), apply("le", x, hi))
-            return [(inside, x), ((apply("gt", x, hi),), hi), ((apply("lt", x, lo),), lo)]
-    return []
-
-
-def _replace(poly: Poly, number: int, value: Poly) -> Poly:
-    """`poly` with an atom's value in its place."""
-    result: Poly = {}
-    for monomial, factor in poly.items():
-        term: Poly = {tuple(n for n in monomial if n != number): factor}
-        for _ in range(monomial.count(number)):
-            term = lin.times(term, value)
-        result = lin.plus(result, term)
-    return result

@@ -42,7 +42,7 @@ def check_size(el: Elaborator, expr: Expr, span: Span) -> None:
 
 
 def check_sizes(spec: Spec, report: Report) -> None:
-    """Refuse tensors whose fixed axes alone are too large, and relabelling that cannot fit."""
+    """Refuse tensors whose fixed axes alone are too large."""
     fixed: dict[str, int] = {}
     for axis in spec.axes:
         size = constant(axis.size) if axis.size is not None else None
@@ -61,20 +61,3 @@ def check_sizes(spec: Spec, report: Report) -> None:
                 f"its fixed axes hold {elements} elements",
                 f"a tensor holds at most {MAX_ELEMENTS} over them: make an axis smaller",
             )
-    for one, other in spec.equal_sizes:
-        if one in fixed and other in fixed and fixed[one] != fixed[other]:
-            report.error(
-                "A108",
-                f"axes `{one}` and `{other}` differ in size",
-                _place(spec, one, other),
-                f"{fixed[one]} and {fixed[other]}",
-                "an index that relabels a channel runs over as many channels: make them equal",
-            )
-
-
-def _place(spec: Spec, one: str, other: str) -> Span:
-    """The first read that puts an index over one of the axes at the other."""
-    for definition in spec.defs:
-        if {one, other} <= set(definition.axes) | definition.expr.free:
-            return definition.expr.span
-    return spec.output.span if spec.output is not None else spec.returns[0].span

@@ -9,9 +9,10 @@ from attnspec.dsl import syntax as s
 from attnspec.dsl.ast import Def, Expr, Grid, Kind, Read, Return, Spec, walk
 from attnspec.dsl.check_decl import axes, finish
 from attnspec.dsl.check_definitions import Parts, check_listed, head_scope, written_axes
-from attnspec.dsl.check_expr import Elaborator, Scope
+from attnspec.dsl.check_expr import Elaborator
 from attnspec.dsl.check_names import Names
 from attnspec.dsl.check_report import Failed
+from attnspec.dsl.check_scope import Scope
 from attnspec.dsl.check_sides import paired
 from attnspec.dsl.check_size import check_size
 from attnspec.dsl.check_usage import roots
@@ -113,6 +114,7 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
         except Failed:
             continue
     output, channel = _output(parts)
+    _check_equal_sizes(el)
     if el.report.errors:
         return None
     outside = [e for e in (mask, output, *requires, *(r.expr for r in returns)) if e is not None]
@@ -180,6 +182,21 @@ def _output(parts: Parts) -> tuple[Expr | None, str]:
         return definition.expr, channels[0]
     index = tuple(build.index(slot.axis) for slot in tensor.slots)
     return Read("output", index, kind=tensor.kind, span=span), channels[0]
+
+
+def _check_equal_sizes(el: Elaborator) -> None:
+    """Refuse relabelling that can never fit."""
+    for (one, other), span in el.equal_sizes.items():
+        sizes = [el.sizes.get(axis) for axis in (one, other)]
+        fixed = [build.constant(size) for size in sizes if size is not None]
+        if len(fixed) == 2 and None not in fixed and fixed[0] != fixed[1]:
+            el.report.error(
+                "A108",
+                f"axes `{one}` and `{other}` differ in size",
+                span,
+                f"{fixed[0]} and {fixed[1]}",
+                "an index that relabels a channel runs over as many: give both one size",
+            )
 
 
 def _reached(parts: Parts, start: Iterable[Expr]) -> tuple[Def, ...]:

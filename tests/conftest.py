@@ -22,6 +22,17 @@ def examples() -> dict[str, str]:
     return read_examples()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes expected texts anew instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite expected texts")
+
+
+@pytest.fixture(scope="session")
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether expected texts are to be written anew."""
+    return bool(request.config.getoption("--update-golden"))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with the argument `example` runs once for every spec, as (title, text)."""
     if "example" in metafunc.fixturenames:
