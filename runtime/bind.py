@@ -70,7 +70,9 @@ def bind(
         value = given.get(argument.name)
         if value is None:
             if argument.required:
-                raise wrong(signature, argument.name, f"{describe(argument)}, got nothing")
+                raise wrong(
+                    signature, argument.name, f"{describe(signature, argument)}, got nothing"
+                )
             if not argument.scalar:
                 continue
             value = argument.default
@@ -135,7 +137,9 @@ def _scalar(signature: Signature, argument: Argument, value: object) -> Number:
         case "float", (int() | float()) if not isinstance(value, bool):
             return float(value)
         case _:
-            raise wrong(signature, argument.name, f"{describe(argument)}, got {_show(value)}")
+            raise wrong(
+                signature, argument.name, f"{describe(signature, argument)}, got {_show(value)}"
+            )
 
 
 def _tensor(signature: Signature, argument: Argument, value: object) -> Tensor | Pair:
@@ -145,7 +149,7 @@ def _tensor(signature: Signature, argument: Argument, value: object) -> Tensor |
         return (value[0], value[1])
     if isinstance(value, Tensor):
         return value
-    raise wrong(signature, argument.name, f"{describe(argument)}, got {_show(value)}")
+    raise wrong(signature, argument.name, f"{describe(signature, argument)}, got {_show(value)}")
 
 
 def _types(
@@ -244,7 +248,7 @@ def _defaults(
             continue
         if argument.computed and name not in numbers:
             if initial is None:
-                raise wrong(signature, name, f"{describe(argument)}, got nothing")
+                raise wrong(signature, name, f"{describe(signature, argument)}, got nothing")
             now = replace(bound, tensors=dict(tensors), scalars=dict(scalars))
             computed = initial(name, now)
             if argument.scalar:
@@ -256,7 +260,8 @@ def _defaults(
         try:
             shape = [bound.sizes[axis] for axis in argument.axes]
         except KeyError as error:
-            text = f"{describe(argument)} (nothing else tells the size of {error}), got nothing"
+            text = f"(nothing else tells the size of axis {error}), got nothing"
+            text = f"{describe(signature, argument)} {text}"
             raise wrong(signature, name, text) from None
         full = value.to(bound.device, dtype).expand(shape)
         starts = {"i": bound.q_start, "j": bound.k_start}

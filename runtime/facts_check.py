@@ -23,6 +23,8 @@ def facts_hold(spec: ast.Spec, bound: Bound) -> None:
             if decl.where is not None and decl.form is not ast.Form.CONST:
                 for part in (0, 1) if decl.paired else (0,):
                     _argument_holds(spec, decl, decl.where, one_part(spec, decl, bound, part))
+        if not spec.requires:
+            return
         evaluator = Evaluator(spec, bound, torch.float64)
         for fact in spec.requires:
             for claim in conjuncts(fact):

@@ -50,15 +50,16 @@ def wrong(signature: Signature, name: str, text: str, *, expected: bool = True) 
     return AttnError(f"{signature.name}: argument `{name}`: {'expected ' * expected}{text}")
 
 
-def describe(argument: Argument) -> str:
+def describe(signature: Signature, argument: Argument) -> str:
     """What an argument is, for messages: `a tensor [B, Hkv, N, D]`."""
     if argument.scalar:
         return {"int": "an integer", "float": "a number", "bool": "true or false"}[argument.kind]
-    return f"a tensor [{', '.join(_labels(argument, argument.axes, {}))}]"
+    return f"a tensor [{', '.join(_labels(signature, argument, argument.axes))}]"
 
 
-def _labels(argument: Argument, axes: tuple[str, ...], declared: Mapping[str, str]) -> list[str]:
+def _labels(signature: Signature, argument: Argument, axes: tuple[str, ...]) -> list[str]:
     """The names of a shape's sizes as authors know them."""
+    declared = {name: spell(extent) for name, extent in signature.sizes}
     return [
         "Hkv" if axis == "h" and argument.operand else declared.get(axis, LABELS.get(axis, axis))
         for axis in axes
@@ -95,8 +96,7 @@ def _misfit(
     tensor: Tensor,
     sizes: Mapping[str, int],
 ) -> AttnError:
-    declared = {name: spell(extent) for name, extent in signature.sizes}
-    labels = _labels(argument, axes, declared)
+    labels = _labels(signature, argument, axes)
     values = [
         label if label == "Hkv" else str(sizes.get(axis, label))
         for axis, label in zip(axes, labels, strict=True)

@@ -44,14 +44,13 @@ def agree(got: Tensor, want: Tensor, leaves: list[Tensor]) -> None:
     back = torch.randn_like(want)
     ours = torch.autograd.grad(got, leaves, back, allow_unused=True, retain_graph=True)
     theirs = torch.autograd.grad(want, leaves, back, allow_unused=True, retain_graph=True)
-    for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        zero = torch.zeros_like(leaves[place])
+    for leaf, a, b in zip(leaves, ours, theirs, strict=True):
+        zero = torch.zeros_like(leaf)
         torch.testing.assert_close(
             zero if a is None else a,
             zero if b is None else b,
             rtol=1e-8,
             atol=1e-9,
-            msg=f"gradients of leaf {place} differ",
         )
 
 

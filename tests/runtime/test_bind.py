@@ -104,6 +104,11 @@ def test_missing_and_unknown() -> None:
     refused(make(TAU), (q, k, v), "argument `tau`: expected a number, got nothing")
     refused(make(SLOPE), (q, k, v), "argument `slope`: expected a tensor [H], got nothing")
     refused(
+        make(Argument("w", "param", ("h", "w.1"), "float"), sizes=(("w.1", 3),)),
+        (q, k, v),
+        "argument `w`: expected a tensor [H, 3], got nothing",
+    )
+    refused(
         make(WINDOW),
         (q, k, v),
         "argument `windw`: unknown; it takes q, k, v, window, q_start, k_start",
@@ -167,6 +172,15 @@ def test_shapes() -> None:
         table=torch.zeros(4, 31),
     )
     refused(make(), (q, [1], v), "argument `k`: expected a tensor [B, Hkv, N, D], got a list")
+
+
+def test_a_default_needs_its_sizes() -> None:
+    w = Argument("w", "param", ("h", "c"), "float", default=0)
+    text = (
+        "argument `w`: expected a tensor [H, c] (nothing else tells the size of axis 'c'),"
+        " got nothing"
+    )
+    refused(make(w), qkv(), text)
 
 
 def test_heads() -> None:
