@@ -53,6 +53,8 @@ def draw_sizes(
         evaluator = Evaluator(spec, bound, torch.float64)
         if all(bool(evaluator(c).tensor.all()) for c in claims):
             return Drawn(sizes, heads, scalars)
+        if not all(bool(evaluator(c).tensor.all()) for c in decided):
+            break
     raise AttnError(f"{spec.name}: found no sizes that satisfy its facts")
 
 
@@ -83,6 +85,15 @@ def _integers(expr: ast.Expr) -> set[int]:
         for node in ast.walk(expr)
         if isinstance(node, ast.Literal) and type(node.value) is int and 1 < node.value <= 256
     }
+
+
+def _decided(expr: ast.Expr, fixed: Mapping[str, int]) -> bool:
+    """Whether a claim is about numbers and fixed sizes alone."""
+    return all(
+        isinstance(node, ast.Literal | ast.Apply)
+        or (isinstance(node, ast.Size) and node.of in fixed)
+        for node in ast.walk(expr)
+    )
 
 
 def _divisors(n: int) -> list[int]:
