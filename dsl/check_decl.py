@@ -202,6 +202,7 @@ def finish(el: Elaborator, decl: s.Declare, paired: bool) -> Decl:
     if isinstance(decl.default, s.ListLit):
         values = _values(el, decl, decl.default)
         _check_shape(el, decl, values, tensor)
+        values = _as_kind(values, tensor.kind)
     elif decl.default is not None:
         default = _default(el, decl, tensor, scope)
     elif decl.form == "const":
@@ -253,6 +254,13 @@ def _default(el: Elaborator, decl: s.Declare, tensor: Tensor, scope: Scope) -> E
             "write a value of the declared type over the declared axes",
         )
     return expr
+
+
+def _as_kind(values: Values, kind: Kind) -> Values:
+    """A list whose ints are floats where its tensor is."""
+    if isinstance(values, tuple):
+        return tuple(_as_kind(item, kind) for item in values)
+    return float(values) if kind is Kind.FLOAT else values
 
 
 def _check_shape(el: Elaborator, decl: s.Declare, values: Values, tensor: Tensor) -> None:

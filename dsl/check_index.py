@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attnspec.dsl import build
 from attnspec.dsl import syntax as s
-from attnspec.dsl.ast import Coord, Expr, GridIndex, Index, Kind, Last, Read, Role
+from attnspec.dsl.ast import Expr, GridIndex, Index, Kind, Last, Read, Role
 from attnspec.dsl.check_names import TOKENS
 from attnspec.dsl.check_report import did_you_mean
 from attnspec.dsl.span import Span
@@ -198,9 +198,16 @@ def _note(el: Elaborator, tensor: Tensor, slot: Slot, value: Expr, scope: Scope)
         index = el.axis(value.axis)
         counts = index.is_channel or index.family is Role.HEAD
         if counts and index.root != axis.root and axis.is_channel and "." not in slot.own:
+            if _fits(el, index.root, axis.root):
+                return
             el.equal_sizes.setdefault((axis.root, index.root), value.span)
 
 
-def is_row(el: Elaborator, value: Expr) -> bool:
-    """Whether an index is `i`, an alias of it, or a coordinate of it."""
-    return isinstance(value, Index | Coord) and el.axis(value.axis).family is Role.QUERY
+def _fits(el: Elaborator, inner: str, outer: str) -> bool:
+    """Whether an axis is known to be shorter than another: it then picks some of its indices."""
+    sizes = [el.sizes.get(axis) for axis in (inner, outer)]
+    fixed = [build.constant(size) for size in sizes if size is not None]
+    match fixed:
+        case [int(a), int(b)]:
+            return a <= b
+    return False

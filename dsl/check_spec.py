@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from attnspec.dsl import build
 from attnspec.dsl import syntax as s
-from attnspec.dsl.ast import Def, Expr, Grid, Kind, Read, Return, Spec, walk
+from attnspec.dsl.ast import Def, Expr, Grid, Kind, Read, Return, Role, Spec, walk
 from attnspec.dsl.check_decl import axes, finish
 from attnspec.dsl.check_definitions import Parts, check_listed, head_scope, written_axes
 from attnspec.dsl.check_expr import Elaborator
-from attnspec.dsl.check_names import Names
+from attnspec.dsl.check_names import TOKENS, Names
 from attnspec.dsl.check_report import Failed
 from attnspec.dsl.check_scope import Scope
 from attnspec.dsl.check_sides import paired
@@ -70,6 +70,7 @@ def returns_of(parts: Parts) -> tuple[Return, ...]:
             continue
         try:
             axes = written_axes(el, definition.axes, False, definition.name_span)
+            _check_result_axes(el, axes, definition)
             if name in el.tensors:
                 slots = el.tensors[name].slots
                 index = tuple(build.index(slot.axis) for slot in slots)
@@ -93,6 +94,20 @@ def returns_of(parts: Parts) -> tuple[Return, ...]:
         except Failed:
             continue
     return tuple(found)
+
+
+def _check_result_axes(el: Elaborator, axes: tuple[str, ...], result: s.ReturnStmt) -> None:
+    """Refuse a second index as an axis of a result: its rows would not be told apart."""
+    for name in axes:
+        axis = el.axis(name)
+        if axis.role is Role.ALIAS and axis.family in TOKENS:
+            raise el.report.error(
+                "A111",
+                f"`{name}` is no axis of a result",
+                result.name_span,
+                f"it is a second index over `{axis.root}`",
+                f"write the result over `{axis.root}`",
+            )
 
 
 def assemble(file: s.File, parts: Parts) -> Spec | None:

@@ -213,6 +213,13 @@ def test_relabelling_asks_for_equal_sizes() -> None:
     assert alias.equal_sizes == ()
 
 
+def test_a_shorter_axis_picks_channels() -> None:
+    body = "axis c = 8\naxis u = 4\nkey x[c]\n"
+    spec = spec_of(body + "score = sum(u, x[j, u])")
+    assert spec.equal_sizes == ()
+    assert codes(body.replace("u = 4", "u = 9") + "score = sum(u, x[j, u])") == ["A108"]
+
+
 def test_functions_take_indices_and_expand_in_place() -> None:
     body = "grid y, x\nlet near(p, r) = abs(p.y - r.y) <= 1\nmask near(i, j)"
     mask = spec_of(body).mask
@@ -271,6 +278,8 @@ def test_blocks_count_and_contain() -> None:
 def test_scalar_constants_are_literals_and_tables_stay() -> None:
     spec = spec_of("const w = 2 ** 3\nconst span[h] = [4, w]\nmask i - j < w + span")
     assert [(d.name, d.values) for d in spec.decls[3:]] == [("span", (4, 8))]
+    mixed = declaration(spec_of("param s[3] = [0, 0.5, 1]\nscore = s[0] * j"), "s").values
+    assert repr(mixed) == "(0.0, 0.5, 1.0)"
     assert spec.mask is not None
     assert 8 in [node.value for node in walk(spec.mask) if isinstance(node, Literal)]
 
