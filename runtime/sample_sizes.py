@@ -40,6 +40,7 @@ def draw_sizes(
     """Sizes (those of `fixed` as given) and scalars; AttnError when none are found."""
     claims = [c for fact in spec.requires for c in conjuncts(fact) if not _tensors(spec, c)]
     claims += [d.where for d in spec.decls if d.where is not None and _scalar(d)]
+    decided = [c for c in claims if _decided(c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})
     marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
     widths = _channel_steps(spec)
