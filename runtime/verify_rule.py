@@ -73,8 +73,8 @@ def hold(
     found = evaluate(attention.spec, bound, bound.dtype)
     plain = [_results(found.output, found.extras, plain_call, upstream)]
     if case.fill == "large":
-        # one row decides the error there: that of inputs a rounding away counts as plain, too
-        near_call = widened(call, torch.float64, near=torch.finfo(bound.dtype).eps)
+        # one row decides the error there: that of inputs some roundings away counts as plain, too
+        near_call = widened(call, torch.float64, near=4 * torch.finfo(bound.dtype).eps)
         found = evaluate(attention.spec, attention.bind(**near_call))
         plain.append(_results(found.output, found.extras, near_call, upstream))
 
@@ -187,7 +187,6 @@ def _judge(ours: Results, plain: Sequence[Results], exact: Results, dtype: torch
             if not torch.equal(got, want):
                 problems.append(f"{name}: differs")
         else:
-            gradient = name in exact.gradients
             shift = exact.shifts.get(name, torch.zeros_like(want)) if gradient else None
             ratio, text = _compare(got, others, want, dtype, shift)
             ratios[name] = ratio
