@@ -48,12 +48,11 @@ def check_domain(spec: Spec, prover: Prover, report: Report) -> None:
     """Report every index and operation of `spec` that may go wrong."""
     walker = _Walker(spec, prover, report)
     start = prover.start()
-    unmasked = _of_mask(spec)
     if spec.mask is not None:
         walker.visit(spec.mask, start)
     for axes, name, expr in _expressions(spec):
         known = start
-        if spec.mask is not None and {"i", "j"} <= set(axes) and name not in unmasked:
+        if walker.on_pairs(axes, name):
             known = prover.at_pair(start, "i", "j")
         walker.visit(expr, known)
 
@@ -97,9 +96,15 @@ class _Walker:
         self.spec = spec
         self.prover = prover
         self.report = report
+        self.unmasked = _of_mask(spec)
         self._seen: set[tuple[int, Known]] = set()
 
+    def on_pairs(self, axes: tuple[str, ...], name: str) -> bool:
+        """Whether what is defined over `axes` matters on the mask's pairs only."""
+        return self.spec.mask is not None and {"i", "j"} <= set(axes) and name not in self.unmasked
+
     def visit(self, expr: Expr, known: Known) -> None:
+        """Check `expr` where `known` holds."""
         if (id(expr), known) in self._seen:
             return
         self._seen.add((id(expr), known))
@@ -153,6 +158,11 @@ class _Walker:
 
     def _read(self, read: Read, known: Known) -> None:
         axes = self._axes_of(read.name)
+        if self.spec.definition(read.name) is not None and self.on_pairs(axes, read.name):
+            at = dict(zip(axes, read.index, strict=True))
+            pair = tuple(part.axis for part in (at["i"], at["j"]) if isinstance(part, Index))
+            if pair not in known.pairs:
+                self._elsewhere(read, known)
         if read.pad is not None:
             return
         for axis, index in zip(axes, read.index, strict=True):
@@ -165,6 +175,16 @@ class _Walker:
                     self._inside(read, part, f"{index.grid}.{name}", known)
             elif not self._stands(axis, index):
                 self._inside(read, index, self._side(axis, index), known)
+
+    def _elsewhere(self, read: Read, known: Known) -> None:
+        """Check a definition that is read at a pair which the mask may exclude."""
+        inlined = self.prover.inlined(read)
+        if inlined is not None:
+            self.visit(inlined, known)
+        else:
+            definition = self.spec.definition(read.name)
+            assert definition is not None
+            self.visit(definition.expr, self.prover.start())
 
     def _axes_of(self, name: str) -> tuple[str, ...]:
         found = self.spec.decl(name) or self.spec.definition(name) or self.spec.state(name)

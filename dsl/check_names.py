@@ -261,14 +261,10 @@ def _pair_states(names: Names, report: Report) -> None:
         report.error(
             "A113",
             f"state `{name}` has no step",
-            _name_span(names.definitions[name]),
+            names.definitions[name].name_span,
             "it would never change",
             f"write `step {name}[t] = …`",
         )
-
-
-def _name_span(definition: Definition) -> Span:
-    return definition.name_span
 
 
 def _imply(file: s.File, names: Names) -> None:

@@ -36,13 +36,15 @@ _OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "
 class Known:
     """What holds at a place in the spec.
 
-    `facts` are linear, `either` known disjunctions, `true` known conditions of any form. `rows`
-    and `columns` are index variables at which the mask has a pair at least.
+    `facts` are linear, `either` known disjunctions, `true` known conditions of any form. `pairs`
+    are the pairs of index variables that the mask allows; `rows` and `columns` those at which it
+    has a pair at least.
     """
 
     facts: tuple[Constraint, ...] = ()
     either: tuple[Expr, ...] = ()
     true: tuple[Expr, ...] = ()
+    pairs: frozenset[tuple[str, str]] = frozenset()
     rows: frozenset[str] = frozenset()
     columns: frozenset[str] = frozenset()
     ranges: dict[int, Interval] = field(default_factory=dict)
@@ -217,6 +219,7 @@ class Prover:
             facts=tuple(f for f in known.facts if not self._depends(f.poly, gone)) + start,
             either=tuple(e for e in known.either if not e.free & gone),
             true=tuple(e for e in known.true if not e.free & gone),
+            pairs=frozenset(pair for pair in known.pairs if not gone & set(pair)),
             rows=known.rows - gone,
             columns=known.columns - gone,
         )
@@ -251,6 +254,7 @@ class Prover:
         mask = self.spec.mask
         known = replace(
             known,
+            pairs=known.pairs | {(row, column)},
             rows=known.rows | {row},
             columns=known.columns | {column},
             ranges={},
