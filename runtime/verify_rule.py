@@ -171,14 +171,10 @@ def _judge(ours: Results, plain: Sequence[Results], exact: Results, dtype: torch
     problems: list[str] = []
     if set(ours.values) != set(exact.values):
         problems.append(f"returns {sorted(ours.values)}, expected {sorted(exact.values)}")
-    pairs = [
-        (n, x, ours.values.get(n), [p.values[n] for p in plain]) for n, x in exact.values.items()
-    ]
-    pairs += [
-        (n, x, ours.gradients[n], [p.gradients[n] for p in plain])
-        for n, x in exact.gradients.items()
-    ]
-    for name, want, got, others in pairs:
+    for name, want in [*exact.values.items(), *exact.gradients.items()]:
+        gradient = name in exact.gradients
+        got = ours.gradients[name] if gradient else ours.values.get(name)
+        others = [(p.gradients if gradient else p.values)[name] for p in plain]
         if got is None:
             continue
         if got.shape != want.shape:
