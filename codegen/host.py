@@ -8,7 +8,7 @@ them all. Autograd differentiates what is printed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from attnspec.codegen.plan_types import Unsupported
@@ -56,13 +56,15 @@ Dims: TypeAlias = "tuple[str, ...]"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a printed name holds. `plain`: a Python number; `grouped`: `h` counts key heads."""
+    """What a printed name holds. `plain`: a Python number; `grouped`: `h` counts key heads;
+    `narrow`: in the dtype that the call gave it."""
 
     code: str
     dims: Dims
     kind: Kind
     plain: bool = False
     grouped: str = ""
+    narrow: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Host:
     lines: list[str] = field(default_factory=list)
     known: dict[Expr, Value] = field(default_factory=dict)
     prefix: str = "a"
+    _widened: dict[str, Value] = field(default_factory=dict)
     _sizes: set[str] = field(default_factory=set)
     _count: int = 0
 
@@ -110,6 +113,16 @@ class Host:
                 raise Unsupported("a host value that depends on two tokens")
             self.known[expr] = self._emit(coordinates(expr, self.spec))
         return self.known[expr]
+
+    def wide(self, expr: Expr) -> Value:
+        """`emit` for arithmetic, which is never in less than float32."""
+        value = self.emit(expr)
+        if not value.narrow:
+            return value
+        if value.code not in self._widened:
+            code = f"{value.code}.to(wide)"
+            self._widened[value.code] = self.assign(code, value.dims, value.kind, value.grouped)
+        return replace(self._widened[value.code], dims=value.dims)
 
     def _emit(self, expr: Expr) -> Value:
         match expr:
@@ -190,7 +203,7 @@ class Host:
         return value.dims.index(axis) - len(value.dims)
 
     def _apply(self, expr: Apply) -> Value:
-        values = [self.emit(a) for a in expr.args]
+        values = [self.wide(a) for a in expr.args]
         op = spelled(expr.op, expr.kind)
         if all(v.plain for v in values):
             return self._plain(op, [v.code for v in values], expr.kind)
@@ -246,11 +259,12 @@ class Host:
             if decl is None or not decl.paired:  # a pair has the rows of either side
                 source = self._rows(source, axes, renamed)
             dims = tuple(renamed[d] for d in source.dims)
-            value = Value(source.code, dims, source.kind, source.plain, source.grouped)
+            value = replace(source, dims=dims)
             wanted = self.order(set(dims))
             if dims == wanted or value.plain:
                 return value
-            return self.assign(self.aligned(value, wanted), wanted, value.kind, value.grouped)
+            turned = self.assign(self.aligned(value, wanted), wanted, value.kind, value.grouped)
+            return replace(turned, narrow=value.narrow)
         return self._gather(expr, source, axes)
 
     def _rows(self, source: Value, axes: Dims, renamed: dict[str, str]) -> Value:
@@ -262,7 +276,8 @@ class Host:
             first = f"{_STARTS[other]} - {_STARTS[own]}"
             place = source.dims.index(axis)
             code = f"{source.code}.narrow({place}, {first}, {self.size(other)})"
-            source = self.assign(code, source.dims, source.kind, source.grouped)
+            rows = self.assign(code, source.dims, source.kind, source.grouped)
+            source = replace(rows, narrow=source.narrow)
         return source
 
     def _tensor(self, decl: Decl, index: tuple[Expr, ...]) -> Value:
@@ -279,7 +294,7 @@ class Host:
             at = index[place]
             code += "[0]" if isinstance(at, Index) and self._base(at.axis) == "i" else "[1]"
         grouped = decl.name if decl.form in (Form.KEY, Form.VALUE) and "h" in decl.axes else ""
-        return Value(code, decl.axes, decl.kind, grouped=grouped)
+        return Value(code, decl.axes, decl.kind, grouped=grouped, narrow=decl.kind is Kind.FLOAT)
 
     def _base(self, axis: str) -> str:
         while self.spec.axis(axis).role is Role.ALIAS:
@@ -334,7 +349,7 @@ class Host:
             held = self.assign(picked, dims, expr.kind)
             test = " & ".join(f"({t})" for t in inside)
             picked = f"torch.where({test}, {held.code}, {pad})"
-        return self.assign(picked, dims, expr.kind)
+        return replace(self.assign(picked, dims, expr.kind), narrow=source.narrow)
 
     def _inside(self, at: Expr, code: str, axis: str, dims: Dims) -> list[str]:
         if not isinstance(at, GridIndex):
@@ -350,7 +365,7 @@ class Host:
     # sums and the like
 
     def _contract(self, expr: Contract) -> Value:
-        left, right = self.emit(expr.left), self.emit(expr.right)
+        left, right = self.wide(expr.left), self.wide(expr.right)
         groups = {v.grouped for v in (left, right) if "h" in v.dims}
         ungroup = len(groups) > 1
         for axis in expr.axes:
@@ -370,7 +385,7 @@ class Host:
 
     def _whole(self, expr: Expr, *axes: str) -> Value:
         """`expr` with dimensions `axes` even where it does not depend on them."""
-        value = self.emit(expr)
+        value = self.wide(expr)
         missing = [a for a in axes if a not in value.dims]
         if not missing:
             return value
@@ -438,7 +453,7 @@ class Host:
             allowed = mask.code
         sink = "None"
         if expr.sink is not None:
-            sink = self.aligned(self.emit(expr.sink), body.dims)
+            sink = self.aligned(self.wide(expr.sink), body.dims)
         at = ", ".join(str(self._at(body, a)) for a in expr.axes)
         return self._like(body, f"softmax({body.code}, ({at},), {allowed}, {sink})")
 
@@ -446,7 +461,7 @@ class Host:
         body = self.emit(expr.body)
         dims = self.order({*body.dims, *(d for p in expr.positions for d in p.free)})
         base = self.emit(expr.base)
-        places = [self._widen(self.emit(p), Kind.FLOAT) for p in expr.positions]
+        places = [self._widen(self.wide(p), Kind.FLOAT) for p in expr.positions]
         if any(p.plain for p in places):
             raise Unsupported("a rotation by a constant position")
         inner = tuple(d for d in dims if d != expr.axis)

@@ -95,7 +95,7 @@ def _aligned(host: Host, operand: Operand) -> str:
 
 def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     dims = ("b", "h", "i", pair.value.dims[3])
-    host.known[pair.result] = Value("out", dims, Kind.FLOAT)
+    host.known[pair.result] = Value("out", dims, Kind.FLOAT, narrow=True)
     if pair.log_sum_exp is not None:
         host.known[pair.log_sum_exp] = Value("lse", dims[:3], Kind.FLOAT)
     assert spec.output is not None
