@@ -303,7 +303,7 @@ class _Walker:
                 f"{what} a value that may be {bad}",
                 place,
                 f"{bad} at {point}" if point else f"always {bad}" if refuted else unknown,
-                "guard it with `max(…)` or `where(…)`, or state a fact with `where` or `require`",
+                _FLOAT_BASE if op == "pow" and part.kind is Kind.INT and not data else _GUARD,
             )
         elif not _is_guarded(part):
             self.report.warn(
@@ -322,6 +322,10 @@ _WORDS = {
     "pow": "power with",
     "entmax": "`entmax` with `alpha - 1`:",
 }
+
+
+_GUARD = "guard it with `max(…)` or `where(…)`, or state a fact with `where` or `require`"
+_FLOAT_BASE = "write the base as a float, `2.0 ** x`, or keep the exponent at least 0"
 
 
 def _variables(part: Expr, known: Known) -> frozenset[str]:

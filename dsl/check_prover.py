@@ -69,6 +69,7 @@ class Prover:
         self._inlined: dict[Read, Expr | None] = {}
         self._by_id: dict[int, int] = {}
         self._depth = 0
+        self.every_row: bool | None = None  # `check_rows` finds out
         self._left = BUDGET
 
     # Atoms and polynomials
@@ -114,9 +115,9 @@ class Prover:
             case Literal(value):
                 return lin.constant(value)
             case Size(of):
-                size = self.axes[of].size if of in self.axes else None
-                if size is not None and self.axes[of].role is not Role.BLOCK:
-                    return self.poly(size)
+                fixed = self.axes[of].size if of in self.axes else None
+                if fixed is not None and self.axes[of].role is not Role.BLOCK:
+                    return self.poly(fixed)
                 if of == "t":
                     return self.poly(Size("j", kind=Kind.INT))
             case Read():

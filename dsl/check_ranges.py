@@ -30,6 +30,7 @@ from attnspec.dsl.ast import (
 )
 from attnspec.dsl.check_interval import INF, NONNEGATIVE, POSITIVE, TOP, UNIT, Interval
 from attnspec.dsl.check_linear import Constraint, Monomial
+from attnspec.dsl.check_rows import every_row_has_a_pair
 
 if TYPE_CHECKING:
     from attnspec.dsl.check_prover import Known, Prover
@@ -115,6 +116,7 @@ def _reduce(prover: Prover, expr: Reduce, known: Known) -> Interval:
         expr.mask is None
         or (expr.mask[0] in known.rows and expr.mask[0] not in expr.axes)
         or (expr.mask[1] in known.columns and expr.mask[1] not in expr.axes)
+        or (expr.mask[1] in expr.axes and every_row_has_a_pair(prover))
     )
     inner = prover.rebind(known, expr.axes)
     if expr.mask is not None:

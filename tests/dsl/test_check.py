@@ -472,6 +472,8 @@ def test_the_kind_of_a_state(init: str, step: str, kind: Kind) -> None:
         "input T: float where T > 0\nscore = dot(q[i], k[j]) / T",
         "input T: float = 1\nrequire T > 0\nscore = dot(q[i], k[j]) / T",
         "param g[h] = 0.9\nmask j <= i\nweight = g ** (i - j)",
+        "mask j <= i\nlet p(x) = exp(x)\noutput = sum(j, v[j]) / sum(j, p(k[j, 0]))",
+        "mask i - 3 <= j <= i\nrequire M == N\noutput = sum(j, v[j]) / sum(j, exp(k[j, 0]))",
         "state s[e]\nstep s[t] = 0.5 * s + exp(k[t, e])\noutput = v[t] / (s + 1)",
         "index u = j\nparam w[9]\nmask 0 <= i - j < 9\nlet x[i, j] = w[i - j]\n"
         "score = x - logsumexp(u, x[i, u])",
@@ -496,6 +498,7 @@ def test_accepted(body: str) -> None:
         ("let x[i, j] = 1 / (i - j)\nmask x > 0 and j < i", "A202"),
         ("param w[9]\nmask 0 <= i - j < 9\nlet x[i, j] = w[i - j]\nscore = x + x[i, 0]", "A201"),
         ("mask j < i\nlet x[i, j] = 1 / (i - j)\nscore = x\ngate = sum(j, x) + x[i, i]", "A202"),
+        ("mask i - 3 <= j <= i\noutput = sum(j, v[j]) / sum(j, exp(k[j, 0]))", "W304"),
         ("param g[h] = 0.9\nweight = g ** (i - j)", "W304"),
         ("mask i // 4 >= j // 4\ncausal", "A204"),
         ("mask j <= i or j == i + 9\ncausal", "A204"),
