@@ -25,7 +25,8 @@ from attnspec.dsl.build import lit, size
 from attnspec.dsl.check_linear import Constraint, Poly
 
 if TYPE_CHECKING:
-    from attnspec.dsl.check_prover import Known, Prover
+    from attnspec.dsl.check_known import Known
+    from attnspec.dsl.check_prover import Prover
 
 
 def facts_of_atom(prover: Prover, expr: Expr, known: Known) -> tuple[Constraint, ...]:

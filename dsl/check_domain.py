@@ -33,8 +33,9 @@ from attnspec.dsl.ast import (
 )
 from attnspec.dsl.build import apply, lit, size
 from attnspec.dsl.check_atoms import root
+from attnspec.dsl.check_known import Known
 from attnspec.dsl.check_names import TOKENS
-from attnspec.dsl.check_prover import Known, Prover
+from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_report import Report
 from attnspec.dsl.check_witness import Point, evaluate, search
 

@@ -10,7 +10,7 @@ may change is checked at the call.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from attnspec.dsl import check_linear as lin
@@ -19,6 +19,7 @@ from attnspec.dsl.build import apply, lit, rename, substitute
 from attnspec.dsl.check_atoms import facts_of_atom
 from attnspec.dsl.check_cases import alternatives, cases, replace_atom
 from attnspec.dsl.check_interval import TOP, Interval
+from attnspec.dsl.check_known import Known
 from attnspec.dsl.check_linear import Constraint, Monomial, Poly
 from attnspec.dsl.check_ranges import range_of
 from attnspec.dsl.check_size import tree_size
@@ -30,25 +31,6 @@ MAX_SPLITS = 3
 MAX_INLINE = 400
 
 _OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Known:
-    """What holds at a place in the spec.
-
-    `facts` are linear, `either` known disjunctions, `true` known conditions of any form. `pairs`
-    are the pairs of index variables that the mask allows; `rows` and `columns` those at which it
-    has a pair at least.
-    """
-
-    facts: tuple[Constraint, ...] = ()
-    either: tuple[Expr, ...] = ()
-    true: tuple[Expr, ...] = ()
-    pairs: frozenset[tuple[str, str]] = frozenset()
-    rows: frozenset[str] = frozenset()
-    columns: frozenset[str] = frozenset()
-    ranges: dict[int, Interval] = field(default_factory=dict)
-    atoms: dict[int, tuple[Constraint, ...]] = field(default_factory=dict)
 
 
 class Prover:

@@ -33,7 +33,8 @@ from attnspec.dsl.check_linear import Constraint, Monomial
 from attnspec.dsl.check_rows import every_row_has_a_pair
 
 if TYPE_CHECKING:
-    from attnspec.dsl.check_prover import Known, Prover
+    from attnspec.dsl.check_known import Known
+    from attnspec.dsl.check_prover import Prover
 
 # What a state may be shown to stay in, tightest first.
 _STATE_RANGES = (UNIT, POSITIVE, NONNEGATIVE, Interval(-1, 1), iv.negate(NONNEGATIVE))

@@ -8,7 +8,8 @@ from attnspec.dsl.ast import Apply, Expr
 from attnspec.dsl.build import apply, index, lit, size, substitute
 
 if TYPE_CHECKING:
-    from attnspec.dsl.check_prover import Known, Prover
+    from attnspec.dsl.check_known import Known
+    from attnspec.dsl.check_prover import Prover
 
 
 def every_row_has_a_pair(prover: Prover) -> bool:

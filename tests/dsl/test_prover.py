@@ -16,8 +16,9 @@ from attnspec.dsl.ast import Apply, Expr, Kind, Literal, Normalize, Reduce, Spec
 from attnspec.dsl.build import apply, index, lit, rename, substitute
 from attnspec.dsl.check import check
 from attnspec.dsl.check_interval import TOP
+from attnspec.dsl.check_known import Known
 from attnspec.dsl.check_linear import Constraint, contradictory
-from attnspec.dsl.check_prover import Known, Prover
+from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_witness import Point, evaluate
 from attnspec.dsl.parse import parse
 
