@@ -26,7 +26,7 @@ _SIDE = 8
 _MOST_NODES = 500
 
 
-class Unknown(Exception):  # noqa: N818 - no error: the picture needs a tensor's values
+class Unknown(Exception):
     """The mask depends on what the call gives."""
 
 
