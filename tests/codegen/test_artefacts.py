@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,24 @@ def test_the_same_files_give_the_same_manifest(tmp_path: Path) -> None:
             update_directory(tmp_path / place, {name: name.encode()})
     manifests = [(tmp_path / place / "manifest.json").read_bytes() for place in "ab"]
     assert manifests[0] == manifests[1]
+
+
+def test_builds_at_once_lose_no_file(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from attnspec.codegen.artefacts import update_directory
+for n in range(15):
+    name = f"{sys.argv[2]}_{n}.py"
+    update_directory(Path(sys.argv[1]), {name: name.encode(), "shared.py": name.encode()})
+"""
+    builds = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "out"), str(n)])
+        for n in range(4)
+    ]
+    assert [build.wait(60) for build in builds] == [0, 0, 0, 0]
+    files = read_directory(tmp_path / "out")
+    assert files is not None
+    shared = files.pop("shared.py").decode()
+    assert files == {f"{b}_{n}.py": f"{b}_{n}.py".encode() for b in range(4) for n in range(15)}
+    assert shared in files
