@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from keyword import kwlist
 
 from attnspec.dsl import syntax as s
 from attnspec.dsl.ast import Role
@@ -23,7 +24,10 @@ AXIS_WORDS = frozenset("bhijtnde")
 SIZE_WORDS = {"B": "b", "H": "h", "M": "i", "N": "j", "D": "d", "E": "e"}
 OTHER_WORDS = frozenset({"pi", "and", "or", "not", "in", "true", "false", "none"})
 OTHER_WORDS |= {"int", "bool", "float", "pad"}
-RESERVED = STATEMENT_WORDS | FUNCTION_WORDS | AXIS_WORDS | frozenset(SIZE_WORDS) | OTHER_WORDS
+# A call gives every declared name as a keyword beside these, in Python.
+CALL_WORDS = frozenset({"extras", "backend", "q_start", "k_start", "attend_given", *kwlist})
+RESERVED = STATEMENT_WORDS | FUNCTION_WORDS | AXIS_WORDS | frozenset(SIZE_WORDS)
+RESERVED |= OTHER_WORDS | CALL_WORDS
 
 TOKENS = frozenset({Role.QUERY, Role.KEY, Role.TIME})
 
@@ -145,13 +149,16 @@ def _collect_one(
 
 
 def _claim(name: str, span: Span, places: dict[str, Span], report: Report) -> bool:
-    if name in RESERVED:
+    if name in RESERVED or name.startswith("_"):
+        user = "the language" if name not in CALL_WORDS else "a call, or Python,"
         report.error(
             "A103",
             f"`{name}` is a reserved word",
             span,
-            "the language uses this word itself",
-            f"choose another name, for instance `{name}_` or `my_{name}`",
+            f"{user} uses this word itself"
+            if not name.startswith("_")
+            else "a leading underscore is for generated names",
+            f"choose another name, for instance `my_{name.strip('_')}`",
         )
         return False
     return _once(name, span, places, report)

@@ -68,16 +68,21 @@ class Attention:
 
     @overload
     def __call__(
-        self, *args: Any, extras: Literal[False] = False, backend: str | None = None, **kwargs: Any
+        self,
+        /,
+        *args: Any,
+        extras: Literal[False] = False,
+        backend: str | None = None,
+        **kwargs: Any,
     ) -> Tensor: ...
 
     @overload
     def __call__(
-        self, *args: Any, extras: Literal[True], backend: str | None = None, **kwargs: Any
+        self, /, *args: Any, extras: Literal[True], backend: str | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def __call__(
-        self, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any
+        self, /, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any
     ) -> Result:
         """The output [B, H, M, E]; with `extras` also the log-sum-exp and every `return` by name.
 
@@ -108,19 +113,19 @@ class Attention:
         return self._shown(evaluate(self.spec, bound, wide), extras, bound.dtype)
 
     @overload
-    def reference(self, *args: Any, extras: Literal[False] = False, **kwargs: Any) -> Tensor: ...
+    def reference(self, /, *args: Any, extras: Literal[False] = False, **kwargs: Any) -> Tensor: ...
 
     @overload
     def reference(
-        self, *args: Any, extras: Literal[True], **kwargs: Any
+        self, /, *args: Any, extras: Literal[True], **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
-    def reference(self, *args: Any, extras: bool = False, **kwargs: Any) -> Result:
+    def reference(self, /, *args: Any, extras: bool = False, **kwargs: Any) -> Result:
         """The definition, dense in float64, on any device; arguments as in a call."""
         bound = self.bind(*args, **kwargs)
         return self._shown(evaluate(self.spec, bound), extras, torch.float64)
 
-    def bind(self, *args: Any, **kwargs: Any) -> Bound:
+    def bind(self, /, *args: Any, **kwargs: Any) -> Bound:
         """The checked arguments of a call, defaults filled in."""
         bound = bind(self.signature, args, kwargs, lambda name, now: initial(self.spec, name, now))
         facts_hold(self.spec, bound)

@@ -75,7 +75,7 @@ def load_module(key: str, make_source: Callable[[], str], name: str = "kernel") 
     `name` is the file's stem, for people. Raises what `make_source` or the module raises; a
     cache that cannot be used is only a warning.
     """
-    if not re.fullmatch(r"[0-9a-f]{64}", key) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    if not re.fullmatch(r"[0-9a-f]{64}", key) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"not a cache key and a name: {key!r}, {name!r}")
     module_name = f"attnspec_{name}_{key[:16]}"
     with _LOADING:
