@@ -26,8 +26,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import attnspec
+from attnspec.runtime import verify_case
 from attnspec.runtime.bench import milliseconds
+from attnspec.runtime.verify_rule import hold
 
+DEVICE = "cuda"
+CHANNELS = (64, 128)
 SECONDS = 420.0
 BATCH_TOKENS, WIDTH = 16_384, 2_048  # batch * length and heads * channels, held fixed
 RESULTS = Path(__file__).parent / "results"
@@ -78,7 +82,7 @@ def rows(case: Case, length: int, channels: int) -> Iterator[Row]:
     """Every implementation that takes the case."""
     shape = (BATCH_TOKENS // length, WIDTH // channels, length, channels)
     q, k, v = (
-        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        torch.randn(shape, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
         for _ in range(3)
     )
     flops = 4 * channels * shape[0] * shape[1] * case.pairs(length)
@@ -122,7 +126,7 @@ def implementations(
             None,
             q.shape[2],
             k.shape[2],
-            device="cuda",
+            device=DEVICE,
         )
     torch.compiler.reset()
     flex = torch.compile(flex_attention, fullgraph=True, dynamic=False)
@@ -133,24 +137,25 @@ def times(call: Callable[[], Tensor], q: Tensor, k: Tensor, v: Tensor) -> tuple[
     """Milliseconds forward, and forward with backward."""
     upstream = torch.randn_like(call())
     with torch.no_grad():
-        forward = milliseconds(call, "cuda")
-    return forward, milliseconds(lambda: torch.autograd.grad(call(), (q, k, v), upstream), "cuda")
+        forward = milliseconds(call, DEVICE)
+    return forward, milliseconds(lambda: torch.autograd.grad(call(), (q, k, v), upstream), DEVICE)
 
 
 def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:90]
 
 
-def agrees(case: Case) -> bool:
-    """Whether the kernels that are about to be timed are right, at a small size."""
+def problems(case: Case) -> tuple[str, ...]:
+    """What is wrong, forward or backward, with the kernels that are about to be timed."""
     attention = attnspec.load(case.spec)
-    shape = (1, 2, 500, 64)
-    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
-    options: dict[str, Any] = {} if case.window is None else {"window": 100}
-    found = attention(q, k, v, **options)
-    expected = attention.reference(q, k, v, **options)
-    error = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    return bool(error < 1e-2)
+    found: list[str] = []
+    for channels in CHANNELS:
+        sizes = {"b": 1, "h": 2, "heads": 2, "i": 500, "j": 500, "d": channels, "e": channels}
+        call = verify_case.Case(
+            tuple(sizes.items()), 0, 0, "bfloat16", "contiguous", "normal", seed=1
+        )
+        found += hold(attention, call, "triton", DEVICE).problems
+    return tuple(found)
 
 
 def main() -> None:
@@ -159,11 +164,11 @@ def main() -> None:
         return
     start = time.monotonic()
     for case in CASES:
-        if not agrees(case):
-            raise SystemExit(f"{case.spec} is wrong on this GPU: nothing is timed")
+        if wrong := problems(case):
+            raise SystemExit(f"{case.spec} is wrong on this GPU, nothing is timed: {wrong[0]}")
     found: list[Row] = []
     for length in (1024, 4096, 16_384):
-        for channels in (64, 128):
+        for channels in CHANNELS:
             for case in CASES:
                 if time.monotonic() - start < SECONDS:
                     found += rows(case, length, channels)
