@@ -69,7 +69,9 @@ def call(el: Elaborator, node: s.Call, scope: Scope) -> Expr:
         return el.expand_call(definition, node, scope)
     if name in _SCALAR:
         count(el, node, *_SCALAR[name])
-        args = el.exprs(node.args, scope)
+        args = list(el.exprs(node.args, scope))
+        if name == "leaky_relu" and len(args) == 1:
+            args.append(build.lit(0.01))
         return build.apply(name, *args, span=node.span)
     if name in REDUCTIONS:
         return _reduce(el, node, scope)

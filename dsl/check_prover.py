@@ -24,7 +24,9 @@ from attnspec.dsl.check_linear import Constraint, Monomial, Poly
 from attnspec.dsl.check_ranges import range_of
 from attnspec.dsl.check_size import tree_size
 
-BUDGET = 40_000  # steps of elimination in one spec: well below a second
+BUDGET = 30_000  # steps of proof in one spec: well below a second
+NODES = 25_000  # expressions looked at besides, so that cheap answers are never refused
+QUESTION = 5_000  # steps for one of its questions
 MAX_DEPTH = 60  # of expressions in definitions in expressions
 MAX_FACTS = 60
 MAX_SPLITS = 3
@@ -53,6 +55,7 @@ class Prover:
         self._depth = 0
         self.every_row: bool | None = None  # `check_rows` finds out
         self._left = BUDGET
+        self._nodes = NODES
 
     # Atoms and polynomials
 
@@ -61,9 +64,9 @@ class Prover:
         self._left -= steps
         return self._left > 0
 
-    def expr_of(self, number: int) -> Expr:
-        """The expression of an atom."""
-        return self._atoms[number]
+    def _look(self) -> bool:
+        self._nodes -= 1
+        return self._nodes > 0
 
     def number(self, expr: Expr) -> int:
         """The number of an expression as an atom."""
@@ -85,7 +88,7 @@ class Prover:
         found = self._polys.get(id(expr))
         if found is None:
             self._depth += 1
-            opaque = self._depth > MAX_DEPTH or not self.spend(1)
+            opaque = self._depth > MAX_DEPTH or not self._look()
             found = lin.atom(self.number(expr)) if opaque else self._poly(expr)
             self._depth -= 1
             self._polys[id(expr)] = found
@@ -168,6 +171,11 @@ class Prover:
                 inlined = self.inlined(expr)
                 if inlined is not None and expr.kind is Kind.BOOL:
                     return self.assume(known, inlined, truth)
+            case Apply("eq" | "ne" as op, (a, b)) if (
+                op == "ne"
+            ) is truth and a.kind is not Kind.BOOL:
+                apart = apply("or", apply("lt", a, b), apply("gt", a, b))
+                known = self.assume(known, apart)
         facts = self.constraints(expr, truth)
         held = expr if truth else apply("not", expr)
         return self._with(replace(known, true=(*known.true, held)), facts)
@@ -255,11 +263,13 @@ class Prover:
     def range(self, expr: Expr, known: Known) -> Interval:
         """An interval that holds every value of `expr`."""
         found = known.ranges.get(id(expr))
+        if isinstance(expr, Literal):
+            return range_of(self, expr, known)
         if found is None:
             known.ranges[id(expr)] = TOP  # a definition that comes back to itself
             self._keep.append(expr)
             self._depth += 1
-            if self._depth <= MAX_DEPTH and self.spend(1):
+            if self._depth <= MAX_DEPTH and self._look():
                 known.ranges[id(expr)] = range_of(self, expr, known)
             self._depth -= 1
             found = known.ranges[id(expr)]
@@ -275,32 +285,34 @@ class Prover:
 
     def nonzero(self, expr: Expr, known: Known) -> bool:
         """Whether `expr` is never 0."""
-        if self.range(expr, known).nonzero or self._known_nonzero(expr, known):
+        if self.range(expr, known).nonzero:
             return True
-        zero = lit(0)
-        above = self.holds(apply("gt", expr, zero), known)
-        return above or self.holds(apply("lt", expr, zero), known)
-
-    def _known_nonzero(self, expr: Expr, known: Known) -> bool:
-        zero = lit(0)
-        said = (apply("ne", expr, zero), apply("not", apply("eq", expr, zero)))
-        return any(fact in said for fact in known.true)
+        return self._ask(self.constraints(apply("eq", expr, lit(0))), known)
 
     def holds(self, comparison: Apply, known: Known) -> bool:
         """Whether a comparison is proved."""
         negated = self.constraints(comparison, truth=False)
         if comparison.op == "eq":
             return False
-        return self._refutes(negated, known, MAX_SPLITS)
+        return self._ask(negated, known)
 
     def impossible(self, known: Known) -> bool:
         """Whether nothing can be so."""
-        return self._refutes((), known, MAX_SPLITS)
+        return self._ask((), known)
+
+    def _ask(self, extra: tuple[Constraint, ...], known: Known) -> bool:
+        """`_refutes` with a share of the budget, so that one hard question starves no other."""
+        before = self._left
+        self._left = min(before, QUESTION)
+        share = self._left
+        found = self._refutes(extra, known, MAX_SPLITS)
+        self._left = before - (share - self._left)
+        return found
 
     def _refutes(self, extra: tuple[Constraint, ...], known: Known, depth: int) -> bool:
         """Whether `extra` contradicts what is known."""
         rows = self._gather(extra, known)
-        self.spend(2 * len(rows))
+        self.spend(5 * len(rows))
         if lin.contradictory(rows, self.is_int, self.spend):
             return True
         if depth == 0 or not self.spend(40):

@@ -348,9 +348,9 @@ def test_n_blocks_and_channels_are_never_masked() -> None:
 
 def test_what_the_mask_uses_is_not_masked() -> None:
     body = "let p[i, j] = softmax(score)\nlet low = amin(j, p)\nlet f(x) = sum(j, x)\n"
-    spec = spec_of(body + "mask p > low and f(1) > 2\nweight = p * f(p)")
+    spec = spec_of(body + "mask p > low and f(1) > 2\nweight = p * f(p) * low")
     assert masks(definition(spec, "p").expr) == [None]
-    assert masks(definition(spec, "weight").expr) == [None]
+    assert masks(definition(spec, "weight").expr) == [None, None]
     assert spec.output is not None
     assert masks(spec.output) == [("i", "j")]
 
@@ -455,6 +455,12 @@ def test_the_kind_of_a_state(init: str, step: str, kind: Kind) -> None:
         "param w[19]\nmask abs(i - j) < 10\nscore = w[i - j + 9]",
         "param w[10]\nscore = where(0 <= i - j < 10, w[clamp(i - j, 0, 9)], 0)",
         "param w[10]\nscore = where(0 <= i - j and i - j < 10, w[i - j], 0)",
+        "param w[10]\nscore = where(i - j < 0 or i - j > 9, 0, w[clamp(i - j, 0, 9)])",
+        "param w[10]\nscore = where(i - j < 0 or i - j > 9, 0, w[i - j])",
+        "score = where(i == j, 0, 1 / (i - j))",
+        "mask i != j\nscore = dot(q[i], k[j]) / (j - i)",
+        "input g: int\nmask g > 0 and i // g == j // g",
+        "input g: int\nmask g <= 0 or i // g == j // g",
         "param w[4]\nscore = w[j % 4]",
         "param w[4]\nscore = w[min(abs(i - j), 3)]",
         "param w[4]\nscore = w[where(j <= i, 0, 1) + where(i == j, 2, 0)]",
@@ -500,6 +506,9 @@ def test_accepted(body: str) -> None:
         ("mask j < i\nlet x[i, j] = 1 / (i - j)\nscore = x\ngate = sum(j, x) + x[i, i]", "A202"),
         ("mask i - 3 <= j <= i\noutput = sum(j, v[j]) / sum(j, exp(k[j, 0]))", "W304"),
         ("param g[h] = 0.9\nweight = g ** (i - j)", "W304"),
+        ("input g: int\nmask g >= 0 and i // g == 0", "A202"),
+        ("param w[4]\nscore = where(j < 4, sum(j, w[j]), 0)", "A201"),
+        ("score = dot(q[i], k[j]) / sum(j, exp(k[j, 0]), where=j > 5)", "W304"),
         ("mask i // 4 >= j // 4\ncausal", "A204"),
         ("mask j <= i or j == i + 9\ncausal", "A204"),
         ("causal", "A204"),

@@ -98,6 +98,10 @@ HOSTILE = {
     "alternatives": "mask "
     + " and ".join(f"(i * {k} < j or j * {k} > i + {k})" for k in range(2, 40))
     + "\nparam w[9]\nscore = w[i - j] / (i * j - 7)\n",
+    "quotients": "let a0[i] = i + 1\n"
+    + "".join(f"let a{k}[i] = max(a{k - 1}, a{k - 1}[i + 1]) // a{k - 1}\n" for k in range(1, 200))
+    + "score = 1 / a199\n",
+    "exclusions": "causal\nmask " + " and ".join(f"(j - i) % {k} != 1" for k in range(2, 60)),
     "tower": "const c: int = 9 ** 9 ** 9 ** 9 ** 9\nscore = c\n",
 }
 
@@ -105,6 +109,6 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_specs_end_in_an_error_soon(body: str) -> None:
     started = time.perf_counter()
-    found = findings("attention x\n" + body, "x.attn")
+    found = findings(f"attention x\n{body}\n", "x.attn")
     assert any(d.severity == "error" for d in found)
     assert time.perf_counter() - started < 2  # a second, and as much again for a busy machine
