@@ -41,10 +41,10 @@ def match_output(spec: Spec) -> Match:
     if spec.states or spec.token != "i":
         raise Unsupported("a recurrence")
     output = inline(spec, spec.output)
-    sums = [
+    sums = list(dict.fromkeys(
         n for n in walk(output)
         if isinstance(n, Reduce) and n.axes == ("j",) and n.body.free >= PAIR
-    ]  # fmt: skip
+    ))  # fmt: skip
     if len(sums) != 1:
         kind = "no sum over j" if not sums else f"{len(sums)} different sums over j"
         raise Unsupported(f"{kind} of pairwise terms")
@@ -108,8 +108,8 @@ def _product(factors: list[Expr]) -> Expr:
 def _gate(output: Expr, core: Expr) -> tuple[Expr | None, Expr | None]:
     """(gate, gated node) when the whole output is the sum times factors of the query alone."""
     factors = _factors(output)
-    others = [f for f in factors if f is not core]
-    if len(others) + 1 != len(factors) or not others:
+    others = [f for f in factors if f != core]
+    if len(others) + 1 != len(factors) or not others or any(core in walk(f) for f in others):
         return None, None
     gate = _product(others)
     return (None, None) if not gate.free <= output.free else (gate, output)

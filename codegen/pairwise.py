@@ -110,13 +110,14 @@ def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
     if found.normalizer is None or found.sink is not None:
         return None
     for item in spec.returns:
-        for node in walk(item.expr):
+        for node in walk(inline(spec, item.expr)):
             if (
                 isinstance(node, Reduce)
                 and node.op == "logsumexp"
                 and node.axes == ("j",)
                 and node.where is None
-                and inline(spec, node.body) == found.score
+                and node.mask == found.normalizer.mask
+                and node.body == found.score
             ):
                 return node
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attnspec.codegen.host import Host, Value
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.inlining import inline
+from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Apply, Expr, Form, Kind, Read, Spec
 
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
@@ -95,9 +96,11 @@ def _aligned(host: Host, operand: Operand) -> str:
 
 def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     dims = ("b", "h", "i", pair.value.dims[3])
-    host.known[pair.result] = Value("out", dims, Kind.FLOAT, narrow=True)
+    found = {pair.result: Value("out", dims, Kind.FLOAT, narrow=True)}
     if pair.log_sum_exp is not None:
-        host.known[pair.log_sum_exp] = Value("lse", dims[:3], Kind.FLOAT)
+        found[pair.log_sum_exp] = Value("lse", dims[:3], Kind.FLOAT)
+    for node, value in found.items():  # under an operation, coordinates are written out
+        host.known[node] = host.known[coordinates(node, spec)] = value
     assert spec.output is not None
     output = host.emit(inline(spec, spec.output))
     result = host.aligned(output, ("b", "h", "i", spec.channel))

@@ -1,0 +1,65 @@
+"""Specs that were once compiled wrongly, each held against the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import attnspec
+from attnspec.runtime.api import Attention
+from attnspec.runtime.verify_case import Case
+from attnspec.runtime.verify_rule import hold
+
+SIZES = (("b", 2), ("h", 4), ("heads", 2), ("i", 33), ("j", 33), ("d", 4), ("e", 6))
+PLAIN = Case(SIZES, 0, 0, "float32", "contiguous", "normal", 7)
+
+
+def fused(text: str) -> Attention:
+    """The compiled spec; it must not be lowered densely."""
+    attention = attnspec.compile(f"attention a\n{text}")
+    assert attention.plan.pair is not None, attention.plan.stages
+    return attention
+
+
+def held(text: str, case: Case = PLAIN) -> None:
+    """Hold one case on the CPU default."""
+    outcome = hold(fused(text), case, "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def test_host_arithmetic_is_at_least_float32() -> None:
+    text = "score = dot(rmsnorm(q[i]), rmsnorm(k[j])) / sqrt(D)"
+    held(text, replace(PLAIN, dtype="float16", fill="zeros"))
+
+
+def test_leaky_relu_without_a_slope() -> None:
+    held("score = leaky_relu(dot(q[i], k[j]))")
+
+
+def test_leaky_relu_of_a_row_without_a_slope() -> None:
+    held("input r[b, i]\nscore = dot(q[i], k[j]) * leaky_relu(r[i])")
+
+
+@pytest.mark.parametrize("rest", ["", "gate = sigmoid(r[i])", "output = sum(j, weight * v[j]) + 1"])
+def test_a_returned_log_sum_exp_is_the_saved_one(rest: str) -> None:
+    held(
+        f"input r[b, i]\nscore = dot(q[i], k[j]) * r[i]\nreturn lse[b, h, i] = logsumexp(j, score)\n{rest}"
+    )
+
+
+def test_a_log_sum_exp_over_everything_is_not_that_under_the_mask() -> None:
+    attention = attnspec.compile(
+        "attention a\nmask j <= i\nlet some[i] = logsumexp(j, dot(q[i], k[j]), where=j < 3)\n"
+        "score = dot(q[i], k[j])\nreturn z[b, h, i] = some[i]"
+    )
+    assert attention.plan.pair is None
+
+
+def test_an_output_that_uses_the_sum_twice() -> None:
+    held("output = rmsnorm(sum(j, weight * value))")
+
+
+def test_an_epilogue_over_a_grid() -> None:
+    text = "grid y, x\nparam u[h, e] = 0.1\nmask abs(i.y - j.y) <= 1\n"
+    held(f"{text}output = sum(j, weight * v[j]) + u")
