@@ -1,0 +1,336 @@
+"""Random well-typed specs of the first family, as text: one softmax or element-wise weight over
+dot products. Every operation stays inside its domain by construction, so the checker must accept
+what comes out; the same seed gives the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+# x stands for any real number
+_FUNCTIONS = (
+    "tanh({x})", "sigmoid({x})", "softplus({x})", "logsigmoid({x})", "relu({x})",
+    "leaky_relu({x})", "leaky_relu({x}, 0.2)", "elu({x})", "silu({x})", "gelu({x})", "erf({x})",
+    "sin({x})", "cos({x})", "atan({x})", "abs({x})", "log1p(abs({x}))", "sqrt(1 + {x} ** 2)",
+    "rsqrt(1 + {x} ** 2)", "exp(-abs({x}))", "exp2(-abs({x}))", "log(1 + {x} ** 2)",
+    "log2(2 + abs({x}))", "1 / (1 + {x} ** 2)", "{x} / (1 + abs({x}))", "0.1 * {x} ** 3",
+    "min({x}, 1.5)", "max({x}, -0.5)", "clamp({x}, -2, 2)", "where(i > j, {x}, 0.5 * {x})",
+    "3 * tanh({x} / 3)", "max({x}, 0.3 * {x})", "(1 + abs({x})) ** 0.5", "stopgrad({x})",
+    "min({x}, 1, 2 * {x})", "2 ** -abs({x})",
+)  # fmt: skip
+_WEIGHTS = (
+    "sigmoid({x})", "relu({x}) ** 2 / N", "tanh({x})", "relu({x})", "silu({x}) / N",
+    "exp(-({x}) ** 2)", "softplus({x}) / N", "gelu({x})", "sigmoid({x} - log(N))",
+    "1 / (1 + ({x}) ** 2)", "abs({x}) / M", "({x})",
+)  # fmt: skip
+
+
+class _Spec:
+    """Declarations so far, and a source of random pieces; the methods give expressions."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.lines: list[str] = []
+        self.count = 0
+        self.heads = self.rng.choice((0, 0, 0, 1, 2, 4))  # 0: left to the call
+        self.grid = self.rng.random() < 0.12
+        self.kinds: dict[str, list[str]] = {}
+
+    def pick(self, *options: Callable[[], str]) -> str:
+        return self.rng.choice(options)()
+
+    def axes(self, *names: str) -> str:
+        """Some of `names` in order; the last one always."""
+        kept = [n for n in names[:-1] if self.rng.random() < 0.5]
+        return ", ".join([*kept, names[-1]])
+
+    def declare(self, form: str, prefix: str, rest: str) -> str:
+        """A new name, or sometimes one that was declared alike before."""
+        known = self.kinds.setdefault(f"{form} {prefix}", [])
+        if known and self.rng.random() < 0.3:
+            return self.rng.choice(known)
+        self.count += 1
+        name = f"{prefix}{self.count}"
+        self.lines.append(f"{form} {name}{rest}")
+        known.append(name)
+        return name
+
+    def tensor(self, form: str, prefix: str, axes: tuple[str, ...], rest: str = "") -> str:
+        """A declaration over some of `axes`, the last one always."""
+        return self.declare(form, prefix, f"[{self.axes(*axes)}]{rest}")
+
+    def text(self) -> str:
+        rng = self.rng
+        mask = self.masks()
+        score = self.score()
+        softmax = rng.random() < 0.7
+        clauses = [f"mask {line}" for line in mask] + [f"score = {score}"]
+        if "j <= i" in mask and rng.random() < 0.5:
+            clauses.append("causal")
+        if softmax:
+            sink = f", sink={self.sink()}" if rng.random() < 0.3 else ""
+            factor = f" * {self.factor()}" if rng.random() < 0.15 else ""
+            if sink or factor or rng.random() < 0.3:
+                clauses.append(f"weight = softmax(score{sink}){factor}")
+            if not sink and rng.random() < 0.3:
+                clauses.append("return lse[b, h, i] = logsumexp(j, score)")
+        else:
+            weight = rng.choice(_WEIGHTS).format(x="score")
+            factor = f" * {self.decay()}" if rng.random() < 0.2 else ""
+            clauses.append(f"weight = {weight}{factor}")
+        if rng.random() < 0.25:
+            clauses.append(f"value = {self.value()}")
+        if rng.random() < 0.35:
+            clauses.append(f"gate = {self.gate()}")
+        elif rng.random() < 0.15:
+            clauses.append(f"output = {self.output()}")
+        if rng.random() < 0.15:
+            clauses.append(self.returned())
+        rng.shuffle(clauses)
+        head = ["attention generated"] + (["grid y, x"] if self.grid else [])
+        return "\n".join([*head, *self.lines, *clauses]) + "\n"
+
+    # the mask
+
+    def masks(self) -> list[str]:
+        amount = self.rng.choice((0, 1, 1, 1, 2, 2))
+        return [self.condition(2) for _ in range(amount)]
+
+    def condition(self, depth: int) -> str:
+        """A condition on a pair."""
+        if depth and self.rng.random() < 0.35:
+            one, two = self.condition(depth - 1), self.condition(depth - 1)
+            return self.rng.choice(
+                (f"({one} or {two})", f"({one}) and ({two})", f"not ({one})", f"({one}) or {two}")
+            )
+        if self.grid and self.rng.random() < 0.5:
+            return self.pick(
+                lambda: "i.x == j.x",
+                lambda: f"abs(i.y - j.y) <= {self.small()}",
+                lambda: f"i.y // {self.small(1)} == j.y // {self.small(1)}",
+                lambda: f"(i.x + j.y) % {self.small(2)} <= 1",
+                lambda: "j.y <= i.y",
+            )
+        positions = (
+            lambda: "j <= i",
+            lambda: "j < i",
+            lambda: "j >= i",
+            lambda: f"i - {self.length()} < j <= i",
+            lambda: f"abs(i - j) <= {self.length()}",
+            lambda: f"j - i <= {self.length()}",
+            lambda: f"j < {self.length()}",
+            lambda: f"j % {self.small(2)} == {self.small(0, 1)}",
+            lambda: f"(i - j) % {self.small(2)} == 0",
+            lambda: f"(j - i) // {self.small(2)} <= 1",
+            lambda: f"i // {self.small(1)} == j // {self.small(1)}",
+            lambda: f"j // {self.small(1)} <= i // {self.small(1)}",
+            lambda: f"max(j, {self.length()}) <= i + {self.length()}",
+            lambda: f"2 * j <= i + {self.length()}",
+            lambda: f"min(i, {self.length()}) <= j + 1",
+            lambda: f"i + j < {self.length()} + M",
+            lambda: "j != i",
+            lambda: f"(i % {self.small(2)} == 0) == (j % 2 == 0)",
+        )
+        tensors = (
+            lambda: self.same(),
+            lambda: f"{self.boolean('b', 'j')}[j]",
+            lambda: f"not {self.boolean('b', 'j')}[j]",
+            lambda: f"{self.boolean('b', 'h', 'i')}[i]",
+            lambda: f"{self.boolean('b', 'h', 'i, j')}[i, j]",
+            lambda: f"j <= i + {self.tensor('input', 'reach', ('b', 'h', 'i'), ': int')}[i]",
+            lambda: f"abs(i - j) <= {self.per_head()}",
+            lambda: "h % 2 == 0 or j <= i",
+            lambda: f"{self.boolean('h', '9')}[clamp(i - j, 0, 8)]",
+        )
+        return self.rng.choice(positions if self.rng.random() < 0.65 else tensors)()
+
+    def small(self, least: int = 0, most: int = 7) -> int:
+        return self.rng.randint(least, most)
+
+    def length(self) -> str:
+        if self.rng.random() < 0.4:
+            return self.declare("input", "width", f": int = {self.small(1, 40)}")
+        return str(self.rng.choice((0, 1, 3, 5, 16, 33, 64)))
+
+    def same(self) -> str:
+        name = self.tensor("input", "doc", ("b", "h", "n"), ": int")
+        op = self.rng.choice(("==", "==", "!=", "<="))
+        return f"{name}[i] {op} {name}[j]"
+
+    def boolean(self, *names: str) -> str:
+        axes = self.axes(*names)
+        return self.declare(
+            "input", f"keep_{''.join(c for c in axes if c.isalnum())}_", f"[{axes}]: bool"
+        )
+
+    def per_head(self) -> str:
+        if self.heads:
+            values = [self.small(0, 20) for _ in range(self.heads)]
+            return self.declare("const", "span", f"[h] = {values}")
+        return self.declare("input", "far", "[h]: int")
+
+    # the score
+
+    def score(self) -> str:
+        parts = [self.scaled(self.dot())]
+        for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
+            parts.append(self.bias())
+        x = parts[0]
+        for part in parts[1:]:
+            x = (
+                f"{x} {self.rng.choice('+-')} {part}"
+                if self.rng.random() < 0.85
+                else f"({x}) * {part}"
+            )
+        for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
+            x = self.rng.choice(_FUNCTIONS).format(x=f"({x})")
+        return x
+
+    def dot(self) -> str:
+        q, k = self.query(), self.key()
+        simple = f"dot({q}, {k})"
+        if self.rng.random() < 0.15:
+            self.lines += ["axis r", "query q2[r]", "key k2[r]"]
+            return f"({simple} + dot(q2[i], k2[j]))"
+        if self.rng.random() < 0.08:
+            return f"(2 * {simple} - norm2({q}) - norm2({k}))"
+        if self.rng.random() < 0.06:
+            return f"({simple} + 0.3 * dot(normalize(q[i]), normalize(k[j])))"
+        return simple
+
+    def query(self) -> str:
+        return self.pick(
+            lambda: "q[i]", lambda: "q[i]", lambda: "q[i]",
+            lambda: "normalize(q[i])",
+            lambda: "rmsnorm(q[i])",
+            lambda: f"(q[i] * {self.channels()})",
+            lambda: f"(q[i] + {self.channels()})",
+            lambda: "rope(q[i], i)",
+            lambda: "tanh(q[i])",
+            lambda: f"({self.scalar('row')} * q[i])",
+        )  # fmt: skip
+
+    def key(self) -> str:
+        return self.pick(
+            lambda: "k[j]", lambda: "k[j]", lambda: "k[j]",
+            lambda: "normalize(k[j])",
+            lambda: "rmsnorm(k[j])",
+            lambda: f"(k[j] * {self.channels()})",
+            lambda: "rope(k[j], j)",
+            lambda: "relu(k[j])",
+            lambda: f"({self.scalar('column')} * k[j])",
+        )  # fmt: skip
+
+    def channels(self) -> str:
+        return self.tensor("param", "scale_d", ("h", "d"), " = 1")
+
+    def scaled(self, x: str) -> str:
+        return self.pick(
+            lambda: f"{x} / sqrt(D)",
+            lambda: f"{x} / sqrt(D)",
+            lambda: f"0.3 * {x}",
+            lambda: f"{x} * {self.scalar('head')}",
+            lambda: f"{x} / (1 + exp({self.scalar('head')}))",
+            lambda: f"{x} * log(1 + N) / D",
+        )
+
+    def scalar(self, place: str) -> str:
+        """A real number per row, column or head."""
+        axes = {"row": ("b", "h", "i"), "column": ("b", "h", "j")}
+        if place in axes:
+            at = axes[place][-1]
+            name = self.tensor("input", place, axes[place])
+            return self.rng.choice((f"{name}[{at}]", f"{name}[{at}]", f"tanh({name}[{at}])"))
+        return self.pick(
+            lambda: self.declare("param", "slope", "[h] = 0.5"),
+            lambda: self.declare("param", "alone", " = 0.7"),
+            lambda: self.declare("input", "factor", ": float = 0.8"),
+            lambda: "(h + 1) / H",
+            lambda: f"{self.declare('input', 'rate', '[b, h]')}",
+        )
+
+    def bias(self) -> str:
+        return self.pick(
+            lambda: self.scalar("row"),
+            lambda: self.scalar("column"),
+            lambda: f"{self.scalar('row')} * {self.scalar('column')}",
+            lambda: f"{self.scalar('head')} * (i - j)",
+            lambda: f"{self.scalar('head')} * abs(i - j) / N",
+            lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
+            lambda: f"{self.table()}[clamp(i - j, 0, 11)]",
+            lambda: f"{self.table()}[min(abs(i - j) // {self.small(1)}, 11)]",
+            lambda: f"{self.table()}[(i + 2 * j) % 12]",
+            lambda: f"{self.declare('param', 'two', '[h, 3, 4] = 0.1')}[i % 3, j % 4]",
+            lambda: f"log(1 + abs(i - j)) * {self.scalar('head')}",
+            lambda: f"cos(0.1 * (i - j)) * {self.scalar('row')}",
+            lambda: f"where({self.condition(0)}, {self.scalar('column')}, 0.5)",
+            lambda: f"where({self.condition(0)}, {self.scalar('head')}, {self.scalar('row')})",
+            lambda: f"{self.declare('input', 'place', '[b, n]: int')}[i] * 0.1",
+            lambda: f"floor(4 * {self.declare('input', 'row', '[b, i]')}[i]) * 0.25",
+        )
+
+    def table(self) -> str:
+        return self.tensor("param", "table", ("h", "12"), " = 0.1")
+
+    # the rest
+
+    def sink(self) -> str:
+        return self.pick(
+            lambda: "0",
+            lambda: self.declare("param", "slope", "[h] = 0.5"),
+            lambda: self.scalar("row"),
+            lambda: "log(H)",
+            lambda: f"tanh({self.scalar('head')})",
+        )
+
+    def factor(self) -> str:
+        return self.pick(lambda: self.scalar("column"), lambda: f"sigmoid({self.scalar('column')})")
+
+    def decay(self) -> str:
+        return self.pick(
+            lambda: "0.9 ** abs(i - j)",
+            lambda: f"exp(-0.1 * abs(i - j) * sigmoid({self.scalar('head')}))",
+            lambda: self.scalar("column"),
+            lambda: f"where({self.condition(0)}, 1, 0.5)",
+        )
+
+    def value(self) -> str:
+        return self.pick(
+            lambda: "v[j]",
+            lambda: f"v[j] * {self.scalar('column')}",
+            lambda: "normalize(v[j])",
+            lambda: f"v[j] + {self.declare('param', 'shift_e', '[h, e] = 0.1')}",
+            lambda: "tanh(v[j])",
+        )
+
+    def gate(self) -> str:
+        return self.pick(
+            lambda: f"sigmoid({self.scalar('row')})",
+            lambda: self.scalar("row"),
+            lambda: self.scalar("head"),
+            lambda: self.declare("param", "scale_e", "[h, e] = 1"),
+            lambda: f"silu({self.tensor('input', 'open', ('b', 'h', 'i, e'))}[i])",
+        )
+
+    def output(self) -> str:
+        total = "sum(j, weight * value)" if self.rng.random() < 0.5 else "sum(j, weight * v[j])"
+        return self.pick(
+            lambda: f"{total} + {self.declare('param', 'shift_e', '[h, e] = 0.1')}",
+            lambda: f"{self.scalar('row')} * {total}",
+            lambda: f"tanh({total})",
+            lambda: f"rmsnorm({total})",
+            lambda: f"{total} / (1 + {self.declare('param', 'alone', ' = 0.7')} ** 2)",
+        )
+
+    def returned(self) -> str:
+        return self.pick(
+            lambda: "return total[b, h, d] = sum(j, k[j])",
+            lambda: "return length[b, h, i] = norm2(q[i])",
+            lambda: f"return seen[b, h, i] = {self.scalar('row')} + 0 * q[i, 0]",
+        )
+
+
+def generate(seed: int) -> str:
+    """The text of a random spec."""
+    return _Spec(seed).text()
