@@ -147,7 +147,7 @@ def main() -> None:
     expected = encoder.embed(PAGE, torch_attention)
     alone = torch.cat([encoder.embed([sentence], torch_attention) for sentence in PAGE])
     worst = [difference(expected, alone)]
-    print(f"{len(PAGE)} sentences, {encoder.layers} layers of {encoder.heads} heads")
+    print(f"\n{len(PAGE)} sentences through {encoder.layers} layers of {encoder.heads} heads")
     for backend in backends:
         attend = torch_attention if backend == "torch" else generated_attention(backend)
         start = time.perf_counter()
