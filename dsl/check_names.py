@@ -160,7 +160,8 @@ def _claim(name: str, span: Span, places: dict[str, Span], report: Report) -> bo
             else "a leading underscore is for generated names",
             f"choose another name, for instance `my_{name.strip('_')}`",
         )
-        return False
+        if name in RESERVED - CALL_WORDS:
+            return False  # elsewhere the word keeps the language's own meaning
     return _once(name, span, places, report)
 
 
