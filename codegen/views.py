@@ -69,6 +69,11 @@ class Gradient:
     index: str = ""
     first: bool = True
 
+    @property
+    def share(self) -> str:
+        """The name of every pair's share, `dp` where the slope is a factor of the whole."""
+        return "dp" if self.after or self.value == 1.0 else f"share_{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class LoopView:
@@ -118,6 +123,20 @@ class Kernel:
         return "" if self.plan.keep is None else text(self.plan.keep)
 
     @property
+    def cleans(self) -> bool:
+        """Whether an operand that is not finite must be kept from the pairs that exclude it.
+
+        A softmax needs no care: there, whoever runs the kernel passes finite operands, and the
+        log-sum-exp makes every pair of a row not a number where one of them is not.
+        """
+        return bool(self.keep) and not self.softmax
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether a gradient adds up several rows, so that rows past the last must not count."""
+        return any(g.role in ("head", "table") for g in self.gradients)
+
+    @property
     def loop(self) -> LoopView:
         return loop_view(self.plan.rows if self.side == "rows" else self.plan.columns)
 
@@ -162,10 +181,22 @@ class Kernel:
     def tile_lines(self, masked: bool) -> list[str]:
         return self._ops("ij", masked)
 
-    def slope(self, g: Gradient, masked: bool, keep: str, upstream: str) -> list[str]:
-        """Lines that make `d_score`, this gradient's share of every pair."""
-        code = upstream if g.after or g.value == 1.0 else f"{upstream} * {text(g.value)}"
-        return [f"d_score = tl.where({keep}, {code}, 0.0)" if masked else f"d_score = {code}"]
+    @property
+    def mask_lines(self) -> list[str]:
+        """Operations of a tile that only the mask needs, after `tile_lines(False)`."""
+        before = {*self.tile_lines(False), *(self._ops("j", False) if self.side == "rows" else ())}
+        own = ("ij", "j") if self.side == "rows" else ("ij",)
+        ops = needed(self.plan.ops, self._roots(True))
+        return [x for x in (triton_line(op) for op in ops if op.axes in own) if x not in before]
+
+    def product(self, g: Gradient) -> str:
+        """This gradient's share of a pair."""
+        return "dp" if g.after or g.value == 1.0 else f"dp * {text(g.value)}"
+
+    @property
+    def shares(self) -> list[str]:
+        """The names of all shares, each once."""
+        return list(dict.fromkeys(g.share for g in self.gradients))
 
     # what is read
 

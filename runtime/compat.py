@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import triton
@@ -27,6 +29,18 @@ def specialized(
     bound, found, _ = binder(*args, **options)
     _, signature, constexprs, attrs = kernel._pack_args(backend, options, bound, found, {})
     return ASTSource(kernel, signature, constexprs, attrs)
+
+
+@contextmanager
+def targeting(target: GPUTarget) -> Iterator[None]:
+    """Let code that asks which target it is compiled for hear `target`, GPU or none."""
+    driver = triton.runtime.driver
+    before = driver._active
+    driver.set_active(SimpleNamespace(get_current_target=lambda: target))
+    try:
+        yield
+    finally:
+        driver._active = before
 
 
 def nvidia_tool(name: str) -> Path:

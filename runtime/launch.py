@@ -180,6 +180,8 @@ def _backward_kernels(
 ) -> dict[str, Tensor]:
     plan = call.plan
     given = {"d_out": d_out.contiguous(), "lse": lse, "delta": delta}
+    if plan.masked and plan.softmax:
+        given |= {n: finite_copy(call.tensors[n]) for _, x, y in plan.dots for n in (x, y)}
     found: dict[str, Tensor] = {}
     roles = {leaf.operand: leaf.role for leaf in plan.leaves}
     for name, kernel in kernels.items():
@@ -202,6 +204,12 @@ def _backward_kernels(
                     grad = grad.sum_to_size(like.shape)
             found[operand] = grad
     return found
+
+
+def finite_copy(x: Tensor) -> Tensor:
+    """x with NaN and infinities as 0: where a pair is excluded, its operands must not count."""
+    once = x[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.stride())]
+    return once.nan_to_num(0.0, 0.0, 0.0).expand(x.shape)
 
 
 def _tile(call: Problem, name: str) -> Config:

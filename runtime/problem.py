@@ -37,6 +37,7 @@ class Pairwise:
     """
 
     normalizer: str
+    masked: bool
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]
     dots: tuple[tuple[str, str, str], ...]

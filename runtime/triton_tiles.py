@@ -46,7 +46,7 @@ def load_tile(
 def load_side(base, place, length, stride):
     """Numbers [tokens] at `place`, 0 past `length`; a `length` of None: all tokens are there."""
     at = base + place.to(tl.int64) * stride
-    if length is None:
+    if length is None:  # noqa: SIM108 - known when compiled
         side = tl.load(at)
     else:
         side = tl.load(at, mask=place < length, other=0)
@@ -78,8 +78,37 @@ def store_tile(base, tile, start, length, channels: tl.constexpr):
 
 @triton.jit
 def look_up(base, index, size):
-    """Entries of a contiguous table; 0 outside it (only masked pairs reach there)."""
-    return tl.load(base + index, mask=(index >= 0) & (index < size), other=0)
+    """Entries of a contiguous table; any number outside it (only masked pairs reach there)."""
+    at = base + tl.minimum(tl.maximum(index, 0), size - 1)
+    return each(at)
+
+
+@triton.jit
+def each(at):
+    """What a tile of pointers points to.
+
+    A plain load would be laid out for neighbouring addresses, and the whole tile's arithmetic
+    with it, away from the layout that matrix products need; one instruction an element is not.
+    """
+    if INTERPRETED or not tl.target_info.is_cuda():
+        found = tl.load(at)
+    elif at.dtype.element_ty.primitive_bitwidth == 8:
+        found = tl.inline_asm_elementwise(
+            "ld.global.nc.u8 $0, [$1];", "=r,l", [at], tl.int32, is_pure=True, pack=1
+        ).to(at.dtype.element_ty)
+    elif at.dtype.element_ty.primitive_bitwidth == 16:
+        found = tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [at], at.dtype.element_ty, is_pure=True, pack=1
+        )
+    elif at.dtype.element_ty.primitive_bitwidth == 32:
+        found = tl.inline_asm_elementwise(
+            "ld.global.nc.b32 $0, [$1];", "=r,l", [at], at.dtype.element_ty, is_pure=True, pack=1
+        )
+    else:
+        found = tl.inline_asm_elementwise(
+            "ld.global.nc.b64 $0, [$1];", "=l,l", [at], at.dtype.element_ty, is_pure=True, pack=1
+        )
+    return found
 
 
 @triton.jit
@@ -100,11 +129,25 @@ def finite(x):
 @triton.jit
 def weighted(p, v, acc):
     """acc + p @ v in which a value that is not finite counts only where p is not 0."""
-    acc = dot(p.to(v.dtype), finite(v), acc)
+    short = p.to(v.dtype)
+    acc = dot(short, finite(v), acc)
     wide = v.to(tl.float32)
-    bad = tl.where(wide - wide == 0.0, 0.0, 1.0)
-    if tl.max(tl.max(bad, 1), 0) > 0:
-        hit = tl.where(p == 0.0, 0.0, 1.0)
-        reached = dot(hit, bad, tl.zeros_like(acc))
-        acc = tl.where(reached > 0, float("nan"), acc)
+    if tl.max(tl.max(tl.where(wide - wide == 0.0, 0, 1), 1), 0) > 0:
+        # Rare, so column by column: another product would hold twice the registers.
+        if v.dtype == tl.float16:  # where a weight of 1e-8 is 0
+            acc = _mark(p, v, acc)
+        else:
+            acc = _mark(short, v, acc)
+    return acc
+
+
+@triton.jit
+def _mark(p, v, acc):
+    """acc as NaN where a p that is not 0 meets a v that is not finite."""
+    local = tl.arange(0, p.shape[1])
+    for column in range(p.shape[1]):
+        hit = tl.max(tl.where((local == column)[None, :] & (p != 0.0), 1, 0), 1)
+        wide = v.to(tl.float32)
+        bad = tl.max(tl.where((local == column)[:, None] & (wide - wide != 0.0), 1, 0), 0)
+        acc = tl.where((hit[:, None] * bad[None, :]) > 0, float("nan"), acc)
     return acc

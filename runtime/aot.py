@@ -1,0 +1,191 @@
+"""Kernels compiled without a GPU: their binaries, and what each takes of a multiprocessor.
+
+A kernel is compiled for what a launch would compile it for: the call is recorded from the
+module's own `attend` on arguments of a typical size, so strides, dtypes and tiles are those of
+run time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.backends.compiler import GPUTarget
+
+from attnspec.dsl.ast import Spec
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.arrange import arrange, gradient_buffers, need
+from attnspec.runtime.compat import interpreted, nvidia_tool, specialized, targeting
+from attnspec.runtime.launch import outputs
+from attnspec.runtime.problem import Problem, problem
+from attnspec.runtime.tiles import TARGETS, Config, config
+from attnspec.runtime.typical import typical
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PHASES = {"forward": "fwd", "backward_rows": "bwd_dq", "backward_columns": "bwd_dkv"}
+HEADS, LENGTH = 16, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One kernel for one target: its tile and what it takes. `spills` counts the instructions
+    that move registers to and from memory, `wgmma` those of a whole warpgroup's product, `mma`
+    every matrix instruction; `shared` is in bytes."""
+
+    spec: str
+    kernel: str
+    phase: str
+    target: str
+    dtype: str
+    head_dim: int
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+    registers: int
+    spills: int
+    shared: int
+    wgmma: int
+    mma: int
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without suffix."""
+        target = self.target.replace(":", "_")
+        return f"{self.spec}.{self.kernel}.{target}.{self.dtype}.d{self.head_dim}"
+
+
+def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int) -> Problem:
+    """The call that `module.attend` makes of its operation on arguments of a typical size."""
+    given = typical(
+        spec, heads=HEADS, length=LENGTH, channels=head_dim, dtype=DTYPES[dtype]
+    )  # fmt: skip
+    recorder = _Recorder()
+    try:
+        with recorder, torch.no_grad():
+            module.attend(**given, backend="cpu")
+    except _Recorded as found:
+        count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)
+        return problem(module.PAIRWISE, found.args[:count], 0, 0)
+    raise RuntimeError(f"{spec.name}: no operation was called")
+
+
+class _Recorded(Exception):
+    """Carries the arguments of the operation out of the call."""
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.args = args
+
+
+class _Recorder(TorchDispatchMode):
+    """Stops at the first generated operation."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace == "attnspec":
+            raise _Recorded(args)
+        return func(*args, **(kwargs or {}))
+
+
+def gpu_target(name: str) -> GPUTarget:
+    """`cuda:90` or `hip:gfx942` as Triton's target; AttnError for one that is not supported."""
+    if name not in TARGETS:
+        raise AttnError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
+    kind, _, arch = name.partition(":")
+    return GPUTarget(kind, int(arch), 32) if kind == "cuda" else GPUTarget(kind, arch, 64)
+
+
+def build_kernel(
+    spec: Spec, module: ModuleType, name: str, call: Problem, target: str, dtype: str,
+    head_dim: int, tile: Config | None = None,
+) -> tuple[Built, bytes]:  # fmt: skip
+    """Compile kernel `name` of the recorded call; its report and its binary."""
+    if interpreted():
+        raise AttnError("compiling ahead of time: not under Triton's interpreter (TRITON_INTERPRET)")
+    kernel = module.KERNELS[name]
+    tile = tile or config(need(call, name), target)
+    names = tuple(kernel.arg_names)
+    out, ungated, lse = outputs(call)
+    pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
+    if name != "forward":
+        grads = gradient_buffers(call, names, tile.block_m)
+        pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
+    args = arrange(call, name, names, pointers, tile).args
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    where = gpu_target(target)
+    with targeting(where):
+        made = triton.compile(specialized(kernel, args, options, where), where, options)
+    binary = made.asm["cubin" if where.backend == "cuda" else "hsaco"]
+    registers, spills = _resources(made.asm, binary)
+    text = made.asm.get("ptx") or made.asm["amdgcn"]
+    built = Built(
+        spec.name,
+        name,
+        PHASES.get(name, name.replace("backward", "bwd")),
+        target,
+        dtype,
+        head_dim,
+        tile.block_m,
+        tile.block_n,
+        tile.warps,
+        tile.stages,
+        registers,
+        spills,
+        made.metadata.shared,
+        len(re.findall(r"\bwgmma\.mma_async", text)),
+        len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma)", text)),
+    )
+    return built, binary
+
+
+def _resources(asm: Mapping[str, Any], binary: bytes) -> tuple[int, int]:
+    """Registers a thread, and instructions that spill them."""
+    if "amdgcn" in asm:
+        count = {
+            key: int(re.findall(rf"\.{key}:\s*(\d+)", asm["amdgcn"])[0])
+            for key in ("vgpr_count", "vgpr_spill_count", "sgpr_spill_count")
+        }
+        return count["vgpr_count"], count["vgpr_spill_count"] + count["sgpr_spill_count"]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        usage = _run("cuobjdump", "-res-usage", file.name)
+        registers, stack = (int(re.findall(rf"{key}:(\d+)", usage)[0]) for key in ("REG", "STACK"))
+        code = _run("nvdisasm", "-c", file.name) if stack else ""
+    return registers, len(re.findall(r"\b(?:LDL|STL)[. ]", code))
+
+
+def _run(tool: str, *args: str) -> str:
+    command = [str(nvidia_tool(tool)), *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def build(
+    spec: Spec, module: ModuleType, targets: Sequence[str], dtypes: Sequence[str],
+    head_dims: Sequence[int],
+) -> Iterator[tuple[Built, bytes]]:  # fmt: skip
+    """Every kernel of a generated module for every target, dtype and head dimension."""
+    for dtype in dtypes:
+        for head_dim in head_dims:
+            call = record(spec, module, dtype, head_dim)
+            for target in targets:
+                for name in module.KERNELS:
+                    yield build_kernel(spec, module, name, call, target, dtype, head_dim)
+
+
+def files(built: Built, binary: bytes) -> dict[str, bytes]:
+    """The files of one kernel: its binary, and its report beside it."""
+    suffix = "cubin" if built.target.startswith("cuda") else "hsaco"
+    report = json.dumps(asdict(built), indent=1) + "\n"
+    return {f"{built.stem}.{suffix}": binary, f"{built.stem}.json": report.encode()}
