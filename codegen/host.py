@@ -183,6 +183,15 @@ class Host:
             code = f"{code}[{index}]"
         return code
 
+    def whole(self, value: Value, dims: Dims) -> str:
+        """Code for `value` with exactly `dims`, none of them left to broadcasting."""
+        sizes = ", ".join(self.size(d) for d in dims)
+        if value.plain:
+            dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
+            return f"torch.full(({sizes},), {value.code}{dtype}, device=bound.device)"
+        code = self.aligned(value, dims, ungroup=True)
+        return code if value.code == "lse" else f"{code}.expand({sizes})"
+
     def _join(self, values: list[Value]) -> tuple[list[str], Dims, str]:
         """Aligned codes, their common dimensions, and the head group they are left in."""
         dims = self.order({d for v in values for d in v.dims})
@@ -213,6 +222,8 @@ class Host:
             return self.assign(code, dims, expr.kind, grouped)
         values = [self._widen(v, expr.kind) for v in values]
         codes, dims, grouped = self._join(values)
+        if op == "where" and expr.kind is Kind.FLOAT and all(v.plain for v in values[1:]):
+            codes[1] = f"torch.full((), {codes[1]}, dtype=wide, device=bound.device)"
         if op in ("add", "mul", "and", "or"):
             code = TORCH[op].replace("{0}", "").replace("{1}", "").join(codes)
         elif op in ("min", "max"):

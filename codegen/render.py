@@ -15,7 +15,7 @@ from attnspec.codegen.plan_types import PairPlan, Plan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
-from attnspec.codegen.views import kernels, text, torch_line
+from attnspec.codegen.views import kernels, takes_wide, text, torch_line
 from attnspec.codegen.wrapper import operands, wrap
 from attnspec.dsl.ast import Kind, Spec
 
@@ -165,7 +165,7 @@ def _values(ops: tuple[Op, ...], roots: list[Atom]) -> list[str]:
     """Statements that take what `ops` use out of `values`, then the operations."""
     made = {op.target for op in ops}
     used = sorted(names_used(ops, roots) - made)
-    wide = any(op.op == "float" for op in ops)
+    wide = any(takes_wide(op) for op in ops)
     taken = [f'{n} = values["{n}"]' for n in [*used, *(["wide"] if wide else [])]]
     return taken + [torch_line(op) for op in ops]
 

@@ -32,7 +32,21 @@ def torch_line(op: Op) -> str:
     if op.op == "load":
         return f"{op.target} = lookup({text(op.args[0])}, {text(op.args[1])})"
     form = TORCH[spelled(op.op, op.kind)]
-    return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
+    args = [text(a) for a in op.args]
+    if _chooses_numbers(op):
+        args[1] = f"torch.full((), {args[1]}, dtype=wide)"
+    return f"{op.target} = {form.format(*args)}"
+
+
+def takes_wide(op: Op) -> bool:
+    """Whether the PyTorch statement of an operation names the dtype of sums, `wide`."""
+    return op.op == "float" or _chooses_numbers(op)
+
+
+def _chooses_numbers(op: Op) -> bool:
+    """A choice between two numbers, which PyTorch would give its default dtype."""
+    numbers = not any(isinstance(a, str) for a in op.args[1:])
+    return op.op == "where" and op.kind is Kind.FLOAT and numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from attnspec.codegen.host import Host, Value
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.ast import Apply, Expr, Form, Kind, Read, Spec
+from attnspec.dsl.ast import Apply, Expr, Form, Kind, Normalize, Read, Spec
 
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
@@ -90,7 +90,8 @@ def _aligned(host: Host, operand: Operand) -> str:
     value = host.emit(operand.expr)
     if value.plain:
         ones = ", ".join("1" for _ in operand.dims)
-        return f"torch.tensor({value.code}, device=bound.device).view({ones})"
+        dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
+        return f"torch.tensor({value.code}{dtype}, device=bound.device).view({ones})"
     return host.aligned(value, operand.dims)
 
 
@@ -107,8 +108,11 @@ def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     returned = []
     for item in spec.returns:
         value = host.emit(inline(spec, item.expr))
-        returned.append(f'"{item.name}": {host.aligned(value, item.axes)}')
-    if pair.normalizer == "softmax" and all(r.name != "lse" for r in spec.returns):
+        code = host.whole(value, item.axes)
+        returned.append(f'"{item.name}": {code}')
+    weight = spec.definition("weight")
+    normalised = weight is not None and isinstance(weight.expr, Normalize)
+    if normalised and all(r.name != "lse" for r in spec.returns):
         returned.insert(0, '"lse": lse')
     cast = "" if result == "out" else ".to(bound.dtype)"
     lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]

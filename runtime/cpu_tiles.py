@@ -109,7 +109,8 @@ def tiles(call: Problem, values: Values, low: int, high: int) -> list[Tile]:
     """The tiles that rows low to high can reach, edges apart from what has no holes."""
     if low >= high:
         return []
-    values = values | {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
+    ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
+    values = values | {name: torch.tensor(at) for name, at in ends.items()}
     first, last, full_first, full_last, full = call.plan.rows(values)
     start = call.k_start
     begin = max(0, _low(first, start, 0))

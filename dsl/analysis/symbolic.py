@@ -44,7 +44,7 @@ class Where(Fn):
 _NAMES = (
     "abs min max clamp floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh sigmoid "
     "logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad pow float "
-    "lt le gt ge eq step"
+    "lt le gt ge eq step mod floordiv"
 )
 FUNCTIONS: dict[str, type[Fn]] = {name: _function(name) for name in _NAMES.split()}
 FUNCTIONS["where"] = Where
@@ -61,6 +61,10 @@ def _less(a: Any, b: Any) -> Any:
 def _clamped(x: Any, low: Any, high: Any) -> tuple[Any, Any, Any]:
     below, above = _F["lt"](x, low), _F["gt"](x, high)
     return Where(below, 0, Where(above, 0, 1)), Where(below, 1, 0), Where(above, 1, 0)
+
+
+def _log(x: Any) -> Any:
+    return sp.Float(log(x)) if x.is_number and x > 0 else _F["log"](x)
 
 
 DERIVATIVES: dict[str, Any] = {
@@ -94,8 +98,9 @@ DERIVATIVES: dict[str, Any] = {
         + x * sp.Float(1 / sqrt(2 * pi)) * _F["exp"](-_HALF * x**2),
     ),
     "erf": lambda y, x: (sp.Float(2 / sqrt(pi)) * _F["exp"](-(x**2)),),
-    "pow": lambda y, x, n: (n * _F["pow"](x, n - 1), y * _F["log"](x)),
+    "pow": lambda y, x, n: (n * _F["pow"](x, n - 1), y * _log(x)),
     "float": lambda y, x: (1,),
+    "mod": lambda y, x, n: (1, -_F["floordiv"](x, n)),
 }
 
 

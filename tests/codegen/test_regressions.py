@@ -43,9 +43,8 @@ def test_leaky_relu_of_a_row_without_a_slope() -> None:
 
 @pytest.mark.parametrize("rest", ["", "gate = sigmoid(r[i])", "output = sum(j, weight * v[j]) + 1"])
 def test_a_returned_log_sum_exp_is_the_saved_one(rest: str) -> None:
-    held(
-        f"input r[b, i]\nscore = dot(q[i], k[j]) * r[i]\nreturn lse[b, h, i] = logsumexp(j, score)\n{rest}"
-    )
+    lse = "return lse[b, h, i] = logsumexp(j, score)"
+    held(f"input r[b, i]\nscore = dot(q[i], k[j]) * r[i]\n{lse}\n{rest}")
 
 
 def test_a_log_sum_exp_over_everything_is_not_that_under_the_mask() -> None:
@@ -63,3 +62,37 @@ def test_an_output_that_uses_the_sum_twice() -> None:
 def test_an_epilogue_over_a_grid() -> None:
     text = "grid y, x\nparam u[h, e] = 0.1\nmask abs(i.y - j.y) <= 1\n"
     held(f"{text}output = sum(j, weight * v[j]) + u")
+
+
+def test_bounds_with_a_least_or_greatest_position() -> None:
+    held("mask min(i, 33) <= j + 1\nmask max(j, 5) <= i + 16")
+
+
+def test_the_derivative_of_a_power_of_a_number() -> None:
+    held("score = 2 ** -abs(dot(q[i], k[j]))")
+
+
+def test_a_returned_sum_of_keys_has_every_head() -> None:
+    held("return total[b, h, d] = sum(j, k[j])")
+
+
+def test_a_returned_value_has_every_axis() -> None:
+    held("input r[i]\nreturn seen[b, h, i] = r[i]")
+
+
+def test_a_weight_that_is_no_softmax_returns_no_log_sum_exp() -> None:
+    held("input c[b, j]\nweight = softmax(score) * c[j]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input f: float = 0.3\ngate = f",
+        "input f: float = 0.3\nweight = softmax(score, sink=tanh(f))",
+        "input f: float = 0.3\nscore = leaky_relu(dot(q[i], k[j]) * f, 0.3)",
+        "score = where(j < i, 0.1, 0.3) * dot(q[i], k[j])",
+        "input w[b, i]\nscore = where(w[i] > 0, 0.1, 0.3) * dot(q[i], k[j])",
+    ],
+)
+def test_numbers_are_as_exact_as_tensors(text: str) -> None:
+    held(text, replace(PLAIN, dtype="float64"))
