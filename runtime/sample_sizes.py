@@ -43,7 +43,7 @@ def draw_sizes(
     decided = [c for c in claims if _decided(c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})
     marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
-    widths = _channel_steps(spec)
+    widths = channel_steps(spec)
     for attempt in range(TRIES):
         sizes = _sizes(called, rng, fixed, literals, marks, widths, 6 + attempt // 40)
         heads = fixed.get("heads") or rng.choice(_divisors(sizes["h"]))
@@ -101,7 +101,7 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def _channel_steps(spec: ast.Spec) -> dict[str, int]:
+def channel_steps(spec: ast.Spec) -> dict[str, int]:
     """What the size of a rotated axis must be a multiple of."""
     steps: dict[str, int] = {}
     for whole in expressions(spec):

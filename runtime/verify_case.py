@@ -12,6 +12,7 @@ from torch import Tensor
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.reference import Evaluator
+from attnspec.runtime.sample_sizes import channel_steps
 from attnspec.runtime.sampling import keywords, sample
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ FILLS = ("normal", "zeros", "large", "small", "empty", "unseen_nan", "nan_query"
 # as allocated; tokens before heads; every other channel of a tensor; one batch for all; a corner
 # of a tensor: gaps hold NaN
 LAYOUTS = ("contiguous", "transposed", "strided", "expanded", "corner")
-_SCALES = {"large": 20.0, "small": 1e-3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _drawn(attention: Attention, case: Case) -> Call:
     error: AttnError | None = None
     for fixed, starts in _relaxed(attention, case):
         generator = torch.Generator().manual_seed(case.seed)
-        scale = _SCALES.get(case.fill, 1.0)
+        large = 20.0 if torch.finfo(DTYPES[case.dtype]).eps < 1e-6 else 5.0
+        scale = {"large": large, "small": 1e-3}.get(case.fill, 1.0)
         try:
             bound = sample(
                 attention.spec, generator, fixed, dtype=DTYPES[case.dtype],
@@ -134,6 +135,9 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
         for name, size in case.sizes
         if name not in given and (name in axes or name in ("b", "h", "heads"))
     }
+    for name, step in channel_steps(attention.spec).items():
+        if name in fixed:
+            fixed[name] = -(-fixed[name] // step) * step
     starts = (case.q_start, case.k_start)
     paired = {a.name for a in called.arguments if a.paired}
     if called.square or any(name not in paired for name, _, _ in called.across):

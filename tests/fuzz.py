@@ -1,0 +1,131 @@
+"""Random specs through the kernels, held against the reference.
+
+    python -m tests.fuzz --backend cpu --first 1234 --count 1
+
+runs one of them again. Specs and cases follow from the seed alone. Every seed is named on stderr
+before it runs, so that a crash tells which it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from tests.generator import generate
+
+import attnspec
+from attnspec.runtime.verify_case import FILLS, LAYOUTS, Case
+from attnspec.runtime.verify_rule import Impossible, hold
+
+_LENGTHS = {
+    "cpu": (1, 2, 5, 31, 32, 33, 64, 65, 127, 128, 129, 150),
+    "triton": (1, 5, 31, 32, 33, 40, 64, 65),
+}
+_CHANNELS = (1, 2, 3, 4, 8, 16, 17, 20, 33)
+_DTYPES = {"cpu": ("float32", "float16", "bfloat16", "float64"), "triton": ("float32", "float16")}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one spec gave: cases held, the largest error over what is allowed, and what is wrong."""
+
+    seed: int
+    cases: int
+    largest: float
+    problem: str
+
+
+def random_case(rng: Random, backend: str, seed: int) -> Case:
+    """Sizes around the edges of tiles; half of the cases plain, the others extreme."""
+    heads, rows = rng.choice((1, 1, 2)), rng.choice(_LENGTHS[backend])
+    columns = rows if rng.random() < 0.5 else rng.choice(_LENGTHS[backend])
+    channels = rng.choice(_CHANNELS)
+    k_start = rng.choice((0, 0, 7, 40))
+    return Case(
+        sizes=(
+            ("b", rng.choice((1, 2))),
+            ("h", heads * rng.choice((1, 1, 2))),
+            ("heads", heads),
+            ("i", rows),
+            ("j", columns),
+            ("d", channels),
+            ("e", channels if rng.random() < 0.5 else rng.choice(_CHANNELS)),
+        ),
+        q_start=rng.choice((k_start, k_start, 0, k_start + columns - 1)),
+        k_start=k_start,
+        dtype=rng.choice(("float32", *_DTYPES[backend])),
+        layout=rng.choice(("contiguous", *LAYOUTS)),
+        fill="normal" if rng.random() < 0.6 else rng.choice(FILLS),
+        seed=seed,
+    )
+
+
+def run(seed: int, backend: str, cases: int) -> Result:
+    """One spec of the generator in some cases."""
+    rng = Random(f"case {seed}")
+    text = generate(seed)
+    held, largest = 0, 0.0
+    try:
+        attention = attnspec.compile(text)
+        if attention.plan.pair is None:
+            return Result(seed, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
+    except attnspec.AttnError as error:
+        empty = [d.code for d in error.diagnostics] == ["A203"]  # a mask without a pair
+        return Result(seed, 0, 0.0, "" if empty else f"{error}\n{text}")
+    for place in range(cases):
+        case = random_case(rng, backend, 1000 * seed + place)
+        try:
+            outcome = hold(attention, case, backend)
+        except Impossible:
+            continue
+        except Exception:
+            trace = traceback.format_exc(limit=-3)
+            return Result(seed, held, largest, f"{case}\n{trace}\n{text}")
+        held += 1
+        largest = max([largest, *outcome.ratios.values()])
+        if outcome.problems:
+            problems = "\n".join(outcome.problems)
+            return Result(seed, held, largest, f"{case}\n{problems}\n{text}")
+    return Result(seed, held, largest, "")
+
+
+def again(seed: int, backend: str, cases: int) -> str:
+    """The command that runs one spec again."""
+    command = f"python -m tests.fuzz --backend {backend} --first {seed} --count 1 --cases {cases}"
+    return f"TRITON_INTERPRET=1 {command}" if backend == "triton" else command
+
+
+def main() -> int:
+    """Run specs from the command line; exit 1 when one is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=("cpu", "triton"), default="cpu")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--cases", type=int, default=2)
+    asked = parser.parse_args()
+    results = list(_each(asked.backend, asked.first, asked.count, asked.cases))
+    wrong = [r for r in results if r.problem]
+    for result in wrong:
+        print(f"--- seed {result.seed}: {again(result.seed, asked.backend, asked.cases)}")
+        print(result.problem)
+    largest = max(r.largest for r in results)
+    used = sum(r.cases > 0 for r in results)
+    print(
+        f"{used} specs, {sum(r.cases for r in results)} cases on {asked.backend},"
+        f" {len(wrong)} wrong, largest error {largest:.2f} of what is allowed"
+    )
+    return 1 if wrong else 0
+
+
+def _each(backend: str, first: int, count: int, cases: int) -> Iterator[Result]:
+    for seed in range(first, first + count):
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        yield run(seed, backend, cases)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
