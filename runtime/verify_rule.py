@@ -237,7 +237,7 @@ def _compare(
     tiny = ulp * (ULPS * top + size) + torch.finfo(dtype).tiny
     honest = float(other.max()) if other.numel() else 0.0
     if dtype is torch.float64:  # where plain PyTorch is the reference itself
-        honest = DOUBLE * top
+        honest = DOUBLE * (top + size)
     if not math.isfinite(honest):  # plain PyTorch overflows where the kernel need not
         honest = 16 * ulp * top
     if honest > top / 2 > 0:  # plain PyTorch is wrong altogether: nothing to be learnt here
