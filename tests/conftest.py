@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "example" in metafunc.fixturenames:
         pairs = read_examples().items()
         metafunc.parametrize("example", pairs, ids=[title for title, _ in pairs])
+
+
+def pytest_configure() -> None:
+    """One seed for every worker: fresh, unless the caller wants an old one again."""
+    os.environ.setdefault("ATTNSPEC_FUZZ_SEED", str(secrets.randbelow(10**9)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how to repeat what was random."""
+    seed = os.environ["ATTNSPEC_FUZZ_SEED"]
+    terminalreporter.write_line(f"fresh specs from ATTNSPEC_FUZZ_SEED={seed}")

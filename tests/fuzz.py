@@ -1,9 +1,10 @@
 """Random specs through the kernels, held against the reference.
 
     python -m tests.fuzz --backend cpu --first 1234 --count 1
+    python -m tests.fuzz --backend cpu --library alibi
 
-runs one of them again. Specs and cases follow from the seed alone. Every seed is named on stderr
-before it runs, so that a crash tells which it was.
+runs one of them again. Specs and cases follow from the seed alone, those of a library spec from
+its name. Each is named on stderr before it runs, so that a crash tells which it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -18,6 +20,7 @@ from random import Random
 from tests.generator import generate
 
 import attnspec
+from attnspec.runtime.api import Attention
 from attnspec.runtime.verify_case import FILLS, LAYOUTS, Case
 from attnspec.runtime.verify_rule import Impossible, hold
 
@@ -33,7 +36,7 @@ _DTYPES = {"cpu": ("float32", "float16", "bfloat16", "float64"), "triton": ("flo
 class Result:
     """What one spec gave: cases held, the largest error over what is allowed, and what is wrong."""
 
-    seed: int
+    name: str
     cases: int
     largest: float
     problem: str
@@ -66,36 +69,50 @@ def random_case(rng: Random, backend: str, seed: int) -> Case:
 
 def run(seed: int, backend: str, cases: int) -> Result:
     """One spec of the generator in some cases."""
-    rng = Random(f"case {seed}")
     text = generate(seed)
-    held, largest = 0, 0.0
     try:
         attention = attnspec.compile(text)
-        if attention.plan.pair is None:
-            return Result(seed, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
     except attnspec.AttnError as error:
         empty = [d.code for d in error.diagnostics] == ["A203"]  # a mask without a pair
-        return Result(seed, 0, 0.0, "" if empty else f"{error}\n{text}")
+        return Result(f"seed {seed}", 0, 0.0, "" if empty else f"{error}\n{text}")
+    return _held(f"seed {seed}", attention, seed, backend, cases)
+
+
+def run_library(name: str, backend: str, cases: int) -> Result:
+    """One spec of the library in some cases."""
+    attention = attnspec.load(name)
+    if attention.plan.pair is None:  # its kernel is still to be written
+        return Result(name, 0, 0.0, "")
+    return _held(name, attention, zlib.crc32(name.encode()), backend, cases)
+
+
+def _held(name: str, attention: Attention, seed: int, backend: str, cases: int) -> Result:
+    rng = Random(f"case {seed}")
+    held, largest, text = 0, 0.0, attention.spec.text
+    if attention.plan.pair is None:
+        return Result(name, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
     for place in range(cases):
-        case = random_case(rng, backend, 1000 * seed + place)
+        case = random_case(rng, backend, (1000 * seed + place) % 2**32)
         try:
             outcome = hold(attention, case, backend)
         except Impossible:
             continue
         except Exception:
             trace = traceback.format_exc(limit=-3)
-            return Result(seed, held, largest, f"{case}\n{trace}\n{text}")
+            return Result(name, held, largest, f"{case}\n{trace}\n{text}")
         held += 1
         largest = max([largest, *outcome.ratios.values()])
         if outcome.problems:
             problems = "\n".join(outcome.problems)
-            return Result(seed, held, largest, f"{case}\n{problems}\n{text}")
-    return Result(seed, held, largest, "")
+            return Result(name, held, largest, f"{case}\n{problems}\n{text}")
+    return Result(name, held, largest, "")
 
 
-def again(seed: int, backend: str, cases: int) -> str:
+def again(name: str, backend: str, cases: int) -> str:
     """The command that runs one spec again."""
-    command = f"python -m tests.fuzz --backend {backend} --first {seed} --count 1 --cases {cases}"
+    kind, _, seed = name.partition(" ")
+    which = f"--first {seed} --count 1" if kind == "seed" else f"--library {name}"
+    command = f"python -m tests.fuzz --backend {backend} {which} --cases {cases}"
     return f"TRITON_INTERPRET=1 {command}" if backend == "triton" else command
 
 
@@ -106,11 +123,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--cases", type=int, default=2)
+    parser.add_argument("--library", nargs="+", default=())
     asked = parser.parse_args()
-    results = list(_each(asked.backend, asked.first, asked.count, asked.cases))
+    results = list(_each(asked))
     wrong = [r for r in results if r.problem]
     for result in wrong:
-        print(f"--- seed {result.seed}: {again(result.seed, asked.backend, asked.cases)}")
+        print(f"--- {result.name}: {again(result.name, asked.backend, asked.cases)}")
         print(result.problem)
     largest = max(r.largest for r in results)
     used = sum(r.cases > 0 for r in results)
@@ -121,10 +139,15 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _each(backend: str, first: int, count: int, cases: int) -> Iterator[Result]:
-    for seed in range(first, first + count):
+def _each(asked: argparse.Namespace) -> Iterator[Result]:
+    for name in asked.library:
+        print(name, file=sys.stderr, flush=True)
+        yield run_library(name, asked.backend, asked.cases)
+    if asked.library:
+        return
+    for seed in range(asked.first, asked.first + asked.count):
         print(f"seed {seed}", file=sys.stderr, flush=True)
-        yield run(seed, backend, cases)
+        yield run(seed, asked.backend, asked.cases)
 
 
 if __name__ == "__main__":
