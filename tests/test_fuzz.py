@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from attnspec.codegen.library import names
+
 ROOT = Path(__file__).parent.parent
 LIBRARY = [names()[first : first + 25] for first in range(0, len(names()), 25)]
 
