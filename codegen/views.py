@@ -339,6 +339,12 @@ def widths(plan: PairPlan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def heavy(plan: PairPlan) -> bool:
+    """Whether backward tiles hold much at once: a mask in every tile, or several leaves."""
+    edges_only = plan.keep is None or (plan.rows.full and plan.columns.full)
+    return not edges_only or len(plan.leaves) > 1
+
+
 def _tiles(operands: list[Operand], token: str) -> list[Tensor]:
     unique = {o.name: o for o in operands}
     return [Tensor(o.name, o.dims, token, o.dims[3]) for o in unique.values()]

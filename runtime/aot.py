@@ -112,7 +112,9 @@ def build_kernel(
 ) -> tuple[Built, bytes]:  # fmt: skip
     """Compile kernel `name` of the recorded call; its report and its binary."""
     if interpreted():
-        raise AttnError("compiling ahead of time: not under Triton's interpreter (TRITON_INTERPRET)")
+        raise AttnError(
+            "compiling ahead of time: not under Triton's interpreter (TRITON_INTERPRET)"
+        )
     kernel = module.KERNELS[name]
     tile = tile or config(need(call, name), target)
     names = tuple(kernel.arg_names)

@@ -37,7 +37,7 @@ def need(call: Problem, name: str) -> Need:
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
         width(call.right.shape[-1]),
-        len(call.plan.dots),
+        call.plan.masked if name == "forward" else call.plan.heavy,
         call.right.dtype,
     )
 

@@ -1,14 +1,17 @@
 """Tile sizes by need: chosen from a table, never searched for at run time.
 
-Sizes are given by phase and by the widest channel axis; what a target cannot hold is not in the
-table.
+The tables hold what compiles without spilling registers where that is possible, and what fits a
+target's shared memory always; `attnspec build --target` shows what each choice takes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+
+from attnspec.dsl.diagnostics import AttnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +26,124 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a tile holds: padded channels of all row operands, all column operands and the value,
-    and the number of dot products. `phase` is forward, backward_rows, backward_columns or
-    backward_table."""
+    """What a tile holds: padded channels of all row operands, all column operands and the value.
+
+    `phase` is forward, backward_rows, backward_columns or backward_table. `heavy`: its arithmetic
+    holds more numbers at once than a score and a mask at the edges do.
+    """
 
     phase: str
     left: int
     right: int
     value: int
-    dots: int
+    heavy: bool
     dtype: torch.dtype
 
 
-TARGETS = ("cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "hip:gfx942")
-INTERPRETED = Config(32, 32, 4, 1)  # as large as there: each operation has a fixed cost
+# For each phase, tiles up to a number of channels: the usual one, then one for heavy arithmetic.
+Row: TypeAlias = tuple[int, Config, Config]
+Table: TypeAlias = dict[str, tuple[Row, ...]]
+
+
+def _row(limit: int, usual: Config, heavy: Config | None = None) -> Row:
+    return limit, usual, heavy or usual
+
+
+# Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
+# two accumulators and two tiles of scores at once, so its tiles of rows are short.
+_HOPPER: Table = {
+    "forward": (
+        _row(128, Config(128, 64, 8, 3)),
+        _row(256, Config(128, 32, 8, 2)),
+        _row(512, Config(64, 32, 8, 1)),
+    ),
+    "backward_rows": (
+        _row(128, Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
+        _row(256, Config(64, 32, 8, 2)),
+        _row(512, Config(32, 32, 8, 1)),
+    ),
+    "backward_columns": (
+        _row(64, Config(64, 128, 8, 2), Config(32, 128, 8, 2)),
+        _row(128, Config(32, 128, 8, 2), Config(32, 64, 8, 2)),
+        _row(256, Config(32, 64, 8, 1)),
+        _row(512, Config(32, 32, 8, 1)),
+    ),
+    "backward_table": (_row(128, Config(64, 32, 4, 2)), _row(512, Config(32, 32, 8, 1))),
+}
+
+# Products by warp, operands in registers: narrower tiles than above. Also for shared memory of
+# 99 KB.
+_AMPERE: Table = {
+    "forward": (
+        _row(64, Config(128, 64, 8, 3), Config(64, 32, 4, 3)),
+        _row(128, Config(128, 32, 8, 3), Config(64, 32, 8, 3)),
+        _row(256, Config(64, 32, 8, 1)),
+        _row(512, Config(16, 32, 4, 1)),
+    ),
+    "backward_rows": (
+        _row(64, Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
+        _row(128, Config(128, 32, 8, 2)),
+        _row(256, Config(32, 32, 8, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+    "backward_columns": (
+        _row(64, Config(32, 64, 4, 2)),
+        _row(128, Config(32, 64, 8, 2)),
+        _row(256, Config(32, 32, 8, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+    "backward_table": (
+        _row(128, Config(64, 32, 4, 1)),
+        _row(256, Config(32, 32, 8, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+}
+
+# Wavefronts of 64, shared memory of 64 KB.
+_CDNA: Table = {
+    "forward": (
+        _row(64, Config(128, 64, 4, 1)),
+        _row(128, Config(64, 32, 4, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+    "backward_rows": (
+        _row(64, Config(64, 32, 4, 1)),
+        _row(128, Config(32, 32, 4, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+    "backward_columns": (
+        _row(64, Config(32, 64, 4, 1)),
+        _row(128, Config(32, 32, 4, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
+    "backward_table": (_row(128, Config(32, 32, 4, 1)), _row(512, Config(16, 16, 4, 1))),
+}
+
+# Plain multiply-adds, operands of twice the size.
+_FLOAT32: tuple[Row, ...] = (
+    _row(32, Config(64, 32, 4, 1)),
+    _row(128, Config(32, 32, 4, 1)),
+    _row(512, Config(16, 16, 4, 1)),
+)
+
+_TABLES = {
+    "cuda:80": _AMPERE,
+    "cuda:86": _AMPERE,
+    "cuda:89": _AMPERE,
+    "cuda:90": _HOPPER,
+    "cuda:100": _HOPPER,
+    "cuda:120": _AMPERE,
+    "hip:gfx942": _CDNA,
+}
+TARGETS = tuple(_TABLES)
+SHARED = {
+    "cuda:80": 163 * 1024,
+    "cuda:90": 227 * 1024,
+    "cuda:100": 227 * 1024,
+    "hip:gfx942": 64 * 1024,
+}  # bytes a program may use; others have 99 KB
+
+INTERPRETED = Config(32, 32, 4, 1)  # as large as may be there: each operation has a fixed cost
 
 
 def width(channels: int) -> int:
@@ -45,22 +152,23 @@ def width(channels: int) -> int:
 
 
 def config(need: Need, target: str) -> Config:
-    """The tile of a kernel on a target."""
+    """The tile of a kernel on a target; AttnError where no tile fits, with what would."""
+    known = target if target in _TABLES else _nearest(target)
+    table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
     wide = max(need.left, need.right, need.value)
-    phase = need.phase
-    if need.dtype is torch.float32:
-        return Config(64, 32, 4, 1) if wide <= 64 else Config(32, 32, 4, 1)
-    if wide > 256:
-        return Config(32, 32, 4, 1)
-    if wide > 128:
-        return Config(64, 32, 4, 1)
-    hopper = target in ("cuda:90", "cuda:100")
-    if phase == "forward":
-        if wide <= 64:
-            return Config(128, 64, 4 if not hopper else 8, 3)
-        return Config(128, 64, 8, 3 if hopper else 2)
-    if phase == "backward_columns":
-        return Config(64, 64 if wide <= 64 else 128, 4 if wide <= 64 else 8, 2)
-    if phase == "backward_rows":
-        return Config(64, 64, 4, 2) if wide <= 64 else Config(128, 64, 8, 2)
-    return Config(64, 32, 4, 1)  # tables
+    for limit, usual, heavy in table:
+        if wide <= limit:
+            return heavy if need.heavy else usual
+    raise AttnError(
+        f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
+        f'each padded to a power of two), got {wide}; backend="dense" takes any number'
+    )
+
+
+def _nearest(target: str) -> str:
+    """The newest target in the tables that is not newer than `target`, or the oldest."""
+    kind, _, arch = target.partition(":")
+    if kind != "cuda":
+        return "hip:gfx942"
+    older = [t for t in TARGETS if t.startswith("cuda") and int(t[5:]) <= int(arch)]
+    return max(older, key=lambda t: int(t[5:]), default="cuda:80")
