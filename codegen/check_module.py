@@ -6,11 +6,14 @@ import ast
 
 _MODULES = {"math", "torch", "triton", "triton.language", "attnspec.runtime.generated"}
 PROVIDED = frozenset(
-    """Argument Bound Grid LN2 LOG2E Leaf Pairwise Signature Values all_heads as_columns as_rows
-    atan backend_for bind clamp concatenate cos differentiable dot elu erf exp exp2 finite floordiv
-    floormod gelu hold leaky_relu load_pairs load_side load_tile log log1p log2 logsigmoid look_up
-    lookup maximum minimum no_forward_mode over_pairs power power_int product rank rope rsqrt
-    run_backward run_forward sigmoid sign silu sin softmax softplus spread sqrt store_pairs
+    """Argument Bound Grid LN2 LOG2E Leaf Pairwise Signature Values all_heads amax amin
+    as_columns as_rows atan backend_for bind clamp concatenate cos differentiable dot elu erf
+    exp exp2 finite floordiv floormod gelu highest hold leaky leaky_relu load_pairs load_side load_tile log
+    log1p log2 logsigmoid look_up lookup lowest maximum mean minimum no_forward_mode number_ceil
+    number_div number_exp number_floor number_floordiv number_log number_log1p number_log2
+    number_mod number_pow number_rsqrt number_sqrt over_pairs power power_int product rank rope
+    rsqrt run_backward run_forward safe_div safe_exp safe_exp2 safe_log safe_log1p safe_log2
+    safe_pow safe_rsqrt safe_sqrt sigmoid sign silu sin soft_plus softmax softplus spread sqrt store_pairs
     store_tile tanh to_float weighted wide_dtype""".split()
 )
 _BUILTINS = {"float", "int", "bool", "min", "max", "abs", "range", "KeyError"}

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.spelling import PYTHON, TORCH, number, spelled
-from attnspec.dsl.analysis.positions import coordinates, rebuild
+from attnspec.codegen.lower import differentiable
+from attnspec.codegen.spelling import HOST, PYTHON, PYTHON_INSIDE, TORCH, number, spelled
+from attnspec.dsl.analysis.positions import coordinates, nonnegative, rebuild
 from attnspec.dsl.ast import (
     Apply,
     Concat,
@@ -215,13 +216,16 @@ class Host:
         values = [self.wide(a) for a in expr.args]
         op = spelled(expr.op, expr.kind)
         if all(v.plain for v in values):
-            return self._plain(op, [v.code for v in values], expr.kind)
-        if op == "where" and values[0].plain:
-            codes, dims, grouped = self._join(values[1:])
-            code = f"{codes[0]} if {values[0].code} else {codes[1]}"
-            return self.assign(code, dims, expr.kind, grouped)
+            inside = op in PYTHON_INSIDE and _inside(op, expr.args)
+            form = PYTHON_INSIDE[op] if inside else PYTHON[op]
+            return self._plain(op, form, [v.code for v in values], expr.kind)
         values = [self._widen(v, expr.kind) for v in values]
         codes, dims, grouped = self._join(values)
+        table = HOST if differentiable(self.spec, expr) else TORCH
+        if op == "where" and values[0].plain:
+            codes[0] = f"torch.tensor({codes[0]}, device=bound.device)"
+        if op == "div" and values[1].plain:
+            table = TORCH
         if op == "where" and expr.kind is Kind.FLOAT and all(v.plain for v in values[1:]):
             codes[1] = f"torch.full((), {codes[1]}, dtype=wide, device=bound.device)"
         if op in ("add", "mul", "and", "or"):
@@ -231,7 +235,7 @@ class Host:
             for other in codes[1:]:
                 code = TORCH[op].format(code, other)
         else:
-            code = TORCH[op].format(*codes)
+            code = table[op].format(*codes)
         return self.assign(code, dims, expr.kind, grouped)
 
     def _widen(self, value: Value, kind: Kind) -> Value:
@@ -239,14 +243,14 @@ class Host:
             return value
         return self.assign(f"{value.code}.to(wide)", value.dims, Kind.FLOAT, value.grouped)
 
-    def _plain(self, op: str, codes: list[str], kind: Kind) -> Value:
+    def _plain(self, op: str, form: str, codes: list[str], kind: Kind) -> Value:
         wrapped = [c if c[0] != "-" else f"({c})" for c in codes]
         if op in ("add", "mul", "and", "or", "min", "max") and len(wrapped) > 2:
             code = wrapped[0]
             for other in wrapped[1:]:
-                code = f"({PYTHON[op].format(code, other)})"
+                code = f"({form.format(code, other)})"
         else:
-            code = PYTHON[op].format(*wrapped)
+            code = form.format(*wrapped)
         if len(code) < 40:
             return Value(f"({code})", (), kind, plain=True)
         named = self.assign(code, (), kind)
@@ -334,7 +338,7 @@ class Host:
     def _gather(self, expr: Read, source: Value, axes: Dims) -> Value:
         if source.plain:
             return source
-        dims = self.order(expr.free - (expr.pad.free if expr.pad is not None else frozenset()))
+        dims = self.order(expr.free)
         ungrouped = self.aligned(source, source.dims, ungroup=True)
         inside: list[str] = []
         codes: list[str] = []
@@ -395,8 +399,10 @@ class Host:
         return self.emit(Reduce("sum", expr.axes, product, kind=Kind.FLOAT))
 
     def _whole(self, expr: Expr, *axes: str) -> Value:
-        """`expr` with dimensions `axes` even where it does not depend on them."""
+        """`expr` with dimensions `axes`, each whole: spread out where it does not depend on it."""
         value = self.wide(expr)
+        if "h" in axes and value.grouped:
+            value = self.assign(self.aligned(value, value.dims, True), value.dims, value.kind)
         missing = [a for a in axes if a not in value.dims]
         if not missing:
             return value
@@ -419,20 +425,19 @@ class Host:
     def _reduce(self, expr: Reduce) -> Value:
         if expr.mask is not None:
             raise Unsupported(f"a pairwise {expr.op} besides the sum of weighted values")
-        body = self._whole(expr.body, *expr.axes)
+        body = self._widen(self._whole(expr.body, *expr.axes), expr.kind)
         if expr.where is not None:
-            fill = {"amax": "-inf", "logsumexp": "-inf", "argmax": "-inf", "amin": "inf"}
-            text = {"prod": "1", "all": "True", "any": "False"}.get(expr.op, "0")
-            text = f'float("{fill[expr.op]}")' if expr.op in fill else text
-            whole = self._masked(body, expr.where, text)
+            fill = {"prod": "1", "all": "True", "any": "False"} | {
+                "amax": f"lowest({body.code})",
+                "amin": f"highest({body.code})",
+                "logsumexp": 'float("-inf")',
+            }
+            whole = self._masked(body, expr.where, fill.get(expr.op, "0"))
         else:
             whole = body
         dims = tuple(d for d in whole.dims if d not in expr.axes)
         at = ", ".join(str(self._at(whole, a)) for a in expr.axes)
         grouped = whole.grouped if "h" in dims else ""
-        if "h" in expr.axes and whole.grouped:
-            code = self.aligned(whole, whole.dims, ungroup=True)
-            whole, grouped = self._like(whole, code), ""
         count = ""
         if expr.op == "mean" and expr.where is not None:
             _, mask = self._matched(whole, self.emit(expr.where))
@@ -442,9 +447,9 @@ class Host:
             "sum": f"{whole.code}.sum(({at},))",
             "mean": f"{whole.code}.sum(({at},)) / {count}"
             if count
-            else f"{whole.code}.mean(({at},))",
-            "amax": f"torch.amax({whole.code}, ({at},))",
-            "amin": f"torch.amin({whole.code}, ({at},))",
+            else f"mean({whole.code}, ({at},))",
+            "amax": f"amax({whole.code}, ({at},))",
+            "amin": f"amin({whole.code}, ({at},))",
             "logsumexp": f"torch.logsumexp({whole.code}, ({at},))",
             "prod": f"product({whole.code}, ({at},))",
             "any": f"torch.any({whole.code}, ({at},))",
@@ -457,7 +462,7 @@ class Host:
     def _normalize(self, expr: Normalize) -> Value:
         if expr.op != "softmax" or expr.mask is not None:
             raise Unsupported(f"a pairwise {expr.op} outside the kernel")
-        body = self._whole(expr.body, *expr.axes)
+        body = self._widen(self._whole(expr.body, *expr.axes), Kind.FLOAT)
         allowed = "None"
         if expr.where is not None:
             body, mask = self._matched(body, self.emit(expr.where))
@@ -491,6 +496,22 @@ class Host:
         grouped = "" if len(groups) > 1 else next(iter(groups), "")
         code = f"concatenate([{', '.join(codes)}])"
         return self.assign(code, (*others, axis), Kind.FLOAT, grouped)
+
+
+def _inside(op: str, args: tuple[Expr, ...]) -> bool:
+    """Whether a function of plain numbers provably stays inside its domain, short of overflow."""
+    match op, args:
+        case (("div" | "floordiv" | "mod"), (_, Literal(value=divisor))):
+            return divisor != 0
+        case "pow", (Literal(value=base), _):
+            return 0 < base <= 2
+        case "pow", (_, Literal(value=exponent)):
+            return exponent in (1, 2)
+        case (("log" | "log2" | "log1p" | "rsqrt"), (Literal(value=x),)):
+            return x > 0
+        case "sqrt", (x,):
+            return nonnegative(x)
+    return False
 
 
 def require_supported(spec: Spec, expr: Expr) -> None:

@@ -108,19 +108,19 @@ class Builder:
         if decl is None or expr.pad is not None:
             raise Unsupported(f"`{expr.name}` is read at an index of both tokens")
         axes, index = decl.axes, expr.index
-        skip = sum(1 for a in axes[:2] if a in ("b", "h"))
-        own = tuple(isinstance(x, Index) and x.axis == a for a, x in zip(axes, index, strict=True))
-        if not all(own[:skip]):
+        own = {a for a, x in zip(axes, index, strict=True) if isinstance(x, Index) and x.axis == a}
+        if not own >= {"b", "h"} & set(axes):
             raise Unsupported(f"`{expr.name}` is read at another batch or head")
+        places = [(a, x) for a, x in zip(axes, index, strict=True) if a not in ("b", "h")]
         rest = expr.free - {"b", "h", "i", "j"}
         if rest:
             raise Unsupported(f"`{expr.name}`, a vector over {', '.join(sorted(rest))}, per pair")
         whole = Read(decl.name, tuple(Index(a, kind=INT) for a in axes), kind=decl.kind)
-        pair = axes[skip:] == ("i", "j") and all(own)
+        pair = [a for a, _ in places] == ["i", "j"] and own == set(axes)
         operand = Operand(self.fresh(f"u_{decl.name}"), whole, axes)
         flat: Atom | None = None
         if not pair:
-            for axis, at in zip(axes[skip:], index[skip:], strict=True):
+            for axis, at in places:
                 if axis in ("i", "j", "t"):
                     raise Unsupported(f"`{expr.name}` is read at a token that depends on both")
                 here = self.emit(at)
@@ -265,7 +265,11 @@ class Builder:
         if isinstance(expr, symbolic.Fn):
             op = type(expr).op
             kind = Kind.BOOL if op in COMPARISONS else Kind.FLOAT
-            return self.tape.add(op, tuple(self.printed(a) for a in expr.args), kind)
+            atoms = tuple(self.printed(a) for a in expr.args)
+            numbers = tuple(Literal(a, kind=Kind.FLOAT) for a in atoms if not isinstance(a, str))
+            if len(numbers) == len(atoms):  # what was left of it cancelled: known at the call
+                return self.scalar(Apply(op, numbers, kind=kind))
+            return self.tape.add(op, atoms, kind)
         raise AssertionError(f"no operation for {type(expr).__name__}")
 
     def _chain(self, op: str, atoms: list[Atom]) -> Atom:

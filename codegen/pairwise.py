@@ -57,6 +57,8 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
     slopes = symbolic.derivatives(score, names)
     final = build.printed(shown)
+    if not isinstance(final, str):
+        raise Unsupported("a score that is one number")
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
     # apart from the dots' operands, so that each has a gradient of its own
     dims = ("b", "h", "j", *_channel(found.value))

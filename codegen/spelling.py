@@ -28,6 +28,8 @@ TRITON = _COMMON | {
     "not": "{0} == 0",
     "floordiv": "floordiv({0}, {1})",
     "mod": "floormod({0}, {1})",
+    "floordiv_float": "tl.floor({0} / {1})",
+    "mod_float": "{0} - tl.floor({0} / {1}) * {1}",
     "float": "to_float({0})",
     "where": "tl.where({0}, {1}, {2})",
     "min": "tl.minimum({0}, {1})",
@@ -44,10 +46,11 @@ TRITON = _COMMON | {
     name: f"{name}({{0}})"
     for name in (
         "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "atan", "tanh",
-        "sigmoid", "logsigmoid", "softplus", "elu", "silu", "gelu", "erf", "sign",
+        "sigmoid", "logsigmoid", "elu", "silu", "gelu", "erf", "sign",
     )
 } | {
-    "leaky_relu": "leaky_relu({0}, {1})",
+    "softplus": "soft_plus({0})",
+    "leaky_relu": "leaky({0}, {1})",
     "pow": "power({0}, {1})",
     "pow_int": "power_int({0}, {1})",
 }  # fmt: skip
@@ -56,6 +59,8 @@ TORCH = _COMMON | {
     "not": "~{0}",
     "floordiv": "{0} // {1}",
     "mod": "{0} % {1}",
+    "floordiv_float": "torch.floor({0} / {1})",
+    "mod_float": "{0} % {1}",
     "float": "{0}.to(wide)",
     "where": "torch.where({0}, {1}, {2})",
     "min": "minimum({0}, {1})",
@@ -85,9 +90,6 @@ PYTHON = _COMMON | {
     "not": "not {0}",
     "and": "{0} and {1}",
     "or": "{0} or {1}",
-    "floordiv": "{0} // {1}",
-    "mod": "{0} % {1}",
-    "pow": "{0} ** {1}",
     "pow_int": "{0} ** {1}",
     "float": "float({0})",
     "where": "{1} if {0} else {2}",
@@ -95,30 +97,57 @@ PYTHON = _COMMON | {
     "max": "max({0}, {1})",
     "clamp": "min(max({0}, {1}), {2})",
     "abs": "abs({0})",
-    "floor_int": "math.floor({0})",
-    "ceil_int": "math.ceil({0})",
-    "rsqrt": "1 / math.sqrt({0})",
-    "log1p": "math.log1p({0})",
-    "exp2": "2.0 ** {0}",
-    "sigmoid": "1 / (1 + math.exp(-{0}))",
-    "logsigmoid": "-math.log1p(math.exp(-{0}))",
-    "softplus": "math.log1p(math.exp({0}))",
+    "floordiv_float": "number_floor(number_div({0}, {1}))",
+    "mod_float": "number_mod({0}, {1})",
+    "floor_int": "number_floor({0})",
+    "ceil_int": "number_ceil({0})",
+    "exp": "number_exp({0})",
+    "exp2": "number_pow(2.0, {0})",
+    "sigmoid": "1 / (1 + number_exp(-{0}))",
+    "logsigmoid": "min({0}, 0.0) - math.log1p(math.exp(-abs({0})))",
+    "softplus": "max({0}, 0.0) + math.log1p(math.exp(-abs({0})))",
     "relu": "max({0}, 0.0)",
-    "silu": "{0} / (1 + math.exp(-{0}))",
+    "step": "1.0 if {0} > 0 else 0.0",
+    "silu": "{0} / (1 + number_exp(-{0}))",
     "elu": "{0} if {0} > 0 else math.expm1({0})",
     "leaky_relu": "{0} if {0} > 0 else {0} * {1}",
     "gelu": "0.5 * {0} * (1 + math.erf({0} * math.sqrt(0.5)))",
     "sign": "({0} > 0) - ({0} < 0)",
 } | {
     name: f"math.{name}({{0}})"
-    for name in ("sqrt", "exp", "log", "log2", "sin", "cos", "atan", "tanh", "erf")
+    for name in ("sin", "cos", "atan", "tanh", "erf")
+} | {
+    name: f"number_{name}({{0}})" for name in ("sqrt", "rsqrt", "log", "log2", "log1p")
+} | {
+    name: f"number_{name}({{0}}, {{1}})" for name in ("div", "floordiv", "mod", "pow")
 }  # fmt: skip
+
+# Where the arguments are known to lie inside the domain.
+PYTHON_INSIDE = {
+    "sqrt": "math.sqrt({0})",
+    "rsqrt": "1 / math.sqrt({0})",
+    "log": "math.log({0})",
+    "log2": "math.log2({0})",
+    "log1p": "math.log1p({0})",
+    "div": "{0} / {1}",
+    "floordiv": "{0} // {1}",
+    "mod": "{0} % {1}",
+    "pow": "{0} ** {1}",
+}
+
+# Around the kernels PyTorch differentiates; these pass a gradient of 0 on as 0.
+HOST = TORCH | {
+    name: f"safe_{name}({{0}})"
+    for name in ("sqrt", "rsqrt", "log", "log2", "log1p", "exp", "exp2")
+} | {name: f"safe_{name}({{0}}, {{1}})" for name in ("div", "pow")}  # fmt: skip
 
 
 def spelled(op: str, kind: Kind) -> str:
     """The entry of a spelling table for an operation with a result of `kind`."""
     if op in ("floor", "ceil", "pow") and kind is Kind.INT:
         return f"{op}_int"
+    if op in ("floordiv", "mod") and kind is Kind.FLOAT:
+        return f"{op}_float"
     return op
 
 

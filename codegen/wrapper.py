@@ -70,11 +70,13 @@ def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
             source = host.emit(operand.expr).code if listed else f'tensor["{operand.expr.name}"]'
             lines.append(f"{name} = over_pairs({source}, {operand.dims}, {role == 'table'})")
         elif len(operand.dims) > 2 and operand.dims[2] == "j":
-            columns.append((operand, _aligned(host, operand)))
+            columns.append((operand, _aligned(host, operand, ungroup=False)))
         else:
             kept = name in products or operand is pair.gate
             dtype = "bound.dtype" if kept else "wide"
-            lines.append(f"{name} = as_rows({_aligned(host, operand)}, {dtype}, size)")
+            lines.append(
+                f"{name} = as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, size)"
+            )
     columns.sort(key=lambda c: c[0].name not in products)
     first = sum(o.name in products for o, _ in columns)
     lines += [f"{operand.name} = {code}" for operand, code in columns]
@@ -86,13 +88,13 @@ def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     return (*(o.name for o in operands(pair)), *numbers)
 
 
-def _aligned(host: Host, operand: Operand) -> str:
+def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
     value = host.emit(operand.expr)
     if value.plain:
         ones = ", ".join("1" for _ in operand.dims)
         dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
         return f"torch.tensor({value.code}{dtype}, device=bound.device).view({ones})"
-    return host.aligned(value, operand.dims)
+    return host.aligned(value, operand.dims, ungroup)
 
 
 def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:

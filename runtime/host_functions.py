@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +58,133 @@ def spread(x: Tensor | float, like: Tensor) -> Tensor:
     return x.expand(torch.broadcast_shapes(x.shape, like.shape))
 
 
+class _Safe(torch.autograd.Function):
+    """A function whose gradient is 0 where that of its result is, even past an infinite slope."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, *xs: Tensor) -> Tensor:
+        y = _SAFE[name](*xs)
+        ctx.name = name
+        ctx.save_for_backward(y, *xs)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, *xs = ctx.saved_tensors
+        slopes = _SLOPES[ctx.name](y, *xs)
+        return None, *(torch.where(grad == 0, 0.0, grad * slope) for slope in slopes)
+
+
+_SAFE: dict[str, Callable[..., Tensor]] = {
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "log": torch.log,
+    "log2": torch.log2,
+    "log1p": torch.log1p,
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "div": torch.div,
+    "pow": torch.pow,
+}
+_SLOPES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "sqrt": lambda y, x: (0.5 / y,),
+    "rsqrt": lambda y, x: (-0.5 * y / x,),
+    "log": lambda y, x: (1 / x,),
+    "log2": lambda y, x: (1 / (x * log(2.0)),),
+    "log1p": lambda y, x: (1 / (1 + x),),
+    "exp": lambda y, x: (y,),
+    "exp2": lambda y, x: (y * log(2.0),),
+    "div": lambda y, a, b: (1 / b, -y / b),
+    "pow": lambda y, x, n: (
+        torch.where(n == 0, 0.0, n * x ** (n - 1)),
+        torch.where(y == 0, 0.0, y * torch.log(x)),
+    ),
+}
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """Square root."""
+    return _safe("sqrt", x)
+
+
+def safe_rsqrt(x: Tensor) -> Tensor:
+    """1 / square root."""
+    return _safe("rsqrt", x)
+
+
+def safe_log(x: Tensor) -> Tensor:
+    """Natural logarithm."""
+    return _safe("log", x)
+
+
+def safe_log2(x: Tensor) -> Tensor:
+    """Logarithm in base 2."""
+    return _safe("log2", x)
+
+
+def safe_log1p(x: Tensor) -> Tensor:
+    """log(1 + x)."""
+    return _safe("log1p", x)
+
+
+def safe_exp(x: Tensor) -> Tensor:
+    """e ** x."""
+    return _safe("exp", x)
+
+
+def safe_exp2(x: Tensor) -> Tensor:
+    """2 ** x."""
+    return _safe("exp2", x)
+
+
+def safe_div(x: Tensor | float, y: Tensor) -> Tensor:
+    """x / y."""
+    return _safe("div", *torch.broadcast_tensors(_tensor(x, y), y))
+
+
+def safe_pow(x: Tensor | float, n: Tensor | float) -> Tensor:
+    """x ** n."""
+    return _safe("pow", *torch.broadcast_tensors(_tensor(x, n), _tensor(n, x)))
+
+
+def _safe(name: str, *xs: Tensor) -> Tensor:
+    y: Tensor = _Safe.apply(name, *xs)
+    return y
+
+
+def amax(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Greatest value along several dimensions, the least number of none."""
+    return torch.amax(_some(x, dims, lowest(x)), dims)
+
+
+def amin(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Least value along several dimensions, the greatest number of none."""
+    return torch.amin(_some(x, dims, highest(x)), dims)
+
+
+def lowest(x: Tensor) -> float | int:
+    """What is below everything that x can hold."""
+    return float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+
+
+def highest(x: Tensor) -> float | int:
+    """What is above everything that x can hold."""
+    return float("inf") if x.is_floating_point() else torch.iinfo(x.dtype).max
+
+
+def mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Mean along several dimensions, 0 of none."""
+    return _some(x, dims, 0.0).mean(dims)
+
+
+def _some(x: Tensor, dims: tuple[int, ...], empty: float) -> Tensor:
+    """x, with one entry `empty` along those of `dims` that have none."""
+    shape = list(x.shape)
+    for dim in dims:
+        shape[dim] = max(shape[dim], 1)
+    return x if shape == list(x.shape) else x.new_full(shape, empty)
+
+
 def product(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Product over several dimensions."""
     for dim in sorted(dims, reverse=True):
@@ -85,7 +214,7 @@ def softmax(
     Nothing included gives 0 everywhere.
     """
     shown = x if where is None else x.masked_fill(~where, float("-inf"))
-    top = torch.amax(shown, dims, keepdim=True).detach()
+    top = torch.amax(_some(shown, dims, 0.0), dims, keepdim=True).detach()
     if sink is not None:
         top = maximum(top, sink.detach() if isinstance(sink, Tensor) else sink)
     top = torch.where(torch.isfinite(top), top, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -81,9 +82,12 @@ def as_columns(
 
 
 def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
-    """A pair tensor [B or 1, H or 1, M, N], or with `flat` a table [B or 1, H or 1, T]."""
+    """A pair tensor [B or 1, H or 1, M, N]; with `flat` a contiguous table [B or 1, H or 1, T]."""
     lead = [1 if d not in dims else x.shape[dims.index(d)] for d in ("b", "h")]
-    return x.reshape(*lead, -1) if flat else x.reshape(*lead, *x.shape[-2:])
+    rest = [n for n, d in enumerate(dims) if d not in ("b", "h")]
+    sizes = [x.shape[n] for n in rest]
+    x = x.permute(*(dims.index(d) for d in ("b", "h") if d in dims), *rest)
+    return x.reshape(*lead, prod(sizes)).contiguous() if flat else x.reshape(*lead, *sizes)
 
 
 def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,6 +141,8 @@ def run_backward(
     call = problem(plan, args, q_start, k_start)
     d_out, d_lse = upstream
     out, ungated, lse = saved
+    if out.shape[:-1].numel() == 0:
+        return [torch.zeros_like(call.tensors[n]).contiguous() for n in plan.grads]
     if d_out is None:
         d_out = torch.zeros_like(out)
     wide = call.wide

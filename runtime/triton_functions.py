@@ -120,7 +120,7 @@ def tanh(x):
 
 
 @triton.jit
-def softplus(x):
+def soft_plus(x):
     """log(1 + e ** x)."""
     return tl.where(x > 0, x, 0.0) + log1p(tl.exp(-tl.abs(x)))
 
@@ -128,7 +128,7 @@ def softplus(x):
 @triton.jit
 def logsigmoid(x):
     """log(sigmoid(x))."""
-    return -softplus(-x)
+    return -soft_plus(-x)
 
 
 @triton.jit
@@ -138,7 +138,7 @@ def elu(x):
 
 
 @triton.jit
-def leaky_relu(x, slope):
+def leaky(x, slope):
     """x where positive, else slope * x."""
     return tl.where(x > 0, x, x * slope)
 

@@ -16,7 +16,7 @@ def inline(spec: Spec, expr: Expr) -> Expr:
     match expr:
         case Read(name=name, index=index):
             found = spec.definition(name)
-            if found is None or not found.expr.free >= PAIR:
+            if found is None or not PAIR.issubset(found.axes):
                 return expr
             pairs = zip(index, found.axes, strict=True)
             if not all(isinstance(x, Index) and x.axis == axis for x, axis in pairs):
