@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from typing import TypeAlias
 
 from attnspec.dsl.span import NOWHERE, Span
@@ -34,7 +35,7 @@ _NO_AXES: frozenset[str] = frozenset()
 class Node:
     """`kind` is the type, `free` the index variables the value depends on (set by subclasses)."""
 
-    kind: Kind = field(compare=False, repr=False)
+    kind: Kind = field(repr=False)
     free: frozenset[str] = field(default=_NO_AXES, compare=False, repr=False)
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
@@ -498,8 +499,14 @@ class Spec:
 
 def children(expr: Expr) -> Iterator[Expr]:
     """The expressions directly under `expr`, in order."""
-    for f in fields(expr):
-        yield from _exprs(getattr(expr, f.name))
+    for name in expression_fields(type(expr)):
+        yield from _exprs(getattr(expr, name))
+
+
+@cache
+def expression_fields(node: type) -> tuple[str, ...]:
+    """The fields of a node class that may hold expressions."""
+    return tuple(f.name for f in fields(node) if f.name not in ("kind", "free", "span"))
 
 
 def _exprs(value: object) -> Iterator[Expr]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from attnspec.dsl.ast import (
     COMPARISONS,
@@ -25,6 +25,7 @@ from attnspec.dsl.ast import (
     Reduce,
     Rope,
     Size,
+    expression_fields,
 )
 from attnspec.dsl.span import NOWHERE, Span
 
@@ -256,11 +257,11 @@ def _fields(expr: Expr, values: Mapping[str, Expr], memo: _Memo, **changed: obje
     """`expr` with its direct parts substituted, and the fields in `changed` replaced."""
     bound = set(expr.axes) if isinstance(expr, Contract | Reduce) else set()
     inner = {axis: value for axis, value in values.items() if axis not in bound}
-    for f in fields(expr):
-        old = getattr(expr, f.name)
+    for name in expression_fields(type(expr)):
+        old = getattr(expr, name)
         if isinstance(old, Expr):
-            changed[f.name] = _substitute(old, inner, memo)
+            changed[name] = _substitute(old, inner, memo)
         elif isinstance(old, tuple) and old and isinstance(old[0], Expr):
-            changed[f.name] = tuple(_substitute(part, inner, memo) for part in old)
+            changed[name] = tuple(_substitute(part, inner, memo) for part in old)
     result: Expr = replace(expr, **changed)  # type: ignore[arg-type]
     return result

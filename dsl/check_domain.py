@@ -42,6 +42,7 @@ from attnspec.dsl.check_witness import Point, evaluate, search
 if TYPE_CHECKING:
     from attnspec.dsl.span import Span
 
+ENOUGH = 20  # errors to report: each costs a search for an offending pair
 _DIVISIONS = frozenset({"div", "floordiv", "mod"})
 
 
@@ -52,6 +53,8 @@ def check_domain(spec: Spec, prover: Prover, report: Report) -> None:
     if spec.mask is not None:
         walker.visit(spec.mask, start)
     for axes, name, expr in _expressions(spec):
+        if len(report.errors) >= ENOUGH:
+            return
         known = start
         if walker.on_pairs(axes, name):
             known = prover.at_pair(start, "i", "j")

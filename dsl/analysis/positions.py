@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from attnspec.dsl.ast import Apply, Coord, Expr, GridIndex, Index, Kind, Literal, Node, Size, Spec
+from attnspec.dsl.ast import (
+    Apply,
+    Coord,
+    Expr,
+    GridIndex,
+    Index,
+    Kind,
+    Literal,
+    Node,
+    Size,
+    Spec,
+    expression_fields,
+)
 
 
 def coordinates(expr: Expr, spec: Spec) -> Expr:
@@ -23,11 +35,11 @@ def coordinates(expr: Expr, spec: Spec) -> Expr:
 def rebuild(node: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     """`node` with `visit` applied to the expressions directly under it."""
     changed = {}
-    for f in fields(node):
-        old = getattr(node, f.name)
+    for name in expression_fields(type(node)):
+        old = getattr(node, name)
         new = _map(old, visit)
         if new is not old:
-            changed[f.name] = new
+            changed[name] = new
     return replace(node, **changed) if changed else node  # type: ignore[arg-type]
 
 

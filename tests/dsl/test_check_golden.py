@@ -108,7 +108,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_specs_end_in_an_error_soon(body: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # of this process, so that a busy machine does not count
     found = findings(f"attention x\n{body}\n", "x.attn")
     assert any(d.severity == "error" for d in found)
-    assert time.perf_counter() - started < 2  # a second, and as much again for a busy machine
+    assert time.process_time() - started < 1
