@@ -13,12 +13,12 @@ HEAVY = ("torch", "triton", "sympy", "lark", "jinja2", "rich", "numpy", "matplot
 
 
 def loaded_after(code: str) -> tuple[set[str], float]:
-    """Top-level modules that a fresh interpreter has after `code`, and the milliseconds it took."""
+    """Top-level modules that a fresh interpreter has after `code`, and the milliseconds of work it took."""
     program = f"""
 import sys, time, json
-start = time.perf_counter()
+start = time.process_time()
 {code}
-took = (time.perf_counter() - start) * 1e3
+took = (time.process_time() - start) * 1e3
 print(json.dumps([sorted({{name.partition('.')[0] for name in sys.modules}}), took]))
 """
     done = subprocess.run(
