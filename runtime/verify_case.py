@@ -200,7 +200,8 @@ def _unseen(attention: Attention, call: Call) -> Call:
 
 def _leaf(x: Tensor, case: Case, device: torch.device) -> Tensor:
     """x in the case's layout, a leaf where it is float."""
-    x = _laid_out(x.detach().to(device), case.layout)
+    shared = case.layout == "expanded" and case.fill == "unseen_nan"  # unseen in one batch alone
+    x = _laid_out(x.detach().to(device), "contiguous" if shared else case.layout)
     return x.requires_grad_() if x.is_floating_point() else x
 
 
