@@ -13,7 +13,7 @@ HEAVY = ("torch", "triton", "sympy", "lark", "jinja2", "rich", "numpy", "matplot
 
 
 def loaded_after(code: str) -> tuple[set[str], float]:
-    """Top-level modules that a fresh interpreter has after `code`, and the milliseconds of work it took."""
+    """Top-level modules of a fresh interpreter after `code`, and the milliseconds of work."""
     program = f"""
 import sys, time, json
 start = time.process_time()
