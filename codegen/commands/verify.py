@@ -19,7 +19,9 @@ def verify(
     """Hold each SPEC's kernels against the reference on random shapes and inputs."""
     from attnspec.runtime.verify import verify as verify_spec
 
-    results = [verify_spec(name, cases=cases, seed=seed, backend=backend) for name in specs]
-    for result in results:
-        click.echo(result)
-    ctx.exit(0 if all(result.ok for result in results) else 1)
+    ok = True
+    for name in specs:
+        report = verify_spec(name, cases=cases, seed=seed, backend=backend)
+        click.echo(report)
+        ok = ok and report.ok
+    ctx.exit(0 if ok else 1)
