@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ast
+from importlib import resources
 
 _MODULES = {"math", "torch", "triton", "triton.language", "attnspec.runtime.generated"}
-PROVIDED = frozenset(
-    """Argument Bound Grid LN2 LOG2E Leaf Pairwise Signature Values all_heads amax amin
-    as_columns as_rows atan backend_for bind clamp concatenate cos differentiable dot elu erf
-    exp exp2 finite floordiv floormod gelu highest hold leaky leaky_relu load_pairs load_side load_tile log
-    log1p log2 logsigmoid look_up lookup lowest maximum mean minimum no_forward_mode number_ceil
-    number_div number_exp number_floor number_floordiv number_log number_log1p number_log2
-    number_mod number_pow number_rsqrt number_sqrt over_pairs power power_int product rank rope
-    rsqrt run_backward run_forward safe_div safe_exp safe_exp2 safe_log safe_log1p safe_log2
-    safe_pow safe_rsqrt safe_sqrt sigmoid sign silu sin soft_plus softmax softplus spread sqrt store_pairs
-    store_tile tanh to_float weighted wide_dtype""".split()
-)
+
+
+def _exported() -> frozenset[str]:
+    """What `runtime/generated.py` re-exports, read from its text: importing it needs torch."""
+    text = (resources.files("attnspec") / "runtime" / "generated.py").read_text()
+    nodes = [n for n in ast.parse(text).body if isinstance(n, ast.ImportFrom)]
+    return frozenset(name.name for node in nodes for name in node.names)
+
+
+PROVIDED = _exported()
 _BUILTINS = {"float", "int", "bool", "min", "max", "abs", "range", "KeyError"}
 _MEMBERS = {
     "torch": """abs all amax amin any arange atan bool ceil cos cumsum einsum erf exp exp2 float64
-    floor full int64 library log log1p log2 logsumexp nn relu rsqrt sigmoid sign sin sqrt tanh
+    floor full int64 library log log1p log2 logsumexp nn pow relu rsqrt sigmoid sign sin sqrt tanh
     tensor where""".split(),
     "tl": """abs arange cdiv ceil constexpr exp2 float32 floor full int1 int32 int64 load log2 max
     maximum min minimum program_id range store sum tensor trans where zeros zeros_like""".split(),

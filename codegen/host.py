@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.lower import differentiable
+from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.spelling import HOST, PYTHON, PYTHON_INSIDE, TORCH, number, spelled
-from attnspec.dsl.analysis.positions import coordinates, nonnegative, rebuild
+from attnspec.dsl.analysis.positions import coordinates, divides, nonnegative, rebuild
 from attnspec.dsl.ast import (
     Apply,
     Concat,
@@ -226,6 +226,8 @@ class Host:
             codes[0] = f"torch.tensor({codes[0]}, device=bound.device)"
         if op == "div" and values[1].plain:
             table = TORCH
+        if op in ("floordiv", "mod") and divides(expr.args[1]):
+            op = f"{op}_unsigned"
         if op == "where" and expr.kind is Kind.FLOAT and all(v.plain for v in values[1:]):
             codes[1] = f"torch.full((), {codes[1]}, dtype=wide, device=bound.device)"
         if op in ("add", "mul", "and", "or"):

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import cache
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from attnspec.dsl.span import NOWHERE, Span
 
@@ -499,14 +498,15 @@ class Spec:
 
 def children(expr: Expr) -> Iterator[Expr]:
     """The expressions directly under `expr`, in order."""
-    for name in expression_fields(type(expr)):
+    for name in EXPRESSION_FIELDS[type(expr)]:
         yield from _exprs(getattr(expr, name))
 
 
-@cache
-def expression_fields(node: type) -> tuple[str, ...]:
-    """The fields of a node class that may hold expressions."""
-    return tuple(f.name for f in fields(node) if f.name not in ("kind", "free", "span"))
+# The fields of each node class that may hold expressions.
+EXPRESSION_FIELDS: dict[type, tuple[str, ...]] = {
+    node: tuple(f.name for f in fields(node) if f.name not in ("kind", "free", "span"))
+    for node in get_args(Expr)
+}
 
 
 def _exprs(value: object) -> Iterator[Expr]:

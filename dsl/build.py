@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from attnspec.dsl.ast import (
     COMPARISONS,
+    EXPRESSION_FIELDS,
     LOGIC,
     Apply,
     Concat,
@@ -25,7 +26,6 @@ from attnspec.dsl.ast import (
     Reduce,
     Rope,
     Size,
-    expression_fields,
 )
 from attnspec.dsl.span import NOWHERE, Span
 
@@ -257,7 +257,7 @@ def _fields(expr: Expr, values: Mapping[str, Expr], memo: _Memo, **changed: obje
     """`expr` with its direct parts substituted, and the fields in `changed` replaced."""
     bound = set(expr.axes) if isinstance(expr, Contract | Reduce) else set()
     inner = {axis: value for axis, value in values.items() if axis not in bound}
-    for name in expression_fields(type(expr)):
+    for name in EXPRESSION_FIELDS[type(expr)]:
         old = getattr(expr, name)
         if isinstance(old, Expr):
             changed[name] = _substitute(old, inner, memo)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from attnspec.dsl.ast import (
+    EXPRESSION_FIELDS,
     Apply,
     Coord,
     Expr,
@@ -14,9 +15,9 @@ from attnspec.dsl.ast import (
     Kind,
     Literal,
     Node,
+    Read,
     Size,
     Spec,
-    expression_fields,
 )
 
 
@@ -35,7 +36,7 @@ def coordinates(expr: Expr, spec: Spec) -> Expr:
 def rebuild(node: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     """`node` with `visit` applied to the expressions directly under it."""
     changed = {}
-    for name in expression_fields(type(node)):
+    for name in EXPRESSION_FIELDS[type(node)]:
         old = getattr(node, name)
         new = _map(old, visit)
         if new is not old:
@@ -80,7 +81,23 @@ def _lower(node: Expr, spec: Spec) -> Expr | None:
                 scaled = Apply("mul", (flat, _side(name, grid, spec)), kind=Kind.INT)
                 flat = Apply("add", (scaled, coordinates(coord, spec)), kind=Kind.INT)
             return flat
+        case Read(pad=pad, index=index) if pad is not None and any(
+            isinstance(x, GridIndex) for x in index
+        ):
+            return node  # what pads is decided by each coordinate
     return None
+
+
+def divides(expr: Expr) -> bool:
+    """Whether an integer is provably not 0 (where there is a token at all)."""
+    match expr:
+        case Literal(value=value):
+            return value != 0
+        case Size():
+            return True
+        case Apply(op=("mul" | "neg"), args=args):
+            return all(divides(a) for a in args)
+    return False
 
 
 def nonnegative(expr: Expr) -> bool:

@@ -102,9 +102,9 @@ def hold(spec: Spec, sizes: Env, q_start: int, k_start: int, tiles: tuple[int, .
     columns = range(k_start, k_start + sizes["size j"])
     allowed = {(i, j) for i in rows for j in columns if value(mask, {**sizes, "i": i, "j": j})}
     full = 0
-    for mine, others, found, pair in (
-        (rows, columns, facts.rows, lambda a, b: (a, b)),
-        (columns, rows, facts.columns, lambda a, b: (b, a)),
+    for mine, others, found, turned in (
+        (rows, columns, facts.rows, False),
+        (columns, rows, facts.columns, True),
     ):
         for size in tiles:
             for start in range(mine.start, mine.stop, size):
@@ -112,7 +112,7 @@ def hold(spec: Spec, sizes: Env, q_start: int, k_start: int, tiles: tuple[int, .
                 env = {**sizes, LO: tile[0], HI: tile[-1]}
                 first, last, inner, until = ends(found, env, others.start, others.stop - 1)
                 for x in others:
-                    reached = [pair(a, x) in allowed for a in tile]
+                    reached = [((x, a) if turned else (a, x)) in allowed for a in tile]
                     assert first <= x <= last or not any(reached), (size, start, x)
                     if inner <= x <= until and first <= x <= last:
                         assert all(reached), (size, start, x)

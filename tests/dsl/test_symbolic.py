@@ -71,12 +71,14 @@ def number(expr: Any, env: dict[str, Tensor]) -> Tensor:
         "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq,
     }  # fmt: skip
     if op == "where":
-        return torch.where(*torch.broadcast_tensors(*args))
+        condition, yes, no = torch.broadcast_tensors(*args)
+        return torch.where(condition, yes, no)
     if op == "step":
         return (args[0] > 0).double()
     if op in compared:
         return compared[op](*args)
-    return ONE[op](*args) if len(args) == 1 else TWO[op](*args)
+    value: Tensor = ONE[op](*args) if len(args) == 1 else TWO[op](*args)
+    return value
 
 
 def points(op: str) -> Tensor:
