@@ -1,0 +1,115 @@
+"""Kernels whose every tensor lies against a protected page: what reads or writes outside ends.
+
+    TRITON_INTERPRET=1 python -m tests.runtime.fence behind
+
+runs specs forward and backward through the interpreter, the protected page `behind` or `before`
+each tensor. With `touch` it reads one byte too far on purpose.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import attnspec
+from attnspec.runtime import launch
+from attnspec.runtime.problem import Problem
+from attnspec.runtime.verify_case import Case
+from attnspec.runtime.verify_rule import hold
+
+SPECS = {
+    "causal": "mask j <= i",
+    "window": "input w: int = 9\nmask i - w < j <= i\nscore = 20 * tanh(dot(q[i], k[j]) / 20)",
+    "leaves": """
+input r[b, i]
+input c[b, j]
+input doc[b, n]: int
+param s[h] = 0.4
+mask doc[i] <= doc[j]
+score = dot(q[i], k[j]) * r[i] + c[j] - s * abs(i - j)""",
+    "tables": """
+param near[h, 7] = 0.1
+param bias[h, i, j] = 0
+input keep[b, i, j]: bool
+mask keep[i, j]
+score = dot(q[i], k[j]) + near[clamp(i - j, 0, 6)] + bias[i, j]""",
+    "sink": """
+param s[h] = 0.4
+input g[b, h, i, e]
+mask j <= i
+weight = softmax(score, sink=s)
+gate = sigmoid(g[i])""",
+    "weights": "input r[b, i]\nweight = relu(score) ** 2 / N\ngate = r[i]",
+}
+SIZES = ("b", "h", "heads", "i", "j", "d", "e")
+CASES = [
+    Case(tuple(zip(SIZES, sizes, strict=True)), start, 3, "float32", layout, "normal", 5)
+    for sizes, start, layout in (
+        ((2, 4, 2, 33, 40, 3, 5), 10, "strided"),
+        ((1, 1, 1, 1, 65, 17, 1), 67, "contiguous"),
+    )
+]
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_KEPT: list[mmap.mmap] = []  # memory lives as long as the process
+
+
+def fenced(x: Tensor, behind: bool) -> Tensor:
+    """A copy of x in x's strides that ends at a protected page, or starts behind one."""
+    if not x.numel():
+        return x
+    count = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    size, page = count * x.element_size(), mmap.PAGESIZE
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + 2 * page)
+    _KEPT.append(memory)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for guard in (start, start + page + room):
+        if _LIBC.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
+    offset = page + (room - size if behind else 0)
+    flat = torch.frombuffer(memory, dtype=x.dtype, count=count, offset=offset)
+    flat.copy_(x.detach().as_strided((count,), (1,)))
+    return flat.as_strided(x.shape, x.stride())
+
+
+def fence_launches(behind: bool) -> None:
+    """Lay every tensor of every kernel against protected pages."""
+    plain = launch.launch
+
+    def fence(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:
+        tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
+        inside = {n: fenced(x, behind) for n, x in pointers.items()}
+        plain(replace(call, tensors=tensors), name, kernel, inside)
+        for n, x in pointers.items():
+            x.copy_(inside[n])
+
+    launch.launch = fence
+
+
+def main(how: str) -> int:
+    """Run every spec; exit 1 when a result is wrong."""
+    if how == "touch":
+        ctypes.string_at(fenced(torch.zeros(5), behind=True).data_ptr(), 21)
+        return 1
+    fence_launches(how == "behind")
+    wrong = 0
+    for name, text in SPECS.items():
+        attention = attnspec.compile(f"attention a\n{text}")
+        for case in CASES:
+            print(f"{name}: {case}", file=sys.stderr, flush=True)
+            outcome = hold(attention, case, "triton")
+            wrong += bool(outcome.problems)
+            print("\n".join(outcome.problems))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
