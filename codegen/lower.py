@@ -19,7 +19,7 @@ from attnspec.codegen.tile import Atom, Tape
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.bounds import HI, LO
 from attnspec.dsl.analysis.inlining import PAIR
-from attnspec.dsl.analysis.positions import nonnegative
+from attnspec.dsl.analysis.positions import divides, nonnegative
 from attnspec.dsl.ast import (
     COMPARISONS,
     LOGIC,
@@ -80,8 +80,11 @@ class Builder:
         if expr not in self._scalar_of:
             hint = expr.name if isinstance(expr, Read) else f"c{len(self.scalars)}"
             name = self.fresh(f"u_{hint}" if isinstance(expr, Read) else hint)
-            self._scalar_of[expr] = self.tape.declare(name, expr.kind, "")
-            self.scalars.append(Scalar(name, expr, expr.kind))
+            kind = INT if expr.kind is Kind.BOOL else expr.kind  # kernels take no bool
+            self._scalar_of[expr] = self.tape.declare(name, kind, "")
+            self.scalars.append(Scalar(name, expr, kind))
+            if kind is not expr.kind:
+                self._scalar_of[expr] = self.tape.add("ne", (name, 0), Kind.BOOL)
         return self._scalar_of[expr]
 
     def leaf(self, expr: Expr) -> str:
@@ -197,8 +200,9 @@ class Builder:
             atoms = [self._widen(a) for a in atoms]
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
             return self._repeated(atoms[0], int(atoms[1]), kind)
-        if op in ("floordiv", "mod") and kind is INT and all(nonnegative(a) for a in args):
-            op = f"{op}_unsigned"
+        if op in ("floordiv", "mod") and kind is INT:
+            if divides(args[1]) and all(nonnegative(a) for a in args):
+                op = f"{op}_unsigned"
         if op in ("add", "mul", "min", "max", "and", "or"):
             total = atoms[0]
             for atom in atoms[1:]:

@@ -34,6 +34,11 @@ class Operand:
     expr: Expr
     dims: tuple[str, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """`dims` as parts of names: the axis of a concatenation is called `e+r`."""
+        return tuple(d.replace("+", "__") for d in self.dims)
+
 
 @dataclass(frozen=True, slots=True)
 class Dot:

@@ -67,7 +67,7 @@ def render(spec: Spec, plan: Plan) -> str:
         "plan": pair,
         "softmax": pair.normalizer == "softmax",
         "cpu": _cpu(pair),
-        "operands": tuple((o.name, o.dims) for o in operands(pair)),
+        "operands": tuple((o.name, o.labels) for o in operands(pair)),
         "numbers": tuple(s.name for s in pair.scalars),
         "dots": tuple((d.name, d.left.name, d.right.name) for d in pair.dots),
         "leaves": _leaves(pair),

@@ -57,8 +57,8 @@ TRITON = _COMMON | {
 
 TORCH = _COMMON | {
     "not": "~{0}",
-    "floordiv": "{0} // {1}",
-    "mod": "{0} % {1}",
+    "floordiv": "quotient({0}, {1})",
+    "mod": "remainder({0}, {1})",
     "floordiv_float": "torch.floor({0} / {1})",
     "mod_float": "{0} % {1}",
     "float": "{0}.to(wide)",
@@ -70,8 +70,8 @@ TORCH = _COMMON | {
     "ceil_int": "torch.ceil({0}).long()",
     "step": "({0} > 0).to({0}.dtype)",
     "stopgrad": "{0}.detach()",
-    "pow": "{0} ** {1}",
-    "pow_int": "{0} ** {1}",
+    "pow": "torch.pow({0}, {1})",
+    "pow_int": "torch.pow({0}, {1})",
     "elu": "torch.nn.functional.elu({0})",
     "leaky_relu": "leaky_relu({0}, {1})",
     "logsigmoid": "torch.nn.functional.logsigmoid({0})",

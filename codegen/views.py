@@ -279,7 +279,7 @@ class Kernel:
 
     @property
     def d_out(self) -> Tensor:
-        channel = self.plan.value.dims[3]
+        channel = self.plan.value.labels[3]
         return Tensor("d_out", ("b", "h", "i", channel), "i", channel)
 
     @property
@@ -287,13 +287,13 @@ class Kernel:
         gate = self.plan.gate
         if gate is None:
             return None
-        channel = gate.dims[3] if len(gate.dims) > 3 else ""
-        return Tensor(gate.name, gate.dims, "i", channel)
+        channel = gate.labels[3] if len(gate.labels) > 3 else ""
+        return Tensor(gate.name, gate.labels, "i", channel)
 
     @property
     def sink(self) -> Tensor | None:
         sink = self.plan.sink
-        return None if sink is None else Tensor(sink.name, sink.dims, "i")
+        return None if sink is None else Tensor(sink.name, sink.labels, "i")
 
     @property
     def ends(self) -> list[Tensor]:
@@ -334,8 +334,8 @@ class Kernel:
 
 def widths(plan: PairPlan) -> list[str]:
     """The channel axes whose number and padded width a kernel is compiled for."""
-    found = [d.left.dims[3] for d in plan.dots]
-    found.append(plan.value.dims[3])
+    found = [d.left.labels[3] for d in plan.dots]
+    found.append(plan.value.labels[3])
     return list(dict.fromkeys(found))
 
 
@@ -347,7 +347,7 @@ def heavy(plan: PairPlan) -> bool:
 
 def _tiles(operands: list[Operand], token: str) -> list[Tensor]:
     unique = {o.name: o for o in operands}
-    return [Tensor(o.name, o.dims, token, o.dims[3]) for o in unique.values()]
+    return [Tensor(o.name, o.labels, token, o.labels[3]) for o in unique.values()]
 
 
 def _leaf(plan: PairPlan, name: str) -> Leaf | None:
@@ -379,7 +379,7 @@ def _dots(plan: PairPlan, side: str) -> list[Gradient]:
         )
         first = mine.name not in {g.operand for g in found}
         found.append(
-            Gradient(dot.name, "dot", mine.name, value, once, other.name, mine.dims[3], "", first)
+            Gradient(dot.name, "dot", mine.name, value, once, other.name, mine.labels[3], "", first)
         )
     return found
 

@@ -41,6 +41,20 @@ def clamp(x: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tenso
     return torch.clamp(_tensor(x, like), _tensor(low, like), _tensor(high, like))
 
 
+def quotient(x: Tensor | int, y: Tensor | int) -> Tensor:
+    """Floor division of integers, anything by 0."""
+    return torch.div(_tensor(x, y), _divisor(y), rounding_mode="floor")
+
+
+def remainder(x: Tensor | int, y: Tensor | int) -> Tensor:
+    """What floor division leaves, anything by 0."""
+    return torch.remainder(_tensor(x, y), _divisor(y))
+
+
+def _divisor(y: Tensor | int) -> Tensor | int:
+    return torch.where(y == 0, 1, y) if isinstance(y, Tensor) else y or 1
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e ** x) without a linear cut-off."""
     return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
