@@ -15,7 +15,7 @@ from attnspec.codegen.plan_types import PairPlan, Plan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
-from attnspec.codegen.views import heavy, kernels, takes_wide, text, torch_line
+from attnspec.codegen.views import kernels, loads, takes_wide, text, torch_line
 from attnspec.codegen.wrapper import operands, wrap
 from attnspec.dsl.ast import Kind, Spec
 
@@ -63,7 +63,7 @@ def render(spec: Spec, plan: Plan) -> str:
         "signature": signature_code(spec),
         "kernels": shown,
         "views": views,
-        "heavy": heavy(pair),
+        "loads": '("{}", "{}")'.format(*loads(pair)),
         "plan": pair,
         "softmax": pair.normalizer == "softmax",
         "cpu": _cpu(pair),

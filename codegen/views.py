@@ -339,10 +339,17 @@ def widths(plan: PairPlan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def heavy(plan: PairPlan) -> bool:
-    """Whether backward tiles hold much at once: a mask in every tile, or several leaves."""
-    edges_only = plan.keep is None or (plan.rows.full and plan.columns.full)
-    return not edges_only or len(plan.leaves) > 1
+def loads(plan: PairPlan) -> tuple[str, str]:
+    """How much a forward and a backward tile hold at once: "light", "masked" or "heavy"."""
+    usual = "light" if plan.keep is None else "masked"
+    keep = [] if plan.keep is None else [plan.keep]
+    ops = [op for op in needed(plan.ops, [plan.score, *keep]) if op.axes == "ij"]
+    floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
+    parts = len(floats) + (plan.gate is not None)
+    forward = parts > 1 or (keep and len(ops) > 10)
+    everywhere = keep and not (plan.rows.full and plan.columns.full)
+    backward = everywhere or len(plan.leaves) > 1 or (keep and plan.normalizer == "none")
+    return "heavy" if forward else usual, "heavy" if backward else usual
 
 
 def _tiles(operands: list[Operand], token: str) -> list[Tensor]:

@@ -37,7 +37,7 @@ def need(call: Problem, name: str) -> Need:
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
         width(call.right.shape[-1]),
-        call.plan.masked if name == "forward" else call.plan.heavy,
+        call.plan.loads[0 if name == "forward" else 1],
         call.right.dtype,
     )
 

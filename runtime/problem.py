@@ -30,16 +30,16 @@ class Pairwise:
     """A pairwise computation by names.
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
-    them. `masked`: some pairs are excluded; `heavy`: a backward tile's arithmetic holds more than
-    usual. `dots` are (tile, row operand, column operand). `tile(values, masked)` gives (keep or
-    None, score), `slopes(values, masked)` gives (keep, score, gradients in the order of
-    `wanted`), `indices(values)` the place where each table is read. `rows(values)` gives the
-    `Limits` of the keys for the queries at positions `lo` to `hi`.
+    them. `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold,
+    "light", "masked" or "heavy". `dots` are (tile, row operand, column operand).
+    `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
+    score, gradients in the order of `wanted`), `indices(values)` the place where each table is
+    read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`.
     """
 
     normalizer: str
     masked: bool
-    heavy: bool
+    loads: tuple[str, str]
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]
     dots: tuple[tuple[str, str, str], ...]

@@ -28,43 +28,46 @@ class Config:
 class Need:
     """What a tile holds: padded channels of all row operands, all column operands and the value.
 
-    `phase` is forward, backward_rows, backward_columns or backward_table. `heavy`: its arithmetic
-    holds more numbers at once than a score and a mask at the edges do.
+    `phase` is forward, backward_rows, backward_columns or backward_table. `load` is what else it
+    holds: "light" with no mask, "masked", or "heavy" with a mask or a score of many parts.
     """
 
     phase: str
     left: int
     right: int
     value: int
-    heavy: bool
+    load: str
     dtype: torch.dtype
 
 
-# For each phase, tiles up to a number of channels: the usual one, then one for heavy arithmetic.
-Row: TypeAlias = tuple[int, Config, Config]
+# For each phase, tiles up to a number of channels, by load.
+Row: TypeAlias = tuple[int, dict[str, Config]]
 Table: TypeAlias = dict[str, tuple[Row, ...]]
 
 
-def _row(limit: int, usual: Config, heavy: Config | None = None) -> Row:
-    return limit, usual, heavy or usual
+def _row(
+    limit: int, light: Config, heavy: Config | None = None, masked: Config | None = None
+) -> Row:
+    return limit, {"light": light, "masked": masked or light, "heavy": heavy or light}
 
 
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
 # two accumulators and two tiles of scores at once, so its tiles of rows are short.
 _HOPPER: Table = {
     "forward": (
-        _row(128, Config(128, 64, 8, 3)),
+        _row(64, Config(128, 64, 8, 3)),
+        _row(128, Config(128, 64, 8, 3), heavy=Config(128, 32, 8, 3)),
         _row(256, Config(128, 32, 8, 2)),
         _row(512, Config(64, 32, 8, 1)),
     ),
     "backward_rows": (
-        _row(128, Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
+        _row(128, Config(128, 64, 8, 2), heavy=Config(128, 32, 8, 2)),
         _row(256, Config(64, 32, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_columns": (
-        _row(64, Config(64, 128, 8, 2), Config(32, 128, 8, 2)),
-        _row(128, Config(32, 128, 8, 2), Config(32, 64, 8, 2)),
+        _row(64, Config(64, 128, 8, 2), heavy=Config(32, 128, 8, 2)),
+        _row(128, Config(32, 128, 8, 2), heavy=Config(32, 64, 8, 3)),
         _row(256, Config(32, 64, 8, 1)),
         _row(512, Config(32, 32, 8, 1)),
     ),
@@ -75,14 +78,14 @@ _HOPPER: Table = {
 # 99 KB.
 _AMPERE: Table = {
     "forward": (
-        _row(64, Config(128, 64, 8, 3), Config(64, 32, 4, 3)),
-        _row(128, Config(128, 32, 8, 3), Config(64, 32, 8, 3)),
+        _row(64, Config(128, 64, 8, 3), Config(64, 32, 4, 3), Config(64, 32, 4, 3)),
+        _row(128, Config(128, 32, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 8, 3)),
         _row(256, Config(64, 32, 8, 1)),
         _row(512, Config(16, 32, 4, 1)),
     ),
     "backward_rows": (
-        _row(64, Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
-        _row(128, Config(128, 32, 8, 2)),
+        _row(64, Config(128, 64, 8, 2), heavy=Config(128, 32, 8, 2)),
+        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
         _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
@@ -156,9 +159,9 @@ def config(need: Need, target: str) -> Config:
     known = target if target in _TABLES else _nearest(target)
     table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
     wide = max(need.left, need.right, need.value)
-    for limit, usual, heavy in table:
+    for limit, by_load in table:
         if wide <= limit:
-            return heavy if need.heavy else usual
+            return by_load[need.load]
     raise AttnError(
         f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'
