@@ -106,6 +106,23 @@ def gpu_target(name: str) -> GPUTarget:
     return GPUTarget(kind, int(arch), 32) if kind == "cuda" else GPUTarget(kind, arch, 64)
 
 
+def source_of(module: ModuleType, name: str, call: Problem, target: str, tile: Config) -> Any:
+    """What a launch of kernel `name` would compile for the recorded call."""
+    kernel = module.KERNELS[name]
+    names = tuple(kernel.arg_names)
+    out, ungated, lse = outputs(call)
+    pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
+    if name != "forward":
+        grads = gradient_buffers(call, names, tile.block_m)
+        pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
+    args = arrange(call, name, names, pointers, tile).args
+    return specialized(kernel, args, _options(tile), gpu_target(target))
+
+
+def _options(tile: Config) -> dict[str, int]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages}
+
+
 def build_kernel(
     spec: Spec, module: ModuleType, name: str, call: Problem, target: str, dtype: str,
     head_dim: int, tile: Config | None = None,
@@ -115,19 +132,11 @@ def build_kernel(
         raise AttnError(
             "compiling ahead of time: not under Triton's interpreter (TRITON_INTERPRET)"
         )
-    kernel = module.KERNELS[name]
-    tile = tile or config(need(call, name), target)
-    names = tuple(kernel.arg_names)
-    out, ungated, lse = outputs(call)
-    pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
-    if name != "forward":
-        grads = gradient_buffers(call, names, tile.block_m)
-        pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
-    args = arrange(call, name, names, pointers, tile).args
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
     where = gpu_target(target)
+    tile = tile or config(need(call, name), target)
     with targeting(where):
-        made = triton.compile(specialized(kernel, args, options, where), where, options)
+        source = source_of(module, name, call, target, tile)
+        made = triton.compile(source, where, _options(tile))
     binary = made.asm["cubin" if where.backend == "cuda" else "hsaco"]
     registers, spills = _resources(made.asm, binary)
     text = made.asm.get("ptx") or made.asm["amdgcn"]

@@ -44,20 +44,21 @@ def load_tile(
 
 @triton.jit
 def load_side(base, place, length, stride):
-    """Numbers [tokens] at `place`, 0 past `length`; a `length` of None: all tokens are there."""
-    at = base + place.to(tl.int64) * stride
-    if length is None:  # noqa: SIM108 - known when compiled
-        side = tl.load(at)
-    else:
-        side = tl.load(at, mask=place < length, other=0)
-    return side
+    """Numbers [tokens] at `place`; a `length` of None: all tokens are there.
+
+    Past `length` stands the last one: a number that is not there must lie in the domain of what
+    is computed of it, since a tile without holes adds up its rows' shares, each times 0.
+    """
+    if length is not None:
+        place = tl.minimum(place, length - 1)
+    return tl.load(base + place.to(tl.int64) * stride)
 
 
 @triton.jit
 def load_pairs(base, row, column, rows, columns, s_row, s_column):
-    """A tile of a pair tensor at [row, column], 0 outside."""
-    at = base + row.to(tl.int64) * s_row + column.to(tl.int64) * s_column
-    return tl.load(at, mask=(row < rows) & (column < columns), other=0)
+    """A tile of a pair tensor at [row, column]; outside stands what is nearest, as above."""
+    row, column = tl.minimum(row, rows - 1), tl.minimum(column, columns - 1)
+    return tl.load(base + row.to(tl.int64) * s_row + column.to(tl.int64) * s_column)
 
 
 @triton.jit
@@ -91,24 +92,24 @@ def each(at):
     with it, away from the layout that matrix products need; one instruction an element is not.
     """
     if INTERPRETED or not tl.target_info.is_cuda():
-        found = tl.load(at)
+        value = tl.load(at)
     elif at.dtype.element_ty.primitive_bitwidth == 8:
-        found = tl.inline_asm_elementwise(
+        value = tl.inline_asm_elementwise(
             "ld.global.nc.u8 $0, [$1];", "=r,l", [at], tl.int32, is_pure=True, pack=1
         ).to(at.dtype.element_ty)
     elif at.dtype.element_ty.primitive_bitwidth == 16:
-        found = tl.inline_asm_elementwise(
+        value = tl.inline_asm_elementwise(
             "ld.global.nc.b16 $0, [$1];", "=h,l", [at], at.dtype.element_ty, is_pure=True, pack=1
         )
     elif at.dtype.element_ty.primitive_bitwidth == 32:
-        found = tl.inline_asm_elementwise(
+        value = tl.inline_asm_elementwise(
             "ld.global.nc.b32 $0, [$1];", "=r,l", [at], at.dtype.element_ty, is_pure=True, pack=1
         )
     else:
-        found = tl.inline_asm_elementwise(
+        value = tl.inline_asm_elementwise(
             "ld.global.nc.b64 $0, [$1];", "=l,l", [at], at.dtype.element_ty, is_pure=True, pack=1
         )
-    return found
+    return value
 
 
 @triton.jit

@@ -1,0 +1,114 @@
+"""Kernels compiled without a GPU: they compile, fit, do not spill, and use what the target has."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import pytest
+
+import attnspec
+from attnspec.dsl.ast import Spec
+from attnspec.runtime import aot
+from attnspec.runtime.arrange import need
+from attnspec.runtime.compat import interpreted
+from attnspec.runtime.problem import Problem
+from attnspec.runtime.tiles import SHARED, TARGETS, config
+
+SPECS = ("causal", "alibi", "softcap", "t5", "gated_elementwise", "padded")
+WITHOUT_SPILLS = ("cuda:80", "cuda:90")
+
+pytestmark = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
+
+
+@cache
+def loaded(name: str) -> tuple[Spec, ModuleType]:
+    attention = attnspec.load(name)
+    return attention.spec, attention._generated
+
+
+@cache
+def recorded(name: str, dtype: str, head_dim: int) -> Problem:
+    return aot.record(*loaded(name), dtype, head_dim)
+
+
+def built(
+    name: str, kernel: str, target: str, dtype: str = "bf16", head_dim: int = 64
+) -> aot.Built:
+    call = recorded(name, dtype, head_dim)
+    return aot.build_kernel(*loaded(name), kernel, call, target, dtype, head_dim)[0]
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", WITHOUT_SPILLS)
+@pytest.mark.parametrize("name", SPECS)
+def test_no_kernel_spills(name: str, target: str, head_dim: int) -> None:
+    for kernel in loaded(name)[1].KERNELS:
+        found = built(name, kernel, target, head_dim=head_dim)
+        assert found.spills == 0, found
+        assert 0 < found.registers <= 255
+        assert 0 < found.shared <= SHARED[target]
+        assert found.mma > 0
+        assert (found.wgmma > 0) == (target == "cuda:90"), found
+
+
+@pytest.mark.parametrize("kernel", ["forward", "backward_rows", "backward_columns", "table"])
+@pytest.mark.parametrize("target", ["cuda:100", "hip:gfx942"])
+def test_every_template_compiles_for_every_target(target: str, kernel: str) -> None:
+    """A table's gradient and its look-ups are what differs most between targets."""
+    found = built("t5", "backward_u_table_ij" if kernel == "table" else kernel, target)
+    assert 0 < found.shared <= SHARED[target]
+    assert found.mma > 0
+
+
+@pytest.mark.parametrize("head_dim", [16, 96, 256, 512])
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "hip:gfx942"])
+def test_other_head_dimensions_fit(target: str, head_dim: int) -> None:
+    for kernel in ("forward", "backward_rows", "backward_columns"):
+        found = built("full", kernel, target, head_dim=head_dim)
+        assert found.shared <= SHARED[target], found
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_other_dtypes_fit(dtype: str) -> None:
+    for kernel in ("forward", "backward_rows", "backward_columns"):
+        found = built("causal", kernel, "cuda:90", dtype)
+        assert found.spills == 0, found
+        assert found.shared <= SHARED["cuda:90"]
+        assert (found.wgmma > 0) == (dtype == "fp16")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_too_wide_says_what_would_fit(target: str) -> None:
+    wide = need(recorded("full", "bf16", 1024), "forward")
+    with pytest.raises(attnspec.AttnError, match=r"expected at most 512 .* got 1024"):
+        config(wide, target)
+
+
+def test_an_unknown_target() -> None:
+    with pytest.raises(attnspec.AttnError, match=r"target: expected one of cuda:80, .*cuda:70"):
+        aot.gpu_target("cuda:70")
+
+
+def test_a_report_lies_beside_its_binary() -> None:
+    call = recorded("causal", "fp16", 32)
+    work = (*loaded("causal"), "forward", call, "cuda:90", "fp16", 32)
+    report, binary = aot.build_kernel(*work)
+    files = aot.files(report, binary)
+    assert set(files) == {f"causal.forward.cuda_90.fp16.d32.{x}" for x in ("cubin", "json")}
+    assert files["causal.forward.cuda_90.fp16.d32.cubin"].startswith(b"\x7fELF")
+    assert aot.build_kernel(*work) == (report, binary)
+
+
+def test_a_launch_is_compiled_for_what_is_known_of_its_arguments() -> None:
+    """Strides of 1 are constants and multiples of 16 are known, lengths are not."""
+    _, module = loaded("causal")
+    call = recorded("causal", "bf16", 64)
+    tile = config(need(call, "forward"), "cuda:90")
+    source = aot.source_of(module, "forward", call, "cuda:90", tile)
+    names = module.KERNELS["forward"].arg_names
+    place = {name: (names.index(name),) for name in names}
+    assert source.constants[place["s_u_q_d"]] == 1
+    assert source.signature["M"] == "i32"
+    assert place["s_u_q_i"] in source.attrs
+    assert place["M"] not in source.attrs
