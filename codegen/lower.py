@@ -200,9 +200,8 @@ class Builder:
             atoms = [self._widen(a) for a in atoms]
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
             return self._repeated(atoms[0], int(atoms[1]), kind)
-        if op in ("floordiv", "mod") and kind is INT:
-            if divides(args[1]) and all(nonnegative(a) for a in args):
-                op = f"{op}_unsigned"
+        if op in ("floordiv", "mod") and divides(args[1]) and all(nonnegative(a) for a in args):
+            op = f"{op}_unsigned"
         if op in ("add", "mul", "min", "max", "and", "or"):
             total = atoms[0]
             for atom in atoms[1:]:

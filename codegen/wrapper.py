@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host, Value
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.inlining import inline
-from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.ast import Apply, Expr, Form, Kind, Normalize, Read, Spec
+from attnspec.dsl.analysis.positions import coordinates, rebuild
+from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Spec, walk
 
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
@@ -36,24 +37,48 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
     host = Host(spec)
     for decl in spec.decls:
         if decl.where is not None:
-            _fact(host, spec, decl.where, decl.name)
+            for fact in _sides(decl, decl.where):
+                _fact(host, spec, fact, decl)
     for fact in spec.requires:
-        _fact(host, spec, fact, spec.name)
+        _fact(host, spec, fact)
     arguments = _arguments(spec, pair, host)
     before = tuple(host.lines)
     host.lines.clear()
     return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
 
 
-def _fact(host: Host, spec: Spec, fact: Expr, name: str) -> None:
-    """Print the assertion of a fact, part by part: a part depends on one token at most."""
+def _sides(decl: Decl, fact: Expr) -> Iterator[Expr]:
+    """A fact about a tensor, of both tensors where the call gives a pair."""
+    yield fact
+    token = next((a for a in decl.axes if a in ("i", "j")), "")
+    if decl.paired and token:
+        other = Index("j" if token == "i" else "i", kind=Kind.INT)
+
+        def turned(expr: Expr) -> Expr:
+            if isinstance(expr, Index) and expr.axis == token:
+                return other
+            return rebuild(expr, turned)
+
+        yield turned(fact)
+
+
+def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None:
+    """Print the assertion of a fact, part by part: a part depends on one token at most.
+
+    What is not a number breaks no fact about itself.
+    """
     if isinstance(fact, Apply) and fact.op == "and":
         for part in fact.args:
-            _fact(host, spec, part, name)
+            _fact(host, spec, part, about)
         return
-    value = host.emit(fact)
     line = ascii(spec.text[fact.span.start : fact.span.end])
-    host.lines.append(f"hold({value.code}, {name!r}, {line})")
+    claim = fact
+    if about is not None and about.kind is Kind.FLOAT and about.axes:
+        reads = [n for n in walk(fact) if isinstance(n, Read) and n.name == about.name]
+        unknown = [Apply("ne", (x, x), kind=Kind.BOOL) for x in reads[:1]]
+        claim = Apply("or", (fact, *unknown), kind=Kind.BOOL) if unknown else fact
+    name = spec.name if about is None else about.name
+    host.lines.append(f"hold({host.emit(claim).code}, {name!r}, {line})")
 
 
 def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:

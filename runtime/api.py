@@ -46,6 +46,9 @@ class Attention:
     def __repr__(self) -> str:
         return f"<attention {self.spec.name}: {self.spec.title}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return compile, (self.spec.text,)
+
     @cached_property
     def facts(self) -> Facts:
         """What is proved of the spec."""

@@ -14,9 +14,12 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 
+_INTERPRETED = bool(triton.knobs.runtime.interpret)  # as kernels are, once and for all
+
+
 def interpreted() -> bool:
     """Whether Triton kernels run in Triton's interpreter."""
-    return bool(triton.knobs.runtime.interpret)
+    return _INTERPRETED
 
 
 def specialized(

@@ -75,12 +75,16 @@ def spread(x: Tensor | float, like: Tensor) -> Tensor:
 class _Safe(torch.autograd.Function):
     """A function whose gradient is 0 where that of its result is, even past an infinite slope."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, name: str, *xs: Tensor) -> Tensor:
-        y = _SAFE[name](*xs)
-        ctx.name = name
-        ctx.save_for_backward(y, *xs)
-        return y
+    def forward(name: str, *xs: Tensor) -> Tensor:
+        return _SAFE[name](*xs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name = inputs[0]
+        ctx.save_for_backward(output, *inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -162,7 +166,7 @@ def safe_pow(x: Tensor | float, n: Tensor | float) -> Tensor:
 
 
 def _safe(name: str, *xs: Tensor) -> Tensor:
-    y: Tensor = _Safe.apply(name, *xs)
+    y: Tensor = _Safe.apply(name, *xs)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -246,6 +246,10 @@ def wide_dtype(bound: Bound) -> torch.dtype:
     return torch.float64 if bound.dtype is torch.float64 else torch.float32
 
 
+def _no_second_derivative(ctx: Any, *grads: Any) -> None:
+    raise AttnError("second derivatives of a generated kernel: not there")
+
+
 def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
     """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
     count = len(plan.operands)
@@ -278,3 +282,4 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
     forward_op.register_fake(fake_forward)
     backward_op.register_fake(fake_backward)
     forward_op.register_autograd(backward, setup_context=setup)
+    backward_op.register_autograd(_no_second_derivative)

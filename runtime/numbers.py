@@ -48,7 +48,7 @@ def number_pow(x: float, n: float) -> float:
     if x < 0 and n != math.floor(n):
         return math.nan
     try:
-        return x**n
+        return float(x**n)
     except OverflowError:
         return -INFINITY if x < 0 and n % 2 == 1 else INFINITY
 
