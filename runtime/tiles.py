@@ -55,7 +55,6 @@ def _row(
 # two accumulators and two tiles of scores at once, so its tiles of rows are short.
 _HOPPER: Table = {
     "forward": (
-        _row(64, Config(128, 64, 8, 3)),
         _row(128, Config(128, 64, 8, 3), heavy=Config(128, 32, 8, 3)),
         _row(256, Config(128, 32, 8, 2)),
         _row(512, Config(64, 32, 8, 1)),
@@ -67,7 +66,7 @@ _HOPPER: Table = {
     ),
     "backward_columns": (
         _row(64, Config(64, 128, 8, 2), heavy=Config(32, 128, 8, 2)),
-        _row(128, Config(32, 128, 8, 2), heavy=Config(32, 64, 8, 3)),
+        _row(128, Config(32, 128, 8, 2), heavy=Config(16, 128, 8, 2)),
         _row(256, Config(32, 64, 8, 1)),
         _row(512, Config(32, 32, 8, 1)),
     ),
@@ -90,9 +89,9 @@ _AMPERE: Table = {
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_columns": (
-        _row(64, Config(32, 64, 4, 2)),
+        _row(64, Config(32, 64, 4, 2), heavy=Config(32, 64, 8, 2)),
         _row(128, Config(32, 64, 8, 2)),
-        _row(256, Config(32, 32, 8, 1)),
+        _row(256, Config(16, 32, 4, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (
