@@ -73,12 +73,6 @@ def hold(
     bound = attention.bind(**plain_call)
     found = evaluate(attention.spec, bound, bound.dtype)
     plain = [_results(found.output, found.extras, plain_call, upstream)]
-    if case.fill == "large":
-        # one row decides the error there: that of inputs some roundings away counts as plain, too
-        near_call = widened(call, torch.float64, near=4 * torch.finfo(bound.dtype).eps)
-        found = evaluate(attention.spec, attention.bind(**near_call))
-        plain.append(_results(found.output, found.extras, near_call, upstream))
-
     with poisoned():
         output, extras = attention(**call, extras=True, backend=backend)
         ours = _results(output, extras, call, upstream)
@@ -86,7 +80,16 @@ def hold(
     if case.fill == "nan_query" or (case.fill == "unseen_nan" and hosted):
         # NaN times a gradient of 0 is NaN in what PyTorch differentiates
         ours, exact = replace(ours, gradients={}), replace(exact, gradients={})
-    return _judge(ours, plain, exact, bound.dtype, _jumps(attention.spec))
+    jumps = _jumps(attention.spec)
+    outcome = _judge(ours, plain, exact, bound.dtype, jumps)
+    if not outcome.problems:
+        return outcome
+    # by luck plain PyTorch may be better than the problem's condition: a few roundings of the
+    # inputs may change the result as much
+    near_call = widened(call, torch.float64, near=4 * torch.finfo(bound.dtype).eps)
+    found = evaluate(attention.spec, attention.bind(**near_call))
+    plain.append(_results(found.output, found.extras, near_call, upstream))
+    return _judge(ours, plain, exact, bound.dtype, jumps)
 
 
 @contextmanager

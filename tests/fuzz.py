@@ -124,8 +124,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--cases", type=int, default=2)
     parser.add_argument("--library", nargs="+", default=())
+    parser.add_argument("--stop", action="store_true", help="at the first that is wrong")
     asked = parser.parse_args()
-    results = list(_each(asked))
+    results = []
+    for result in _each(asked):
+        results.append(result)
+        if asked.stop and result.problem:
+            break
     wrong = [r for r in results if r.problem]
     for result in wrong:
         print(f"--- {result.name}: {again(result.name, asked.backend, asked.cases)}")

@@ -26,34 +26,40 @@ from attnspec.runtime.verify_rule import hold
 
 SPECS = {
     "causal": "mask j <= i",
-    "window": "input w: int = 9\nmask i - w < j <= i\nscore = 20 * tanh(dot(q[i], k[j]) / 20)",
+    "window": """
+input w: int = 9
+param near[h, 7] = 0.1
+mask i - w < j <= i and i - j < 7
+score = 20 * tanh(dot(q[i], k[j]) / 20) + near[i - j]""",
     "leaves": """
 input r[b, i]
 input c[b, j]
 input doc[b, n]: int
 param s[h] = 0.4
 mask doc[i] <= doc[j]
-score = dot(q[i], k[j]) * r[i] + c[j] - s * abs(i - j)""",
-    "tables": """
-param near[h, 7] = 0.1
+score = dot(q[i], k[j]) * r[i] * s + c[j] - s * abs(i - j)""",
+    "holes": """
 param bias[h, i, j] = 0
 input keep[b, i, j]: bool
-mask keep[i, j]
-score = dot(q[i], k[j]) + near[clamp(i - j, 0, 6)] + bias[i, j]""",
+mask keep[i, j] and i % 4 != 1 and (j - i) // 3 % 4 != 1
+score = dot(q[i], k[j]) + bias[i, j]""",
     "sink": """
 param s[h] = 0.4
 input g[b, h, i, e]
 mask j <= i
 weight = softmax(score, sink=s)
 gate = sigmoid(g[i])""",
-    "weights": "input r[b, i]\nweight = relu(score) ** 2 / N\ngate = r[i]",
+    "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
+    "functions": """
+input c[b, j]
+score = atan(dot(q[i], k[j]) + c[j]) + softplus(dot(q[i], k[j])) - log1p(dot(q[i], k[j]) ** 2)""",
 }
 SIZES = ("b", "h", "heads", "i", "j", "d", "e")
 CASES = [
-    Case(tuple(zip(SIZES, sizes, strict=True)), start, 3, "float32", layout, "normal", 5)
-    for sizes, start, layout in (
-        ((2, 4, 2, 33, 40, 3, 5), 10, "strided"),
-        ((1, 2, 1, 70, 70, 17, 1), 3, "contiguous"),
+    Case(tuple(zip(SIZES, sizes, strict=True)), start, 3, "float32", layout, fill, 5)
+    for sizes, start, layout, fill in (
+        ((2, 4, 2, 33, 40, 3, 5), 10, "strided", "normal"),
+        ((1, 2, 1, 70, 70, 17, 1), 3, "contiguous", "unseen_nan"),
     )
 ]
 

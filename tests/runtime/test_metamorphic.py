@@ -162,6 +162,8 @@ MASKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "j <= i % 16": lambda i, j, h: j <= i % 16,
     "j <= 2 * i and j >= 10": lambda i, j, h: (j <= 2 * i) & (j >= 10),
     "h % 2 == 0 or j <= i": lambda i, j, h: (h % 2 == 0) | (j <= i),
+    "i % 3 == 0": lambda i, j, h: (i % 3 == 0) & (j >= 0),
+    "i >= 5 and j <= i": lambda i, j, h: (i >= 5) & (j <= i),
     "j <= i + 4 * h": lambda i, j, h: j <= i + 4 * h,
 }
 
