@@ -271,7 +271,8 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
         ctx.rest = inputs[count:]
 
     def backward(ctx: Any, d_out: Tensor | None, _: Tensor | None, d_lse: Tensor | None) -> Any:
-        tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        kept = ctx.saved_tensors  # once: checkpointing recomputes them for each access
+        tensors, saved = kept[:count], kept[count:]
         need = [bool(ctx.needs_input_grad[p]) for p in places]
         found = backward_op(d_out, d_lse, *saved, *tensors, *ctx.rest, need)
         grads: list[Tensor | None] = [None] * (count + len(ctx.rest))

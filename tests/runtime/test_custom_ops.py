@@ -1,0 +1,148 @@
+"""Generated operations as PyTorch sees them: opaque, traceable, differentiable once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import attnspec
+from attnspec.codegen import library
+from attnspec.runtime.sampling import keywords, sample
+from attnspec.runtime.signature_of import signature
+
+Call = tuple[Any, tuple[Any, ...]]
+
+
+def fused() -> list[str]:
+    return [name for name in library.names() if attnspec.load(name).source]
+
+
+class Operations(TorchDispatchMode):
+    """Keeps every call of a generated operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace == "attnspec":
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def calls(name: str) -> list[Call]:
+    """The forward and the backward operation of one small call, as they are called."""
+    attention = attnspec.load(name)
+    sizes = {"b": 1, "h": 2, "heads": 1}
+    generator = torch.Generator().manual_seed(0)
+    bound = sample(attention.spec, generator, sizes, requires_grad=True)
+    with Operations() as seen:
+        output = attention(**keywords(signature(attention.spec), bound), backend="cpu")
+        output.sum().backward()
+    return seen.calls
+
+
+def fresh(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a
+        for a in args
+    )
+
+
+@pytest.mark.parametrize("name", fused())
+def test_an_operation_passes_opcheck(name: str) -> None:
+    (forward, inputs), (backward, upstream) = calls(name)
+    whole = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(forward, fresh(inputs), test_utils=whole)
+    torch.library.opcheck(
+        backward,
+        tuple(a.detach() if isinstance(a, Tensor) else a for a in upstream),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("name", ["causal", "t5", "gated_elementwise", "sink"])
+def test_an_operation_traces_with_dynamic_shapes(name: str) -> None:
+    (forward, inputs), _ = calls(name)
+    torch.library.opcheck(forward, fresh(inputs), test_utils=("test_aot_dispatch_dynamic",))
+
+
+def tensors(length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    shape = (2, 2, length, 16)
+    drawn = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(3)]
+    return [x.requires_grad_() for x in drawn]
+
+
+@pytest.mark.parametrize("name", ["causal", "alibi", "softcap"])
+def test_a_compiled_step_is_the_eager_one(name: str) -> None:
+    """Whole graph, at two lengths with one compilation."""
+    attention = attnspec.load(name)
+
+    def step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(q, k, v).square().mean()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for length in (24, 40):
+        inputs = tensors(length)
+        expected = torch.autograd.grad(step(*inputs), inputs)
+        found = torch.autograd.grad(compiled(*inputs), inputs)
+        for want, have in zip(expected, found, strict=True):
+            torch.testing.assert_close(have, want)
+
+
+@pytest.mark.parametrize("name", ["causal", "alibi", "softcap", "sigmoid"])
+def test_gradients_in_float64(name: str) -> None:
+    attention = attnspec.load(name)
+    inputs = tensors(7, torch.float64)
+    assert torch.autograd.gradcheck(attention, inputs, fast_mode=True)
+
+
+def test_a_second_derivative_is_an_error() -> None:
+    inputs = tensors(8)
+    output = attnspec.load("causal")(*inputs).sum()
+    first = torch.autograd.grad(output, inputs, create_graph=True)
+    with pytest.raises(attnspec.AttnError, match="second derivatives"):
+        torch.autograd.grad(first[0].sum(), inputs)
+
+
+def test_forward_mode_is_an_error() -> None:
+    attention = attnspec.load("causal")
+    q, k, v = (x.detach() for x in tensors(8))
+    with pytest.raises(attnspec.AttnError, match="forward-mode"):
+        torch.func.jvp(lambda q: attention(q, k, v), (q,), (torch.ones_like(q),))
+
+
+def test_checkpointing_changes_nothing() -> None:
+    attention = attnspec.load("causal")
+    inputs = tensors(16)
+    plain = torch.autograd.grad(attention(*inputs).sum(), inputs)
+    output = checkpoint(attention, *inputs, use_reentrant=False)
+    for want, have in zip(plain, torch.autograd.grad(output.sum(), inputs), strict=True):
+        assert torch.equal(have, want)
+
+
+def test_export_keeps_the_operation() -> None:
+    attention = attnspec.load("causal")
+
+    class Layer(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attention(q, k, v)
+
+    inputs = tuple(x.detach() for x in tensors(16))
+    exported = torch.export.export(Layer(), inputs)
+    assert any("attnspec" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(exported.module()(*inputs), attention(*inputs))
+
+
+def test_operands_of_different_dtypes_are_refused() -> None:
+    q, k, v = tensors(8)
+    with pytest.raises(attnspec.AttnError, match="float16"):
+        attnspec.load("causal")(q, k.half(), v)
