@@ -280,7 +280,7 @@ class Kernel:
     @property
     def d_out(self) -> Tensor:
         channel = self.plan.value.labels[3]
-        return Tensor("d_out", ("b", "h", "i", channel), "i", channel)
+        return Tensor("d_out", ("b", "h", "i", "c"), "i", channel)
 
     @property
     def gate(self) -> Tensor | None:
@@ -288,7 +288,7 @@ class Kernel:
         if gate is None:
             return None
         channel = gate.labels[3] if len(gate.labels) > 3 else ""
-        return Tensor(gate.name, gate.labels, "i", channel)
+        return Tensor(gate.name, _strides(gate), "i", channel)
 
     @property
     def sink(self) -> Tensor | None:
@@ -354,7 +354,12 @@ def loads(plan: PairPlan) -> tuple[str, str]:
 
 def _tiles(operands: list[Operand], token: str) -> list[Tensor]:
     unique = {o.name: o for o in operands}
-    return [Tensor(o.name, o.labels, token, o.labels[3]) for o in unique.values()]
+    return [Tensor(o.name, _strides(o), token, o.labels[3]) for o in unique.values()]
+
+
+def _strides(operand: Operand) -> tuple[str, ...]:
+    """Dimensions as their strides are called: the channel is `c`, whatever its axis."""
+    return (*operand.dims[:3], *("c" for _ in operand.dims[3:]))
 
 
 def _leaf(plan: PairPlan, name: str) -> Leaf | None:

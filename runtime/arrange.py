@@ -1,7 +1,7 @@
 """What a kernel is called with: every argument, the grid and the tile, from names alone.
 
-A kernel's parameters are named after what they hold (`p_x` a tensor, `s_x_d` its stride along
-d, `C_d` and `W_d` the channels of axis d and their padded number).
+A kernel's parameters are named after what they hold (`p_x` a tensor, `s_x_i` its stride along
+i, `s_x_c` along its channels, `C_d` and `W_d` the channels of axis d and their padded number).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
+SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def arrange(
     dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
     for tensor, axes in dims.items():
         if tensor in tensors:
-            strides = zip(axes, tensors[tensor].stride(), strict=True)
-            values |= {f"s_{tensor}_{axis}": stride for axis, stride in strides}
+            for axis, stride in zip(axes, tensors[tensor].stride(), strict=True):
+                values[f"s_{tensor}_{axis if axis in SIDES else 'c'}"] = stride
     chunks = 1
     if "BLOCK_T" in arg_names:
         size = call.tensors[written(arg_names)[0]].shape[-1]

@@ -137,6 +137,9 @@ CASES = {
         "axis r\nquery qr[r]\nkey kr[r]\nscore = dot(concat(q[i], qr[i]), concat(k[j], kr[j]))\n"
         "value = concat(v[j], kr[j])"
     ),
+    "names that run together": Case(
+        "axis y_b = 3\nquery x[y_b]\nkey x_y[y_b]\nscore = dot(x[i], x_y[j]) + dot(q[i], k[j])"
+    ),
     "no batch": Case("param s[h]\nscore = dot(q[i], k[j]) * s\ngate = s", {"b": 0}),
     "no key": Case(
         "input c[b, j]\nlet m[b] = max(amax(n, c[n]), 0) + mean(n, c[n])\n"

@@ -108,7 +108,7 @@ def test_a_launch_is_compiled_for_what_is_known_of_its_arguments() -> None:
     source = aot.source_of(module, "forward", call, "cuda:90", tile)
     names = module.KERNELS["forward"].arg_names
     place = {name: (names.index(name),) for name in names}
-    assert source.constants[place["s_u_q_d"]] == 1
+    assert source.constants[place["s_u_q_c"]] == 1
     assert source.signature["M"] == "i32"
     assert place["s_u_q_i"] in source.attrs
     assert place["M"] not in source.attrs
