@@ -164,7 +164,7 @@ def _filled(attention: Attention, case: Case, call: Call) -> Call:
             return _unseen(attention, call)
         case "nan_query" if "q" in call:
             q = call["q"].clone()
-            q[-1, -1, q.shape[2] // 2] = float("nan")
+            q[0, -1, q.shape[2] // 2] = float("nan")
             return {**call, "q": q}
     return call
 
