@@ -14,7 +14,7 @@ from typing import TypeAlias
 from attnspec.codegen.lower import differentiable
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.spelling import HOST, PYTHON, PYTHON_INSIDE, TORCH, number, spelled
-from attnspec.dsl.analysis.positions import coordinates, divides, nonnegative, rebuild
+from attnspec.dsl.analysis.positions import coordinates, divides, nonnegative
 from attnspec.dsl.ast import (
     Apply,
     Concat,
@@ -37,7 +37,7 @@ from attnspec.dsl.ast import (
     Spec,
 )
 
-__all__ = ["Host", "Value", "rebuild", "require_supported"]
+__all__ = ["Host", "Value", "require_supported"]
 
 _TOKENS = {Role.QUERY, Role.KEY, Role.TIME, Role.ALIAS}
 _ORDER = {
