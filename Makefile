@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-gpu bench-gpu bench clean
+.PHONY: help setup demo test lint mutations test-gpu bench-gpu bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -54,6 +54,9 @@ lint: $(READY) ## ruff, mypy and the import rules
 # One thread a worker: two workers on two cores, and sums in one order.
 test: lint ## lint, then every test
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
+
+mutations: $(READY) ## planted faults and what notices each, into docs/mutations.md (minutes)
+	@$(PY) -m tests.mutations docs/mutations.md
 
 test-gpu: $(READY) ## the numeric suite with compiled kernels (needs a CUDA GPU)
 	@$(PY) benchmarks/gpu_numbers.py

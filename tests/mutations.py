@@ -7,13 +7,17 @@ runs them all and writes the table of what noticed which. The copy is thrown awa
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
+import runpy
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +26,11 @@ from tests.mutations_list import MUTATIONS, Mutation
 ROOT = Path(__file__).parent.parent
 _COPIED = ("dsl", "codegen", "templates", "runtime", "specs", "src", "tests", "pyproject.toml")
 _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header")
+_SHARED = (
+    "click", "filelock", "hypothesis", "jinja2", "lark", "numpy", "platformdirs", "pytest", "rich",
+    "sympy", "torch", "torch._dynamo", "triton", "triton.language", "triton.runtime.interpreter",
+)  # fmt: skip
+SECONDS = 600
 SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
     "bounds": (*_PYTEST, "tests/codegen/test_bounds.py"),
@@ -52,47 +61,89 @@ def apply(mutation: Mutation, root: Path) -> None:
 def judge(mutation: Mutation) -> Verdict:
     """Run a mutation's suites until one notices it."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for name in _COPIED:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, root / name, symlinks=True)
-            else:
-                shutil.copy(ROOT / name, root / name)
+        root = _copy(Path(folder))
         apply(mutation, root)
-        for suite in mutation.suites:
-            killer = _killer(suite, root)
-            if killer:
-                return Verdict(mutation, killer)
-    return Verdict(mutation, "")
+        killers = (_killer(suite, root) for suite in mutation.suites)
+        return Verdict(mutation, next((k for k in killers if k), ""))
+
+
+def sound() -> str:
+    """What a suite says of the package as it is: nothing, or no verdict means anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = _copy(Path(folder))
+        return next((k for suite in SUITES if (k := _killer(suite, root))), "")
+
+
+def _copy(root: Path) -> Path:
+    for name in _COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / name, symlinks=True)
+        else:
+            shutil.copy(ROOT / name, root / name)
+    return root
 
 
 def _killer(suite: str, root: Path) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(root / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ATTNSPEC_CACHE": str(root / "cache"),
-        "TRITON_INTERPRET": "1" if suite == "kernels" else "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *SUITES[suite]]
-    try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=600
-        )
-    except subprocess.TimeoutExpired:
-        return f"{suite}: no end"
-    if not done.returncode:
+    """What noticed, as the suite tells it; empty when nothing did."""
+    code, out, err = _forked(SUITES[suite], root)
+    if not code:
         return ""
-    for line in done.stdout.splitlines():
+    for line in out.splitlines():
         if line.startswith(("FAILED ", "ERROR ")):
             return line.split(" ", 1)[1].split(" - ")[0]
-    at = [
-        line for line in done.stderr.splitlines() if line.startswith(("seed ",)) or ": b=" in line
-    ]
+    at = [line for line in err.splitlines() if line.startswith("seed ") or ": b=" in line]
     where = at[-1].split(": b=")[0] if at else "the start"
-    how = " (ended by the fence)" if done.returncode < 0 else ""
+    how = {-signal.SIGSEGV: " (the fence)", -signal.SIGKILL: " (no end)"}.get(code, "")
     return f"{suite}: {where}{how}"
+
+
+def _forked(command: Sequence[str], root: Path) -> tuple[int, str, str]:
+    """Run `-m module arguments` on the copy in a fork of this process, which has everything but
+    the package itself imported already: exit status, stdout and stderr."""
+    with (root / "out").open("w+") as out, (root / "err").open("w+") as err:
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            os._exit(_inside(command[1], command[2:], root))
+        code = _waited(child)
+        out.seek(0)
+        err.seek(0)
+        return code, out.read(), err.read()
+
+
+def _waited(child: int) -> int:
+    until = time.monotonic() + SECONDS
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _inside(module: str, arguments: Sequence[str], root: Path) -> int:
+    """In the fork: the module's exit status."""
+    os.chdir(root)
+    os.environ["ATTNSPEC_CACHE"] = str(root / "cache")
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(root / "src"), str(root)]
+    for name in [n for n in sys.modules if n.split(".")[0] in ("attnspec", "tests")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as done:
+        code = int(done.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -125,13 +176,26 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def warm() -> None:
+    """Import what every suite imports, for the forks to share; kernels are interpreted."""
+    os.environ |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    for name in _SHARED:
+        importlib.import_module(name)
+
+
 def main() -> int:
     """Judge every mutation, two at a time; exit 1 when one survives unexplained."""
-    with ThreadPoolExecutor(2) as pool:
-        verdicts = []
-        for verdict in pool.map(judge, MUTATIONS):
+    warm()
+    found = sound()
+    if found:
+        print(f"without any mutation: {found}")
+        return 1
+    verdicts = []
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for verdict in pool.imap(judge, MUTATIONS):
             verdicts.append(verdict)
-            print(verdict.mutation.file, _cell(verdict.mutation.new)[:60], "->", verdict.killer)
+            print(f"{verdict.mutation.file}: {_cell(verdict.mutation.new)[:60]}", end=" ")
+            print("->", verdict.killer or "nothing", flush=True)
     Path(sys.argv[1]).write_text(table(verdicts), encoding="utf-8")
     return int(any(not v.killer and not v.mutation.equivalent for v in verdicts))
 
