@@ -438,24 +438,22 @@ class Host:
         else:
             whole = body
         dims = tuple(d for d in whole.dims if d not in expr.axes)
-        at = ", ".join(str(self._at(whole, a)) for a in expr.axes)
+        at = repr(tuple(self._at(whole, a) for a in expr.axes))
         grouped = whole.grouped if "h" in dims else ""
         count = ""
         if expr.op == "mean" and expr.where is not None:
             _, mask = self._matched(whole, self.emit(expr.where))
             spread = f"({mask.code}).expand({whole.code}.shape)"
-            count = f"{spread}.sum(({at},)).clamp(min=1)"
+            count = f"{spread}.sum({at}).clamp(min=1)"
         codes = {
-            "sum": f"{whole.code}.sum(({at},))",
-            "mean": f"{whole.code}.sum(({at},)) / {count}"
-            if count
-            else f"mean({whole.code}, ({at},))",
-            "amax": f"amax({whole.code}, ({at},))",
-            "amin": f"amin({whole.code}, ({at},))",
-            "logsumexp": f"torch.logsumexp({whole.code}, ({at},))",
-            "prod": f"product({whole.code}, ({at},))",
-            "any": f"torch.any({whole.code}, ({at},))",
-            "all": f"torch.all({whole.code}, ({at},))",
+            "sum": f"{whole.code}.sum({at})",
+            "mean": f"{whole.code}.sum({at}) / {count}" if count else f"mean({whole.code}, {at})",
+            "amax": f"amax({whole.code}, {at})",
+            "amin": f"amin({whole.code}, {at})",
+            "logsumexp": f"torch.logsumexp({whole.code}, {at})",
+            "prod": f"product({whole.code}, {at})",
+            "any": f"torch.any({whole.code}, {at})",
+            "all": f"torch.all({whole.code}, {at})",
         }
         if expr.op == "argmax":
             raise Unsupported("argmax outside the kernels")
@@ -472,8 +470,8 @@ class Host:
         sink = "None"
         if expr.sink is not None:
             sink = self.aligned(self.wide(expr.sink), body.dims)
-        at = ", ".join(str(self._at(body, a)) for a in expr.axes)
-        return self._like(body, f"softmax({body.code}, ({at},), {allowed}, {sink})")
+        at = repr(tuple(self._at(body, a) for a in expr.axes))
+        return self._like(body, f"softmax({body.code}, {at}, {allowed}, {sink})")
 
     def _rope(self, expr: Rope) -> Value:
         body = self.emit(expr.body)

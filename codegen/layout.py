@@ -15,10 +15,18 @@ def layout(code: str, indent: int = 0, used: int = 0) -> str:
     return _laid(ast.parse(code, mode="eval").body, indent, used)
 
 
+def quoted(value: str) -> str:
+    """A string as a literal between the quotes that a formatter prefers."""
+    code = ascii(value)
+    if code[0] == '"' or '"' in code:
+        return code
+    return '"' + code[1:-1] + '"'
+
+
 def _flat(node: ast.expr) -> str:
     match node:
         case ast.Constant(value=str() as value):
-            return '"' + ascii(value)[1:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+            return quoted(value)
         case ast.Call(func=func, args=args, keywords=keywords):
             inside = [_flat(a) for a in args] + [f"{k.arg}={_flat(k.value)}" for k in keywords]
             return f"{_flat(func)}({', '.join(inside)})"
@@ -48,3 +56,59 @@ def _laid(node: ast.expr, indent: int, used: int) -> str:
             return flat
     lines = [opening, *(f"{pad}{item}," for item in items), " " * indent + closing]
     return "\n".join(lines)
+
+
+def fold(line: str) -> str:
+    """A statement on one line, broken at its longest bracket where it is too long.
+
+    What stands in the bracket goes on a line of its own, or on one line an item.
+    """
+    if len(line) <= LINE or "(" not in line or line.lstrip().startswith(("#", '"""')):
+        return line
+    indent = len(line) - len(line.lstrip())
+    start, end = _longest(line, line.find(" = ") + 1)
+    inside, pad = line[start + 1 : end], " " * (indent + 4)
+    body = pad + inside
+    if len(body) > LINE:
+        items = _items(inside)
+        body = ",\n".join(_folded_item(pad, item) for item in items) + ","
+    return f"{line[: start + 1]}\n{body}\n{' ' * indent}{line[end:]}"
+
+
+def _folded_item(pad: str, item: str) -> str:
+    if len(pad + item) < LINE or not item.endswith("]") or "[" not in item:
+        return pad + item
+    opening = item.index("[")
+    inner = "".join(f"{pad}    {x},\n" for x in _items(item[opening + 1 : -1]))
+    return f"{pad}{item[: opening + 1]}\n{inner}{pad}]"
+
+
+def _longest(text: str, place: int) -> tuple[int, int]:
+    """Where the longest bracket from `place` on that stands in no other opens and closes."""
+    pairs = []
+    while place < len(text):
+        if text[place] in "([{":
+            pairs.append((place, _closing(text, place)))
+            place = pairs[-1][1]
+        place += 1
+    return max(pairs, key=lambda pair: pair[1] - pair[0])
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth == 0:
+            return place
+    raise ValueError(f"no closing bracket: {text!r}")
+
+
+def _items(text: str) -> list[str]:
+    """What commas separate at the top of `text`."""
+    found, depth, begin = [], 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            found.append(text[begin:place].strip())
+            begin = place + 1
+    return [item for item in [*found, text[begin:].strip()] if item]

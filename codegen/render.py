@@ -11,6 +11,7 @@ import jinja2
 
 from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
+from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.plan_types import PairPlan, Plan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
@@ -67,13 +68,22 @@ def render(spec: Spec, plan: Plan) -> str:
         "plan": pair,
         "softmax": pair.normalizer == "softmax",
         "cpu": _cpu(pair),
-        "operands": tuple((o.name, o.labels) for o in operands(pair)),
-        "numbers": tuple(s.name for s in pair.scalars),
-        "dots": tuple((d.name, d.left.name, d.right.name) for d in pair.dots),
-        "leaves": _leaves(pair),
-        "wanted": tuple(g.of for g in pair.gradients),
+        "fields": {
+            name: layout(code, indent=4, used=4 + len(f"{name}="))
+            for name, code in (
+                ("operands", repr(tuple((o.name, o.labels) for o in operands(pair)))),
+                ("numbers", repr(tuple(s.name for s in pair.scalars))),
+                ("dots", repr(tuple((d.name, d.left.name, d.right.name) for d in pair.dots))),
+                ("leaves", _leaves(pair)),
+                ("wanted", repr(tuple(g.of for g in pair.gradients))),
+            )
+        },
         "op_args": _op_args(pair),
-        "op_names": ", ".join([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
+        "op_names": layout(
+            _tuple([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
+            indent=4,
+            used=len("    args = "),
+        ),
         "grads": ", ".join(_gradient_names(pair)),
         "parameters": parameters(spec),
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
@@ -104,7 +114,7 @@ def _imports(body: str) -> set[str]:
 
 def _tidy(source: str) -> str:
     """No trailing blanks, at most two blank lines in a row, none at the end."""
-    source = "\n".join(line.rstrip() for line in source.splitlines())
+    source = "\n".join(fold(line.rstrip()) for line in source.splitlines())
     return re.sub(r"\n{4,}", "\n\n\n", source).strip("\n") + "\n"
 
 
@@ -132,6 +142,10 @@ def _op_args(pair: PairPlan) -> list[str]:
 
 def _leaves(pair: PairPlan) -> str:
     items = [f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})' for x in pair.leaves]
+    return _tuple(items)
+
+
+def _tuple(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
@@ -140,14 +154,14 @@ def _leaves(pair: PairPlan) -> str:
 
 def _cpu(pair: PairPlan) -> dict[str, list[str]]:
     slopes: list[Atom] = [g.value for g in pair.gradients]
-    end = ", ".join(text(a) for a in slopes)
+    end = _tuple([text(a) for a in slopes])
     tables = [x for x in pair.leaves if x.role == "table" and x.index is not None]
     at: list[Atom] = [x.index for x in tables if x.index is not None]
     pairs = ", ".join(f'"{x.name}": {_tensor(x.index)}' for x in tables)
     return {
         "tile": _function(pair, [pair.score], pair.keep, _tensor(pair.score)),
         "slopes": _function(
-            pair, [pair.score, *slopes], pair.keep, f"{_tensor(pair.score)}, ({end},)"
+            pair, [pair.score, *slopes], pair.keep, f"{_tensor(pair.score)}, {end}"
         ),
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _rows(pair),

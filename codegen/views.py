@@ -21,8 +21,7 @@ def triton_line(op: Op) -> str:
     """One operation as a Triton statement."""
     if op.op == "load":
         table, index = text(op.args[0]), text(op.args[1])
-        base = f"p_{table} + b64 * s_{table}_b + h64 * s_{table}_h"
-        return f"{op.target} = look_up({base}, {index}, T_{table}){_CAST[op.kind]}"
+        return f"{op.target} = look_up(at_{table}, {index}, T_{table}){_CAST[op.kind]}"
     form = TRITON[spelled(op.op, op.kind)]
     return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
 

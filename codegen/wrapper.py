@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host, Value
+from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates, rebuild
@@ -71,14 +72,14 @@ def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None
         for part in fact.args:
             _fact(host, spec, part, about)
         return
-    line = ascii(spec.text[fact.span.start : fact.span.end])
+    line = quoted(spec.text[fact.span.start : fact.span.end])
     claim = fact
     if about is not None and about.kind is Kind.FLOAT and about.axes:
         reads = [n for n in walk(fact) if isinstance(n, Read) and n.name == about.name]
         unknown = [Apply("ne", (x, x), kind=Kind.BOOL) for x in reads[:1]]
         claim = Apply("or", (fact, *unknown), kind=Kind.BOOL) if unknown else fact
     name = spec.name if about is None else about.name
-    host.lines.append(f"hold({host.emit(claim).code}, {name!r}, {line})")
+    host.lines.append(f"hold({host.emit(claim).code}, {quoted(name)}, {line})")
 
 
 def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
@@ -93,7 +94,9 @@ def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
             decl = spec.decl(operand.expr.name)
             listed = decl is not None and decl.form is Form.CONST
             source = host.emit(operand.expr).code if listed else f'tensor["{operand.expr.name}"]'
-            lines.append(f"{name} = over_pairs({source}, {operand.dims}, {role == 'table'})")
+            lines.append(
+                f"{name} = over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
+            )
         elif len(operand.dims) > 2 and operand.dims[2] == "j":
             columns.append((operand, _aligned(host, operand, ungroup=False)))
         else:
