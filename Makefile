@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations test-gpu bench-gpu bench clean
+.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -63,6 +63,9 @@ test-gpu: $(READY) ## the numeric suite with compiled kernels (needs a CUDA GPU)
 
 bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (needs a CUDA GPU)
 	@$(PY) benchmarks/gpu_speed.py
+
+aot: $(READY) ## what every kernel takes, compiled without a GPU (half an hour)
+	@$(PY) benchmarks/aot.py
 
 bench: $(READY) ## speed on the machine at hand
 	@$(PY) -m attnspec.codegen.cli bench full causal sliding_window --against sdpa,reference

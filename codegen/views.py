@@ -345,9 +345,11 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     ops = [op for op in needed(plan.ops, [plan.score, *keep]) if op.axes == "ij"]
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
-    forward = parts > 1 or (keep and len(ops) > 10)
+    pointwise = keep and plan.normalizer == "none"
+    forward = parts > 1 or pointwise or (keep and len(ops) > 10)
     everywhere = keep and not (plan.rows.full and plan.columns.full)
-    backward = everywhere or len(plan.leaves) > 1 or (keep and plan.normalizer == "none")
+    paired = any(leaf.role == "pair" for leaf in plan.leaves)
+    backward = everywhere or pointwise or paired or len(plan.leaves) > 1
     return "heavy" if forward else usual, "heavy" if backward else usual
 
 

@@ -69,7 +69,7 @@ def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int) -> Problem
     for length in LENGTHS:
         given = typical(spec, heads=HEADS, length=length, channels=head_dim, dtype=DTYPES[dtype])
         try:
-            with _Recorder(), torch.no_grad():
+            with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
                 module.attend(**given, backend="cpu")
         except _Recorded as found:
             count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)

@@ -51,17 +51,19 @@ def gradient_buffers(call: Problem, arg_names: tuple[str, ...], block_m: int) ->
     for operand in written(arg_names):
         like = call.tensors[operand]
         shape: tuple[int, ...] = tuple(like.shape)
-        dtype, make = torch.float32, torch.empty
+        dtype = torch.float32
         match roles.get(operand, ""):
             case "head":
                 shape = (call.batch, call.heads, blocks)
             case "table":
                 shape = (call.batch, call.heads, blocks, like.shape[-1])
             case "pair":  # tiles without a pair are never visited
-                shape, make = (call.batch, call.heads, call.rows, call.columns), torch.zeros
+                shape = (call.batch, call.heads, call.rows, call.columns)
             case "":
                 dtype = like.dtype
-        found[operand] = make(shape, dtype=dtype, device=like.device)
+        found[operand] = torch.empty(shape, dtype=dtype, device=like.device)
+        if roles.get(operand) == "pair":
+            found[operand].zero_()
     return found
 
 

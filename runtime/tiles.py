@@ -77,13 +77,13 @@ _HOPPER: Table = {
 # 99 KB.
 _AMPERE: Table = {
     "forward": (
-        _row(64, Config(128, 64, 8, 3), Config(64, 32, 4, 3), Config(64, 32, 4, 3)),
+        _row(64, Config(128, 64, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 4, 3)),
         _row(128, Config(128, 32, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 8, 3)),
         _row(256, Config(64, 32, 8, 1)),
         _row(512, Config(16, 32, 4, 1)),
     ),
     "backward_rows": (
-        _row(64, Config(128, 64, 8, 2), heavy=Config(128, 32, 8, 2)),
+        _row(64, Config(128, 64, 8, 2), heavy=Config(64, 32, 4, 2)),
         _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
         _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
@@ -95,7 +95,7 @@ _AMPERE: Table = {
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (
-        _row(128, Config(64, 32, 4, 1)),
+        _row(128, Config(32, 32, 4, 1)),
         _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),

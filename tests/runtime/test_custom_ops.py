@@ -26,7 +26,7 @@ class Operations(TorchDispatchMode):
     """Keeps every call of a generated operation."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
 
     def __torch_dispatch__(
@@ -44,9 +44,11 @@ def calls(name: str) -> list[Call]:
     generator = torch.Generator().manual_seed(0)
     bound = sample(attention.spec, generator, sizes, requires_grad=True)
     with Operations() as seen:
-        output = attention(**keywords(signature(attention.spec), bound), backend="cpu")
+        given: dict[str, Any] = {**keywords(signature(attention.spec), bound)}
+        output = attention(**given, backend="cpu")
         output.sum().backward()
-    return seen.calls
+    found: list[Call] = seen.calls
+    return found
 
 
 def fresh(args: tuple[Any, ...]) -> tuple[Any, ...]:
