@@ -13,6 +13,7 @@ from attnspec.dsl.ast import (
     Contract,
     Expr,
     Kind,
+    Literal,
     Normalize,
     Read,
     Reduce,
@@ -66,9 +67,13 @@ def match_output(spec: Spec) -> Match:
     if not softmaxes:
         pointwise(spec, _product(weights))
         return Match(found, None, _product(weights), None, value, gate, gated)
-    if len(softmaxes) > 1 or any("i" in w.free for w in rest):
+    if len(softmaxes) > 1 or any(w.free >= PAIR for w in rest):
         raise Unsupported("a softmax times another pairwise factor")
-    value = _product([*rest, value])
+    # what depends on one token alone scales the values, or the sum of a query
+    value = _product([*(w for w in rest if "i" not in w.free), value])
+    scales = [w for w in rest if "i" in w.free]
+    if scales:
+        gate = _product(scales if gate is None else [*scales, gate])
     softmax = softmaxes[0]
     if softmax.op != "softmax" or softmax.axes != ("j",) or softmax.where is not None:
         raise Unsupported(f"`{softmax.op}` over {', '.join(softmax.axes)} with other indices")
@@ -93,8 +98,14 @@ def pointwise(spec: Spec, expr: Expr) -> None:
 
 
 def _factors(expr: Expr) -> list[Expr]:
-    if isinstance(expr, Apply) and expr.op == "mul":
-        return [f for a in expr.args for f in _factors(a)]
+    match expr:
+        case Apply(op="mul", args=args):
+            return [f for a in args for f in _factors(a)]
+        case Apply(op="div", args=(a, b)) if any(n.free >= PAIR for n in walk(a)):
+            one = Literal(1.0, kind=Kind.FLOAT)
+            return [*_factors(a), Apply("div", (one, b), kind=Kind.FLOAT)]
+        case Apply(op="neg", args=(a,)) if any(n.free >= PAIR for n in walk(a)):
+            return [Literal(-1.0, kind=Kind.FLOAT), *_factors(a)]
     return [expr]
 
 

@@ -139,24 +139,26 @@ def _comparison(op: str, a: Expr, b: Expr, variable: str, other: str) -> Bounds:
         return _meet(le, _comparison("ge", a, b, variable, other))
     if op in ("gt", "ge"):
         a, b, op = b, a, _FLIPPED[op]
-    if op == "lt":
-        a = apply("add", a, integer(1))
-    return _at_most(a, b, variable, other)
+    return _at_most(a, b, variable, other, gap=1 if op == "lt" else 0)
 
 
-def _at_most(a: Expr, b: Expr, variable: str, other: str) -> Bounds:
-    """Bounds from a <= b."""
+def _at_most(a: Expr, b: Expr, variable: str, other: str, gap: int) -> Bounds:
+    """Bounds from a + gap <= b."""
+
+    def each(pairs: list[tuple[Expr, Expr]]) -> Bounds:
+        found = Bounds()
+        for x, y in pairs:
+            found = _meet(found, _at_most(x, y, variable, other, gap))
+        return found
+
     match a, b:  # |x| <= b and max(x, y) <= b are conjunctions; so is a <= min(x, y)
         case Apply(op="abs", args=(x,)), _ if variable in x.free:
-            return _meet(
-                _at_most(x, b, variable, other),
-                _at_most(apply("neg", x), b, variable, other),
-            )
+            return each([(x, b), (apply("neg", x), b)])
         case Apply(op="max", args=args), _ if variable in a.free:
-            return _each(args, lambda x: _at_most(x, b, variable, other))
+            return each([(x, b) for x in args])
         case _, Apply(op="min", args=args) if variable in b.free:
-            return _each(args, lambda x: _at_most(a, x, variable, other))
-    terms: list[tuple[int, Expr]] = []
+            return each([(a, x) for x in args])
+    terms: list[tuple[int, Expr]] = [(1, integer(gap))] if gap else []
     _flatten(a, 1, terms)
     _flatten(b, -1, terms)
     mine = [(sign, t) for sign, t in terms if variable in t.free]
@@ -176,13 +178,6 @@ def _at_most(a: Expr, b: Expr, variable: str, other: str) -> Bounds:
         return Bounds(full=False) if last is None else Bounds(last=last, full_last=full_last)
     first, full_first = _solve_least(term, low, variable), _solve_least(term, high, variable)
     return Bounds(full=False) if first is None else Bounds(first=first, full_first=full_first)
-
-
-def _each(args: tuple[Expr, ...], one: object) -> Bounds:
-    found = Bounds()
-    for arg in args:
-        found = _meet(found, one(arg))  # type: ignore[operator]
-    return found
 
 
 def _flatten(expr: Expr, sign: int, out: list[tuple[int, Expr]]) -> None:

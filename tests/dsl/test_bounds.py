@@ -209,6 +209,8 @@ def test_full_tiles_are_found(mask: str, least: int) -> None:
         ("i // 8 == j // 8", (8, 11), 8, 15),
         ("j <= i or j < 4", (0, 1), None, 3),
         ("abs(i - j) <= 2", (8, 15), 6, 17),
+        ("abs(i - j) < 2", (8, 15), 7, 16),
+        ("j < min(i, 12)", (8, 15), None, 11),
         ("j // 4 < i // 4", (8, 15), None, 11),
         ("2 * i >= j", (8, 15), None, 30),
     ],
