@@ -187,15 +187,23 @@ class Builder:
                 return self.dot(expr)
             case Read():
                 return self.table(expr)
-            case Apply(op=op, args=args):
-                return self._emit_apply(op, args, expr.kind)
+            case Apply():
+                return self._emit_apply(expr)
         raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
 
-    def _emit_apply(self, op: str, args: tuple[Expr, ...], kind: Kind) -> Atom:
+    def from_line(self, expr: Expr) -> None:
+        """What is added next comes from the line of the spec where `expr` stands."""
+        if expr.span.end > expr.span.start:
+            line = self.spec.text.splitlines()[expr.span.line - 1]
+            self.tape.note = line.partition("#")[0].strip()
+
+    def _emit_apply(self, expr: Apply) -> Atom:
+        op, args, kind = expr.op, expr.args, expr.kind
         floating = kind is Kind.FLOAT or (
             op in COMPARISONS and any(a.kind is Kind.FLOAT for a in args)
         )
         atoms = [self.emit(a) for a in args]
+        self.from_line(expr)
         if floating:
             atoms = [self._widen(a) for a in atoms]
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):

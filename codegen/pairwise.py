@@ -56,10 +56,14 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         shown = score
     names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
     slopes = symbolic.derivatives(score, names)
+    build.tape.note = ""
+    build.from_line(found.score)
     final = build.printed(shown)
     if not isinstance(final, str):
         raise Unsupported("a score that is one number")
+    build.tape.note = "its derivatives"
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
+    build.tape.note = ""
     # apart from the dots' operands, so that each has a gradient of its own
     dims = ("b", "h", "j", *_channel(found.value))
     hint = found.value.name if isinstance(found.value, Read) else "value"

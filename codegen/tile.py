@@ -18,7 +18,7 @@ Atom: TypeAlias = "str | int | float | bool"
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """`target = op(args)`; `axes` is the class of the result, `note` a comment above it."""
+    """`target = op(args)`; `axes` is the class of the result, `note` what it comes from."""
 
     target: str
     op: str
@@ -30,11 +30,15 @@ class Op:
 
 @dataclass(slots=True)
 class Tape:
-    """Operations in order, each distinct one once; inputs are declared with their class."""
+    """Operations in order, each distinct one once; inputs are declared with their class.
+
+    `note` goes with every operation that is added: the line of the spec that it comes from.
+    """
 
     ops: list[Op] = field(default_factory=list)
     axes: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, Kind] = field(default_factory=dict)
+    note: str = ""
     _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def declare(self, name: str, kind: Kind, axes: str) -> str:
@@ -49,7 +53,7 @@ class Tape:
             return self._seen[key]
         target = name or f"t{len(self.ops)}"
         axes = self.class_of(args)
-        self.ops.append(Op(target, op, args, kind, axes))
+        self.ops.append(Op(target, op, args, kind, axes, self.note))
         self._seen[key] = self.declare(target, kind, axes)
         return target
 

@@ -26,6 +26,18 @@ def triton_line(op: Op) -> str:
     return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
 
 
+def _annotated(ops: list[Op]) -> list[str]:
+    """Triton statements, the line of the spec that they come from above them."""
+    lines: list[str] = []
+    note = ""
+    for op in ops:
+        if op.note and op.note != note:
+            lines.append(f"# {ascii(op.note)[1:-1]}")
+        note = op.note
+        lines.append(triton_line(op))
+    return lines
+
+
 def torch_line(op: Op) -> str:
     """One operation as a PyTorch statement over a tile's values."""
     if op.op == "load":
@@ -166,19 +178,19 @@ class Kernel:
 
     def _ops(self, axes: str, masked: bool = True) -> list[str]:
         ops = needed(self.plan.ops, self._roots(masked))
-        return [triton_line(op) for op in ops if op.axes == axes]
+        return _annotated([op for op in ops if op.axes == axes])
 
     @property
     def number_lines(self) -> list[str]:
         """Operations on numbers of the call alone: the same for every head."""
         ops = needed(self.plan.ops, self._roots(True))
-        return [triton_line(o) for o in ops if o.axes == "" and _number(self.plan, o.target)]
+        return _annotated([o for o in ops if o.axes == "" and _number(self.plan, o.target)])
 
     @property
     def head_lines(self) -> list[str]:
         """Operations on numbers of a head, after `number_lines`."""
         ops = needed(self.plan.ops, self._roots(True))
-        return [triton_line(o) for o in ops if o.axes == "" and not _number(self.plan, o.target)]
+        return _annotated([o for o in ops if o.axes == "" and not _number(self.plan, o.target)])
 
     @property
     def row_lines(self) -> list[str]:
