@@ -6,7 +6,7 @@ from attnspec.codegen.pairwise import plan_pair
 from attnspec.codegen.plan_types import Plan, Stage, Unsupported
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
-from attnspec.dsl.ast import Spec
+from attnspec.dsl.ast import Read, Spec
 
 __all__ = ["Plan", "Stage", "plan"]
 
@@ -15,15 +15,15 @@ def plan(spec: Spec, facts: Facts) -> Plan:
     """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
     try:
         pair = plan_pair(spec, facts)
-        wrap(spec, pair)
+        wrapper = wrap(spec, pair)
     except Unsupported as error:
         stage = Stage("output", "scan" if spec.states else "pairwise", "dense", str(error))
         return Plan((stage,), backward=False, pair=None)
     stages: list[Stage] = []
     for operand in (*(x for d in pair.dots for x in (d.left, d.right)), pair.value):
-        if not hasattr(operand.expr, "name"):
+        if not isinstance(operand.expr, Read):
             stages.append(Stage(operand.name.removeprefix("u_"), "host", "host"))
     stages.append(Stage("output", "pairwise", "fused"))
-    if pair.result is not spec.output and len(wrap(spec, pair).after) > 2:
+    if len(wrapper.after) > 2:  # more than naming the result and what is found besides
         stages.append(Stage("epilogue", "host", "host"))
     return Plan(tuple(stages), backward=True, pair=pair)

@@ -26,7 +26,7 @@ from attnspec.dsl.check_names import collect
 from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_report import Report
 from attnspec.dsl.check_sides import next_guess
-from attnspec.dsl.check_size import check_sizes
+from attnspec.dsl.check_size import check_known_sizes, check_sizes
 from attnspec.dsl.check_spec import assemble
 from attnspec.dsl.check_steps import check_steps
 from attnspec.dsl.check_unused import check_unused
@@ -65,6 +65,7 @@ def _prove(spec: Spec, claim: Span | None, report: Report) -> None:
     """The checks on a finished spec."""
     prover = Prover(spec)
     check_sizes(spec, report)
+    check_known_sizes(spec, report)
     check_steps(spec, prover, report)
     if not report.errors:
         check_mask(spec, prover, claim, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from attnspec.dsl.ast import Expr, Spec, children
+from attnspec.dsl.ast import Expr, Role, Size, Spec, children, walk
 from attnspec.dsl.build import constant
 from attnspec.dsl.check_report import Report
 from attnspec.dsl.span import Span
@@ -60,4 +60,24 @@ def check_sizes(spec: Spec, report: Report) -> None:
                 span,
                 f"its fixed axes hold {elements} elements",
                 f"a tensor holds at most {MAX_ELEMENTS} over them: make an axis smaller",
+            )
+
+
+def check_known_sizes(spec: Spec, report: Report) -> None:
+    """Refuse the size of a channel axis that no argument has: a call could not tell it."""
+    known = {axis for decl in spec.decls for axis in decl.axes}
+    known |= {axis for pair in spec.equal_sizes if known & set(pair) for axis in pair}
+    open_ = {a.name for a in spec.axes if a.role is Role.CHANNEL and a.size is None} - known
+    wholes = [d.expr for d in spec.defs] + [r.expr for r in spec.returns]
+    wholes += [e for e in (spec.mask, spec.output, *spec.requires) if e is not None]
+    wholes += [e for state in spec.states for e in (state.init, state.step)]
+    for node in (n for whole in wholes for n in walk(whole)):
+        if isinstance(node, Size) and node.of in open_:
+            shown = {"d": "D", "e": "E"}.get(node.of, f"size({node.of})")
+            report.error(
+                "A104",
+                f"nothing has the size `{shown}`",
+                node.span,
+                f"no argument has the axis `{node.of}`",
+                f"use an axis of the arguments, or give `{node.of}` to one of them",
             )

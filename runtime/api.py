@@ -84,6 +84,12 @@ class Attention:
         self, /, *args: Any, extras: Literal[True], backend: str | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
+    def ready(self) -> Attention:
+        """Itself with the generated module loaded, so that a first call may be a traced one."""
+        if self.plan.pair is not None:
+            _ = self._generated
+        return self
+
     def __call__(
         self, /, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any
     ) -> Result:
@@ -160,11 +166,11 @@ def compile(source: str, name: str | None = None) -> Attention:
     spec, _ = check(file)
     if name is not None and spec.name != name:
         raise AttnError(f"expected a spec named `{name}`, got `{spec.name}`")
-    return Attention(spec)
+    return Attention(spec).ready()
 
 
 def load(spec: str | Path) -> Attention:
     """The function of a `.attn` file, or of the library's spec of that name."""
     text, path = find(str(spec))
     checked, _ = check(parse(text, path))
-    return Attention(checked)
+    return Attention(checked).ready()
