@@ -92,7 +92,12 @@ MUTATIONS = (
     Mutation(COLUMNS, "dp = p * (dp - delta)", "dp = p * dp", KERNELS),
     Mutation(COLUMNS, "p = tl.where(keep, p, 0.0)", "p = p * 1.0", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
-    Mutation(COLUMNS, "lo = block * BLOCK_N + k_start", "lo = block * BLOCK_N", KERNELS),
+    Mutation(
+        COLUMNS,
+        "lo = block * BLOCK_N + k_start",
+        "lo = block * BLOCK_N + k_start + BLOCK_N",
+        KERNELS,
+    ),
     Mutation(COLUMNS, "d_{{ g.operand }} += tl.sum(", "d_{{ g.operand }} = tl.sum(", KERNELS),
     Mutation(COLUMNS, "mask=column < N)", "mask=column <= N)", KERNELS),
     Mutation(COLUMNS, "i = (row + q_start)[None, :]", "i = row[None, :]", KERNELS),
@@ -123,7 +128,7 @@ MUTATIONS = (
         KERNELS,
     ),
     Mutation(
-        MACROS, "h64 * s_{{ t.name }}_h){{ t.cast }}", "0 * s_{{ t.name }}_h){{ t.cast }}", KERNELS
+        MACROS, 'bases(k.head_leaves, "h64", indent)', 'bases(k.head_leaves, "0", indent)', KERNELS
     ),
     Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ heads }} *", "{{ heads }} *", KERNELS),
     # tiles in memory
@@ -162,19 +167,17 @@ MUTATIONS = (
     ),
     Mutation(ANALYSIS, 'tighter("min", a.full_last', 'tighter("max", a.full_last', BOUNDS),
     Mutation(ANALYSIS, "a.full and b.full", "a.full or b.full", BOUNDS),
-    Mutation(
-        ANALYSIS, 'a = apply("add", a, integer(1))', 'a = apply("add", a, integer(0))', BOUNDS
-    ),
+    Mutation(ANALYSIS, 'gap=1 if op == "lt" else 0', "gap=0", BOUNDS),
     Mutation(
         ANALYSIS,
-        '_at_most(apply("neg", x), b, variable, other)',
-        "_at_most(x, b, variable, other)",
+        'each([(x, b), (apply("neg", x), b)])',
+        "each([(x, b)])",
         BOUNDS,
     ),
     Mutation(
         ANALYSIS,
-        "return _each(args, lambda x: _at_most(x, b, variable, other))",
-        "return _each(args[:1], lambda x: _at_most(x, b, variable, other))",
+        "return each([(x, b) for x in args])",
+        "return each([(x, b) for x in args[:1]])",
         BOUNDS,
     ),
     Mutation(

@@ -25,7 +25,7 @@ from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
 SPECS = {
-    "causal": "mask j <= i",
+    "causal": "mask j <= i and j % 7 != 3",
     "window": """
 input w: int = 9
 param near[h, 7] = 0.1
@@ -52,13 +52,15 @@ gate = sigmoid(g[i])""",
     "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
     "functions": """
 input c[b, j]
-score = atan(dot(q[i], k[j]) + c[j]) + softplus(dot(q[i], k[j])) - log1p(dot(q[i], k[j]) ** 2)""",
+param s[h] = 0.4
+score = atan(dot(q[i], k[j]) + c[j]) + softplus(dot(q[i], k[j])) - log1p(dot(q[i], k[j]) ** 2)
+weight = (score + 2 * s) / N""",
 }
 SIZES = ("b", "h", "heads", "i", "j", "d", "e")
 CASES = [
     Case(tuple(zip(SIZES, sizes, strict=True)), start, 3, "float32", layout, fill, 5)
     for sizes, start, layout, fill in (
-        ((2, 4, 2, 33, 40, 3, 5), 10, "strided", "normal"),
+        ((2, 4, 2, 33, 40, 3, 5), 4, "strided", "normal"),
         ((1, 2, 1, 70, 70, 17, 1), 3, "contiguous", "unseen_nan"),
     )
 ]

@@ -162,6 +162,11 @@ MASKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "j <= i % 16": lambda i, j, h: j <= i % 16,
     "j <= 2 * i and j >= 10": lambda i, j, h: (j <= 2 * i) & (j >= 10),
     "h % 2 == 0 or j <= i": lambda i, j, h: (h % 2 == 0) | (j <= i),
+    "i <= j <= i + 3 or i + 9 <= j <= i + 12": lambda i, j, h: (
+        ((i <= j) & (j <= i + 3)) | ((i + 9 <= j) & (j <= i + 12))
+    ),
+    "not (j < i or j > i + 20)": lambda i, j, h: (j >= i) & (j <= i + 20),
+    "not j > i and not j <= i - 9": lambda i, j, h: (j <= i) & (j > i - 9),
     "i % 3 == 0": lambda i, j, h: (i % 3 == 0) & (j >= 0),
     "i >= 5 and j <= i": lambda i, j, h: (i >= 5) & (j <= i),
     "j <= i + 4 * h": lambda i, j, h: j <= i + 4 * h,
