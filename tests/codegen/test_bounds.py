@@ -25,7 +25,14 @@ EXACT = (
     "-j <= 5 - i",
     "i - j >= 3 and i - j <= 20",
 )
-EXACT_ROWS = (*EXACT, "min(i, 33) <= j + 1", "j >= clamp(i, 10, 30)")
+EXACT_ROWS = (
+    *EXACT,
+    "min(i, 33) <= j + 1",
+    "j >= clamp(i, 10, 30)",
+    "max(-i, -20) + j <= 5",
+    "j >= 10 and i - 5 <= j <= i",
+    "j <= i and j < 30",
+)
 
 
 def value(expr: Expr, lo: int, hi: int) -> int:
