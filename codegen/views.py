@@ -358,9 +358,9 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
-    forward = parts > 1 or pointwise or (keep and len(ops) > 10)
-    everywhere = keep and not (plan.rows.full and plan.columns.full)
     paired = any(leaf.role == "pair" for leaf in plan.leaves)
+    forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
+    everywhere = keep and not (plan.rows.full and plan.columns.full)
     backward = everywhere or pointwise or paired or len(plan.leaves) > 1
     return "heavy" if forward else usual, "heavy" if backward else usual
 
