@@ -71,9 +71,10 @@ def match_output(spec: Spec) -> Match:
         raise Unsupported("a softmax times another pairwise factor")
     # what depends on one token alone scales the values, or the sum of a query
     value = _product([*(w for w in rest if "i" not in w.free), value])
-    scales = [w for w in rest if "i" in w.free]
-    if scales:
-        gate = _product(scales if gate is None else [*scales, gate])
+    scales: list[Expr] = [w for w in rest if "i" in w.free]
+    if gate is not None:
+        scales.append(gate)
+    gate = _product(scales) if scales else None
     softmax = softmaxes[0]
     if softmax.op != "softmax" or softmax.axes != ("j",) or softmax.where is not None:
         raise Unsupported(f"`{softmax.op}` over {', '.join(softmax.axes)} with other indices")

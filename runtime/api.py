@@ -69,6 +69,12 @@ class Attention:
         key = cache_key(self.spec.text, {})
         return load_module(key, lambda: self.source, self.spec.name)
 
+    def ready(self) -> Attention:
+        """Itself with the generated module loaded, so that a first call may be a traced one."""
+        if self.plan.pair is not None:
+            _ = self._generated
+        return self
+
     @overload
     def __call__(
         self,
@@ -83,12 +89,6 @@ class Attention:
     def __call__(
         self, /, *args: Any, extras: Literal[True], backend: str | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def ready(self) -> Attention:
-        """Itself with the generated module loaded, so that a first call may be a traced one."""
-        if self.plan.pair is not None:
-            _ = self._generated
-        return self
 
     def __call__(
         self, /, *args: Any, extras: bool = False, backend: str | None = None, **kwargs: Any

@@ -13,7 +13,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-
 _INTERPRETED = bool(triton.knobs.runtime.interpret)  # as kernels are, once and for all
 
 

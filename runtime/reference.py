@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl import ast
+from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.axes import expressions, root, side
 from attnspec.runtime.bind import Bound, Number
 from attnspec.runtime.gather import OUTSIDE
@@ -327,6 +328,11 @@ class Evaluator:
         base = self._float(node.base, at)
         rest = tuple(d for d in join(body, base, *positions) if d != node.axis)
         width = self.sizes[node.axis] // len(positions)
+        if width * len(positions) != self.sizes[node.axis] or width % 2:
+            raise AttnError(
+                f"rope: expected a channel axis that splits into {len(positions)} even groups,"
+                f" got {self.sizes[node.axis]} channels"
+            )
         flat = body.over((*rest, node.axis))
         x = flat.reshape(*flat.shape[:-1], len(positions), 2, width // 2)
         pair = torch.arange(width // 2, device=x.device, dtype=wide(self.dtype))

@@ -143,7 +143,10 @@ class _Spec:
             lambda: "h % 2 == 0 or j <= i",
             lambda: f"{self.boolean('h', '9')}[clamp(i - j, 0, 8)]",
         )
-        return self.rng.choice(positions if self.rng.random() < 0.65 else tensors)()
+        made: Callable[[], str] = self.rng.choice(
+            positions if self.rng.random() < 0.65 else tensors
+        )
+        return made()
 
     def small(self, least: int = 0, most: int = 7) -> int:
         return self.rng.randint(least, most)

@@ -179,3 +179,11 @@ def test_memory_is_linear_in_the_length() -> None:
         f(q, k, v).sum().backward()
     largest = max(abs(e.self_device_memory_usage or e.cpu_memory_usage) for e in record.events())
     assert largest < 64 << 20
+
+
+def test_rope_of_odd_channels() -> None:
+    f = attnspec.load("rope")
+    x = torch.randn(1, 1, 4, 5)
+    for call in (f, f.reference):
+        with pytest.raises(attnspec.AttnError, match="splits into 1 even groups, got 5 channels"):
+            call(x, x, x)
