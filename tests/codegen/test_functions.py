@@ -13,7 +13,8 @@ from attnspec.runtime.verify_rule import hold
 SIZES = (("b", 1), ("h", 2), ("heads", 1), ("i", 9), ("j", 11), ("d", 3), ("e", 2))
 CASE = Case(SIZES, 4, 2, "float64", "contiguous", "normal", 3)
 FUNCTIONS = (
-    "abs(x)", "min(x, r[i])", "max(x, r[i])", "min(x, 0.4, r[i])", "clamp(x, -0.5, 0.7)",
+    "abs(x)", "min(x, r[i])", "max(x, r[i])", "min(x, 0.4, r[i])", "max(x, x)",
+    "min(x, x)", "clamp(x, -0.5, 0.7)",
     "clamp(x, r[i], r[i] + 0.3)", "where(i > j, x, 2 * x)", "where(j > 3, x * x, r[i])",
     "x * floor(3 * r[i])", "x * ceil(3 * r[i])", "sqrt(2 + x * x)", "rsqrt(2 + x * x)",
     "exp(0.5 * x)", "exp2(0.5 * x)", "log(2 + x * x)", "log2(2 + x * x)", "log1p(x * x)", "sin(x)",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 import attnspec
 from attnspec.runtime.api import Attention
@@ -31,6 +33,23 @@ def held(text: str, case: Case = PLAIN) -> None:
 def test_host_arithmetic_is_at_least_float32() -> None:
     text = "score = dot(rmsnorm(q[i]), rmsnorm(k[j])) / sqrt(D)"
     held(text, replace(PLAIN, dtype="float16", fill="zeros"))
+
+
+def test_a_square_beyond_half_precision() -> None:
+    attention = fused("score = dot(rmsnorm(q[i]), k[j])")
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 20, 4, generator=generator) for _ in range(3))
+    half: dict[str, Any] = {"q": (400 * q).half(), "k": k.half(), "v": v.half()}
+    got, want = attention(**half, backend="cpu"), attention.reference(**half)
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=5e-3)
+
+
+def test_what_no_query_sees_may_be_anything() -> None:
+    held("mask j <= i and j % 7 != 3", replace(PLAIN, fill="unseen_nan"))
+
+
+def test_a_gate_of_two_factors() -> None:
+    held("input r[b, i]\nparam s = 0.5\noutput = r[i] * s * sum(j, weight * v[j])")
 
 
 def test_leaky_relu_without_a_slope() -> None:

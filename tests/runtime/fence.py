@@ -47,6 +47,7 @@ score = dot(q[i], k[j]) + bias[i, j]""",
 param s[h] = 0.4
 input g[b, h, i, e]
 mask j <= i
+score = dot(q[i], k[j]) * s
 weight = softmax(score, sink=s)
 gate = sigmoid(g[i])""",
     "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
