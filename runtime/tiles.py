@@ -90,12 +90,12 @@ _AMPERE: Table = {
     ),
     "backward_columns": (
         _row(64, Config(32, 64, 4, 2), heavy=Config(32, 64, 8, 2)),
-        _row(128, Config(32, 64, 8, 2)),
+        _row(128, Config(32, 64, 8, 2), heavy=Config(16, 64, 8, 3)),
         _row(256, Config(16, 32, 4, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (
-        _row(128, Config(32, 32, 4, 1)),
+        _row(64, Config(32, 32, 4, 1)),
         _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
