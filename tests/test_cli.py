@@ -352,7 +352,7 @@ def test_verify_of_a_right_spec() -> None:
 
 
 def test_verify_tells_how_to_run_a_failure_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnspec.runtime.verify_rule.ULPS", -1e9)  # nothing is good enough
+    monkeypatch.setattr("attnspec.runtime.verify_compare.ULPS", -1e9)  # nothing is good enough
     result = run("verify", "causal", "--cases", "2", "--seed", "7", "--backend", "cpu")
     assert result.exit_code == 1
     assert "causal: 1 cases on cpu: FAILED" in result.output

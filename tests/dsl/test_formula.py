@@ -43,7 +43,7 @@ def score(text: str) -> str:
         "where(i < j and not (i == 3 or j <= 2), 1.0, 0.0)",
         "where((i < 3) == (j < 3), 1.0, 0.0)",
         "min(i, j, 3) * 1.0 + max(i % 4 // 2, 1)",
-        "exp(-abs(i - j) / sqrt(D))",
+        "exp(-abs(i - j) / sqrt(N))",
     ],
 )
 def test_a_formula_is_written_as_it_was(text: str) -> None:
