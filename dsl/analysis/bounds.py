@@ -12,10 +12,13 @@ no tile counts as full: always sound, not always tight.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, Read, Size, walk
+from attnspec.dsl.formula import formula
 
 LO, HI = "lo", "hi"
 Range: TypeAlias = "tuple[Expr, Expr]"
@@ -33,6 +36,26 @@ class Bounds:
     full_first: Expr | None = None
     full_last: Expr | None = None
     full: bool = True
+
+
+def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]:
+    """The loops' bounds as facts."""
+    if mask is None:
+        yield Fact("mask", "every pair", "there is no mask", "no mask arithmetic")
+    for name, bound in (
+        ("keys of a tile of queries", rows),
+        ("queries of a tile of keys", columns),
+    ):
+        if bound.first is None and bound.last is None:
+            continue
+        ends = [default if end is None else formula(end) for end, default in (
+            (bound.first, "start"), (bound.last, "end"),
+        )]  # fmt: skip
+        why = "each comparison of the mask is solved for the loop's position"
+        buys = "tiles outside are never visited"
+        if bound.full:
+            buys += ", tiles inside the full range need no mask"
+        yield Fact(name, " .. ".join(ends), why, buys)
 
 
 def integer(value: int) -> Literal:
