@@ -16,7 +16,7 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
-from attnspec.dsl.analysis.bounds import Bounds
+from attnspec.dsl.analysis.bounds import Run, hull
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import (
@@ -80,7 +80,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
+    rows, columns = (_loop(build, hull(found)) for found in (facts.rows, facts.columns))
     roots: list[Atom] = [final, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -129,7 +129,7 @@ def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
     return None
 
 
-def _loop(build: Builder, found: Bounds) -> Loop:
+def _loop(build: Builder, found: Run) -> Loop:
     def end(expr: Expr | None) -> Atom | None:
         return None if expr is None else build.emit(expr)
 

@@ -182,8 +182,8 @@ MUTATIONS = (
     ),
     Mutation(
         ANALYSIS,
-        "decides no bound, and may leave holes\n        return Bounds(full=False)",
-        "decides no bound\n        return Bounds()",
+        "decides no bound, and may leave holes\n        return Run(full=False)",
+        "decides no bound\n        return Run()",
         BOUNDS,
     ),
     Mutation(

@@ -25,10 +25,11 @@ Range: TypeAlias = "tuple[Expr, Expr]"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Run:
     """Positions of the loop variable: [first, last] may hold pairs, [full_first, full_last] only.
 
     None leaves that side open. `full` is false when some tile inside may still have a hole.
+    The run is empty where last < first.
     """
 
     first: Expr | None = None
@@ -38,24 +39,38 @@ class Bounds:
     full: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The union of some runs, which may overlap: what stands in none of them holds no pair.
+
+    `tight` says that every comparison of the mask was read.
+    """
+
+    runs: tuple[Run, ...]
+    tight: bool
+
+
 def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]:
     """The loops' bounds as facts."""
     if mask is None:
         yield Fact("mask", "every pair", "there is no mask", "no mask arithmetic")
-    for name, bound in (
+    for name, found in (
         ("keys of a tile of queries", rows),
         ("queries of a tile of keys", columns),
     ):
-        if bound.first is None and bound.last is None:
+        if any(run.first is None and run.last is None for run in found.runs):
             continue
-        ends = [default if end is None else formula(end) for end, default in (
-            (bound.first, "start"), (bound.last, "end"),
-        )]  # fmt: skip
         why = "each comparison of the mask is solved for the loop's position"
         buys = "tiles outside are never visited"
-        if bound.full:
+        if any(run.full for run in found.runs):
             buys += ", tiles inside the full range need no mask"
-        yield Fact(name, " .. ".join(ends), why, buys)
+        yield Fact(name, " or ".join(_shown(run) for run in found.runs), why, buys)
+
+
+def _shown(run: Run) -> str:
+    first = "start" if run.first is None else formula(run.first)
+    last = "end" if run.last is None else formula(run.last)
+    return f"{first} .. {last}"
 
 
 def integer(value: int) -> Literal:
@@ -102,41 +117,56 @@ def _fold(op: str, values: list[int]) -> int:
 
 def bounds(mask: Expr | None, variable: str, other: str) -> Bounds:
     """Bounds of a loop over `variable` for a tile of `other`."""
-    if mask is None:
-        return Bounds()
+    found = Run() if mask is None else _run(mask, variable, other)
+    return Bounds((found,), found.full)
+
+
+def hull(found: Bounds) -> Run:
+    """The least single run around all runs."""
+    if len(found.runs) == 1:
+        return found.runs[0]
+    return Run(
+        first=_hull("min", [r.first for r in found.runs]),
+        last=_hull("max", [r.last for r in found.runs]),
+        full=False,
+    )
+
+
+def _run(mask: Expr, variable: str, other: str) -> Run:
+    """One run around what a mask allows."""
     match mask:
         case Apply(op="and", args=args):
-            found = Bounds()
+            found = Run()
             for arg in args:
-                found = _meet(found, bounds(arg, variable, other))
+                found = _meet(found, _run(arg, variable, other))
             return found
         case Apply(op="or", args=args):
-            parts = [bounds(arg, variable, other) for arg in args]
-            return Bounds(
+            parts = [_run(arg, variable, other) for arg in args]
+            return Run(
                 first=_hull("min", [p.first for p in parts]),
                 last=_hull("max", [p.last for p in parts]),
                 full=False,
             )
         case Apply(op="not", args=(Apply(op=op, args=args, kind=kind),)) if op in _NEGATED:
-            return bounds(Apply(_NEGATED[op], args, kind=kind), variable, other)
+            return _run(Apply(_NEGATED[op], args, kind=kind), variable, other)
         case Apply(op=op, args=(a, b)) if op in _FLIPPED:
             return _comparison(op, a, b, variable, other)
         case Literal(value=True):
-            return Bounds()
-    return Bounds(full=False)
+            return Run()
+    return Run(full=False)
 
 
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq"}
 _NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 
 
-def _meet(a: Bounds, b: Bounds) -> Bounds:
+def _meet(a: Run, b: Run) -> Run:
     def tighter(op: str, x: Expr | None, y: Expr | None) -> Expr | None:
         if x is None or y is None:
             return y if x is None else x
         return x if x == y else apply(op, x, y)
 
-    return Bounds(
+    return Run(
         tighter("max", a.first, b.first),
         tighter("min", a.last, b.last),
         tighter("max", a.full_first, b.full_first),
@@ -154,9 +184,9 @@ def _hull(op: str, values: list[Expr | None]) -> Expr | None:
     return found
 
 
-def _comparison(op: str, a: Expr, b: Expr, variable: str, other: str) -> Bounds:
+def _comparison(op: str, a: Expr, b: Expr, variable: str, other: str) -> Run:
     if a.kind is not Kind.INT or b.kind is not Kind.INT:
-        return Bounds(full=False)
+        return Run(full=False)
     if op == "eq":
         le = _comparison("le", a, b, variable, other)
         return _meet(le, _comparison("ge", a, b, variable, other))
@@ -165,11 +195,11 @@ def _comparison(op: str, a: Expr, b: Expr, variable: str, other: str) -> Bounds:
     return _at_most(a, b, variable, other, gap=1 if op == "lt" else 0)
 
 
-def _at_most(a: Expr, b: Expr, variable: str, other: str, gap: int) -> Bounds:
-    """Bounds from a + gap <= b."""
+def _at_most(a: Expr, b: Expr, variable: str, other: str, gap: int) -> Run:
+    """Run from a + gap <= b."""
 
-    def each(pairs: list[tuple[Expr, Expr]]) -> Bounds:
-        found = Bounds()
+    def each(pairs: list[tuple[Expr, Expr]]) -> Run:
+        found = Run()
         for x, y in pairs:
             found = _meet(found, _at_most(x, y, variable, other, gap))
         return found
@@ -187,20 +217,20 @@ def _at_most(a: Expr, b: Expr, variable: str, other: str, gap: int) -> Bounds:
     mine = [(sign, t) for sign, t in terms if variable in t.free]
     rest = [(sign, t) for sign, t in terms if variable not in t.free]
     if not mine:  # a condition on the tile alone: decides no bound, and may leave holes
-        return Bounds(full=False)
+        return Run(full=False)
     if len(mine) != 1:
-        return Bounds(full=False)
+        return Run(full=False)
     sign, term = mine[0]
     limit = _total([(-sign * s, t) for s, t in rest])  # sign * term <= -rest
     span = extent(limit, other)
     if span is None:
-        return Bounds(full=False)
+        return Run(full=False)
     low, high = span
     if sign > 0:  # term <= limit
         last, full_last = _solve_most(term, high, variable), _solve_most(term, low, variable)
-        return Bounds(full=False) if last is None else Bounds(last=last, full_last=full_last)
+        return Run(full=False) if last is None else Run(last=last, full_last=full_last)
     first, full_first = _solve_least(term, low, variable), _solve_least(term, high, variable)
-    return Bounds(full=False) if first is None else Bounds(first=first, full_first=full_first)
+    return Run(full=False) if first is None else Run(first=first, full_first=full_first)
 
 
 def _flatten(expr: Expr, sign: int, out: list[tuple[int, Expr]]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from attnspec.codegen.library import find, names
 from attnspec.dsl.analysis import analyze
-from attnspec.dsl.analysis.bounds import HI, LO, Bounds
+from attnspec.dsl.analysis.bounds import HI, LO, Bounds, Run, hull
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates, nonnegative
 from attnspec.dsl.ast import Apply, Expr, Index, Literal, Read, Size, Spec, walk
@@ -83,7 +83,7 @@ def positional(spec: Spec) -> bool:
     return True
 
 
-def ends(found: Bounds, env: Env, low: int, high: int) -> tuple[int, int, int, int]:
+def ends(found: Run, env: Env, low: int, high: int) -> tuple[int, int, int, int]:
     """first, last, full_first, full_last with open ends at `low` and `high`."""
 
     def end(expr: Expr | None, otherwise: int) -> int:
@@ -103,8 +103,8 @@ def hold(spec: Spec, sizes: Env, q_start: int, k_start: int, tiles: tuple[int, .
     allowed = {(i, j) for i in rows for j in columns if value(mask, {**sizes, "i": i, "j": j})}
     full = 0
     for mine, others, found, turned in (
-        (rows, columns, facts.rows, False),
-        (columns, rows, facts.columns, True),
+        (rows, columns, hull(facts.rows), False),
+        (columns, rows, hull(facts.columns), True),
     ):
         for size in tiles:
             for start in range(mine.start, mine.stop, size):
@@ -218,7 +218,7 @@ def test_full_tiles_are_found(mask: str, least: int) -> None:
 def test_bounds_are_tight(
     mask: str, tile: tuple[int, int], first: int | None, last: int | None
 ) -> None:
-    found = analyze(checked(f"attention m\nmask {mask}\n")).rows
+    found = analyze(checked(f"attention m\nmask {mask}\n")).rows.runs[0]
     env = {LO: tile[0], HI: tile[1]}
     assert (None if found.first is None else value(found.first, env)) == first
     assert (None if found.last is None else value(found.last, env)) == last
@@ -226,7 +226,7 @@ def test_bounds_are_tight(
 
 def test_a_mask_over_inputs_bounds_nothing() -> None:
     found = analyze(checked("attention m\ninput keep[b, j]: bool\nmask keep[j]\n"))
-    assert (found.rows.first, found.rows.last, found.rows.full) == (None, None, False)
+    assert found.rows == Bounds((Run(full=False),), tight=False)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -65,7 +65,7 @@ def test_offsets_continue_a_sequence() -> None:
 def test_what_was_read_proved_planned_and_generated() -> None:
     f = attnspec.load("causal")
     assert f.spec.name == "causal"
-    assert f.facts.rows.full
+    assert f.facts.rows.tight
     assert f.plan.fused
     assert "def attend(" in f.source
     assert f.source == attnspec.load("causal").source
