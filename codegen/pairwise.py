@@ -12,11 +12,12 @@ from attnspec.codegen.plan_types import (
     Loop,
     Operand,
     PairPlan,
+    Run,
     Unsupported,
 )
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
-from attnspec.dsl.analysis.bounds import Run, hull
+from attnspec.dsl.analysis.bounds import Bounds
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import (
@@ -80,7 +81,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    rows, columns = (_loop(build, hull(found)) for found in (facts.rows, facts.columns))
+    rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
     roots: list[Atom] = [final, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -129,13 +130,16 @@ def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
     return None
 
 
-def _loop(build: Builder, found: Run) -> Loop:
+def _loop(build: Builder, found: Bounds) -> Loop:
     def end(expr: Expr | None) -> Atom | None:
         return None if expr is None else build.emit(expr)
 
     try:
-        ends = end(found.first), end(found.last), end(found.full_first), end(found.full_last)
+        runs = tuple(
+            Run(end(r.first), end(r.last), end(r.full_first), end(r.full_last), r.full)
+            for r in found.runs
+        )
     except Unsupported:
-        return Loop((), None, None, None, None, False)
-    ops = needed(build.tape.ops, [a for a in ends if a is not None])
-    return Loop(ops, *ends, found.full)
+        runs = (Run(None, None, None, None, False),)
+    loop = Loop((), runs)
+    return Loop(needed(build.tape.ops, loop.limits), runs)

@@ -83,18 +83,39 @@ class Gradient:
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
-    """Bounds of a loop over one side for a tile of the other, positions `lo` to `hi`.
+class Run:
+    """Positions that part of a mask reaches, `first` to `last`, and those that it holds for the
+    whole tile, `full_first` to `full_last` (nowhere unless `full`); None is no limit."""
 
-    `ops` compute the atoms; None leaves that end open. Without `full` no tile is free of holes.
-    """
-
-    ops: tuple[Op, ...]
     first: Atom | None
     last: Atom | None
     full_first: Atom | None
     full_last: Atom | None
     full: bool
+
+    @property
+    def ends(self) -> tuple[Atom | None, ...]:
+        """The four limits in order."""
+        return self.first, self.last, self.full_first, self.full_last
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop over one side for a tile of the other, positions `lo` to `hi`: `ops` compute the
+    limits of `runs`, whose union is visited."""
+
+    ops: tuple[Op, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def full(self) -> bool:
+        """Whether any tile may be free of holes."""
+        return any(run.full for run in self.runs)
+
+    @property
+    def limits(self) -> tuple[Atom, ...]:
+        """Every limit there is."""
+        return tuple(end for run in self.runs for end in run.ends if end is not None)
 
 
 @dataclass(frozen=True, slots=True)

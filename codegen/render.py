@@ -199,7 +199,10 @@ def _function(pair: PairPlan, roots: list[Atom], keep: Atom | None, returned: st
 
 def _rows(pair: PairPlan) -> list[str]:
     loop = pair.rows
-    ends = [loop.first, loop.last, loop.full_first, loop.full_last]
-    roots = [a for a in ends if a is not None]
-    shown = ", ".join("None" if a is None else text(a) for a in ends)
-    return [*_values(loop.ops, roots), f"return {shown}, {loop.full}"]
+    runs = _tuple(
+        [
+            _tuple([*("None" if end is None else text(end) for end in run.ends), str(run.full)])
+            for run in loop.runs
+        ]
+    )
+    return [*_values(loop.ops, list(loop.limits)), f"return {runs}"]

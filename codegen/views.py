@@ -101,24 +101,35 @@ class Gradient:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopView:
-    lines: tuple[str, ...]
-    first: str | None
-    last: str | None
-    full_first: str | None
-    full_last: str | None
+class RunView:
+    name: str
+    ends: tuple[str, ...]
     full: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LoopView:
+    lines: tuple[str, ...]
+    runs: tuple[RunView, ...]
+    full: bool
+
+    @property
+    def names(self) -> str:
+        """The runs' names as the inside of a tuple."""
+        return ", ".join(run.name for run in self.runs) + ("," if len(self.runs) == 1 else "")
+
+
 def loop_view(loop: Loop) -> LoopView:
-    """A loop's bounds as Triton code."""
-
-    def end(atom: Atom | None) -> str | None:
-        return None if atom is None else text(atom)
-
-    lines = tuple(triton_line(op) for op in loop.ops)
-    ends = end(loop.first), end(loop.last), end(loop.full_first), end(loop.full_last)
-    return LoopView(lines, *ends, loop.full)
+    """A loop's runs as Triton code."""
+    runs = tuple(
+        RunView(
+            f"run_{place}",
+            tuple("None" if end is None else text(end) for end in run.ends),
+            run.full,
+        )
+        for place, run in enumerate(loop.runs)
+    )
+    return LoopView(tuple(triton_line(op) for op in loop.ops), runs, loop.full)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +217,6 @@ class Kernel:
     def tile_lines(self, masked: bool) -> list[str]:
         return self._ops("ij", masked)
 
-    @property
-    def mask_lines(self) -> list[str]:
-        """Operations of a tile that only the mask needs, after `tile_lines(False)`."""
-        before = {*self.tile_lines(False), *(self._ops("j", False) if self.side == "rows" else ())}
-        own = ("ij", "j") if self.side == "rows" else ("ij",)
-        ops = needed(self.plan.ops, self._roots(True))
-        return [x for x in (triton_line(op) for op in ops if op.axes in own) if x not in before]
-
     def product(self, g: Gradient) -> str:
         """This gradient's share of a pair."""
         return "dp" if g.after or g.value == 1.0 else f"dp * {text(g.value)}"
@@ -229,11 +232,8 @@ class Kernel:
         roots = self._roots(True)
         loop = self.plan.rows if self.side == "rows" else self.plan.columns
         ops = (*needed(self.plan.ops, roots), *loop.ops)
-        ends = [
-            a for a in (loop.first, loop.last, loop.full_first, loop.full_last) if a is not None
-        ]
         after = [g.value for g in self.gradients]
-        return names_used(ops, [*roots, *ends, *after])
+        return names_used(ops, [*roots, *loop.limits, *after])
 
     def _leaves(self, role: str) -> list[Tensor]:
         used = self._used()

@@ -6,8 +6,9 @@ head, m and n a tile's rows and columns; every value is [B or 1, H or 1, m or 1,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -111,35 +112,49 @@ def tiles(call: Problem, values: Values, low: int, high: int) -> list[Tile]:
         return []
     ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
     values = values | {name: torch.tensor(at) for name, at in ends.items()}
-    first, last, full_first, full_last, full = call.plan.rows(values)
-    start = call.k_start
-    begin = max(0, _low(first, start, 0))
-    end = min(call.columns, _high(last, start, call.columns) + 1)
-    inside, until = end, end
-    if full:
-        inside = max(begin, _high(full_first, start, begin))
-        until = min(end, _low(full_last, start, end) + 1)
-        if inside >= until:
-            inside, until = end, end
-    stretches = [(begin, inside, True), (inside, until, False), (until, end, True)]
+    reached: list[tuple[int, int]] = []
+    whole: list[tuple[int, int]] = []
+    for first, last, full_first, full_last, full in call.plan.rows(values):
+        begin = max(0, _position(first, torch.amin, 0, call))
+        end = min(call.columns, _position(last, torch.amax, call.columns, call) + 1)
+        reached.append((begin, end))
+        if full:
+            inside = max(begin, _position(full_first, torch.amax, begin, call))
+            whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 1)))
     return [
-        Tile(low, high, at, min(at + COLUMNS, stop), masked)
-        for begin_, stop, masked in stretches
-        for at in range(begin_, stop, COLUMNS)
+        Tile(low, high, at, min(at + COLUMNS, end), masked)
+        for begin, end, masked in stretches(reached, whole)
+        for at in range(begin, end, COLUMNS)
     ]
 
 
-def _low(limit: Tensor | int | bool | None, start: int, otherwise: int) -> int:
-    """A limit as a column, the least one where it differs by head."""
+def _position(
+    limit: Tensor | int | bool | None,
+    pick: Callable[[Tensor], Tensor],
+    otherwise: int,
+    call: Problem,
+) -> int:
+    """A limit as a column: of those of several heads the one that `pick` takes."""
     if limit is None:
         return otherwise
-    return int(limit.min() if isinstance(limit, Tensor) else limit) - start
+    return int(pick(torch.as_tensor(limit))) - call.k_start
 
 
-def _high(limit: Tensor | int | bool | None, start: int, otherwise: int) -> int:
-    if limit is None:
-        return otherwise
-    return int(limit.max() if isinstance(limit, Tensor) else limit) - start
+def stretches(
+    reached: Sequence[tuple[int, int]], whole: Sequence[tuple[int, int]]
+) -> list[tuple[int, int, bool]]:
+    """The union of intervals [begin, end) as (begin, end, masked), in order and disjoint; masked
+    is what lies in none of `whole`."""
+    cuts = sorted({at for one in (*reached, *whole) for at in one})
+    found: list[tuple[int, int, bool]] = []
+    for begin, end in pairwise(cuts):
+        if not any(a <= begin and end <= b for a, b in reached):
+            continue
+        masked = not any(a <= begin and end <= b for a, b in whole)
+        if found and found[-1][1:] == (begin, masked):
+            begin = found.pop()[0]
+        found.append((begin, end, masked))
+    return found
 
 
 def lookup(table: Tensor, index: Tensor) -> Tensor:

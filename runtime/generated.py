@@ -58,7 +58,7 @@ from attnspec.runtime.numbers import (
     number_rsqrt,
     number_sqrt,
 )
-from attnspec.runtime.problem import Leaf, Pairwise, Values
+from attnspec.runtime.problem import Leaf, Limits, Pairwise, Values
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
     LN2,
@@ -100,6 +100,7 @@ from attnspec.runtime.triton_tiles import (
     store_tile,
     weighted,
 )
+from attnspec.runtime.triton_walk import count, nth, nth_besides, reach, walk
 
 __all__ = [
     "LN2",
@@ -108,6 +109,7 @@ __all__ = [
     "Bound",
     "Grid",
     "Leaf",
+    "Limits",
     "Pairwise",
     "Signature",
     "Values",
@@ -122,6 +124,7 @@ __all__ = [
     "clamp",
     "concatenate",
     "cos",
+    "count",
     "differentiable",
     "dot",
     "elu",
@@ -150,6 +153,8 @@ __all__ = [
     "mean",
     "minimum",
     "no_forward_mode",
+    "nth",
+    "nth_besides",
     "number_ceil",
     "number_div",
     "number_exp",
@@ -168,6 +173,7 @@ __all__ = [
     "product",
     "quotient",
     "rank",
+    "reach",
     "remainder",
     "rope",
     "rsqrt",
@@ -195,6 +201,7 @@ __all__ = [
     "store_tile",
     "tanh",
     "to_float",
+    "walk",
     "weighted",
     "wide_dtype",
 ]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 Values: TypeAlias = "dict[str, Any]"
-# First and last position that may take part, first and last of the range without holes (None
-# is no limit), and whether there is such a range.
-Limits: TypeAlias = "tuple[Tensor | int | bool | None, ...]"
+# Of each run: first and last position that may take part, first and last of the range without
+# holes (None is no limit), and whether there is such a range.
+Limits: TypeAlias = "tuple[tuple[Tensor | int | bool | None, ...], ...]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ FEW = (
 )  # fmt: skip
 SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
+    "walks": ("-m", "tests.runtime.walk"),
     "bounds": (*_PYTEST, "tests/codegen/test_bounds.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),

@@ -17,6 +17,7 @@ class Mutation:
 
 
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
+WALKS = ("walks",)
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
@@ -26,6 +27,7 @@ ROWS = "templates/backward_rows.py.jinja"
 COLUMNS = "templates/backward_columns.py.jinja"
 MACROS = "templates/macros.py.jinja"
 TILES = "runtime/triton_tiles.py"
+WALK = "runtime/triton_walk.py"
 SCALARS = "runtime/triton_functions.py"
 ANALYSIS = "dsl/analysis/bounds.py"
 POSITIONS = "dsl/analysis/positions.py"
@@ -90,7 +92,7 @@ MUTATIONS = (
     # gradients of columns
     Mutation(COLUMNS, "(head + 1) * (H // HK)):", "head * (H // HK) + 1):", KERNELS),
     Mutation(COLUMNS, "dp = p * (dp - delta)", "dp = p * dp", KERNELS),
-    Mutation(COLUMNS, "p = tl.where(keep, p, 0.0)", "p = p * 1.0", KERNELS),
+    Mutation(COLUMNS, 'm.excluded(["p"] + k.shares', "m.excluded(k.shares", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(
         COLUMNS,
@@ -108,23 +110,37 @@ MUTATIONS = (
         KERNELS,
     ),
     # loops
-    Mutation(MACROS, "{{ pad }}first = first // {{ block }} * {{ block }}\n", "", KERNELS),
+    Mutation(WALK, "tl.minimum(last + 1, start + size)", "tl.minimum(last, start + size)", KERNELS),
     Mutation(
-        MACROS, "{{ loop.last }} - {{ start }} + 1,", "{{ loop.last }} - {{ start }},", KERNELS
-    ),
-    Mutation(
-        MACROS,
-        "tl.maximum({{ loop.first }} - {{ start }}, 0)",
-        "tl.maximum({{ loop.first }} - {{ start }} + {{ block }}, 0)",
+        WALK,
+        "low = start if first is None else tl.maximum(first, start)",
+        "low = start if first is None else tl.maximum(first + block, start)",
         KERNELS,
     ),
-    Mutation(MACROS, "tl.minimum({{ loop.full_last }} - {{ start }} + 1, end)", "end", KERNELS),
-    Mutation(MACROS, "(inside + {{ block }} - 1) // {{ block }}", "inside // {{ block }}", KERNELS),
-    Mutation(MACROS, "(start < inside) | (start >= until)", "start < inside", KERNELS),
+    Mutation(WALK, "tl.minimum(full_last + 1, high)", "high", KERNELS),
+    Mutation(
+        WALK,
+        "tl.minimum((low - start + block - 1) // block",
+        "tl.minimum((low - start) // block",
+        KERNELS,
+    ),
+    Mutation(
+        WALK,
+        "begin = tl.maximum(spans[at + 1][0], spans[at][1])",
+        "begin = spans[at + 1][0]",
+        WALKS,
+    ),
+    Mutation(WALK, "turn = two[0] < one[0]", "turn = two[0] < 0", WALKS),
+    Mutation(
+        WALK,
+        "tl.where(place < before, place, place + others",
+        "tl.where(place <= before, place, place + others",
+        KERNELS,
+    ),
     Mutation(
         MACROS,
-        "{{ share }} = tl.where(keep, {{ share }}, 0.0)",
-        "{{ share }} = {{ share }} * 1.0",
+        "{{ name }} = tl.where(keep, {{ name }}, 0.0)",
+        "{{ name }} = {{ name }} * 1.0",
         KERNELS,
     ),
     Mutation(
@@ -369,7 +385,9 @@ MUTATIONS = (
         "(p == 0).to(v.dtype) @ bad.to(v.dtype)",
         CPU,
     ),
-    Mutation("runtime/cpu_tiles.py", "int(limit.min() if", "int(limit.max() if", CPU),
+    Mutation(
+        "runtime/cpu_tiles.py", "_position(first, torch.amin,", "_position(first, torch.amax,", CPU
+    ),
     Mutation(
         "runtime/cpu_tiles.py",
         "part.repeat_interleave(call.groups, 1)",
@@ -378,8 +396,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "until = min(end, _low(full_last, start, end) + 1)",
-        "until = min(end, _low(full_last, start, end) + 2)",
+        "whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 1)))",
+        "whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 2)))",
         CPU,
     ),
 )
