@@ -10,7 +10,8 @@ that it is not zero, and the compiler cannot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnspec.dsl.ast import (
@@ -31,7 +32,7 @@ from attnspec.dsl.ast import (
     children,
     walk,
 )
-from attnspec.dsl.build import apply, lit, size
+from attnspec.dsl.build import apply, constant, lit, size
 from attnspec.dsl.check_atoms import root
 from attnspec.dsl.check_known import Known
 from attnspec.dsl.check_names import TOKENS
@@ -43,12 +44,33 @@ if TYPE_CHECKING:
     from attnspec.dsl.span import Span
 
 ENOUGH = 20  # errors to report: each costs a search for an offending pair
+_Question = Callable[[Expr, Known], bool]
 _DIVISIONS = frozenset({"div", "floordiv", "mod"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That `part`, which `op` takes, lies where it must; `by` is the least that shows it."""
+
+    op: str
+    part: Expr
+    by: str
 
 
 def check_domain(spec: Spec, prover: Prover, report: Report) -> None:
     """Report every index and operation of `spec` that may go wrong."""
-    walker = _Walker(spec, prover, report)
+    _walk(spec, _Walker(spec, prover, report))
+
+
+def proofs(spec: Spec) -> tuple[Proof, ...]:
+    """What `check_domain` proves of a spec's indices and operations, each once."""
+    walker = _Walker(spec, Prover(spec), Report(), keeping=True)
+    _walk(spec, walker)
+    return tuple(dict.fromkeys(walker.proofs))
+
+
+def _walk(spec: Spec, walker: _Walker) -> None:
+    prover, report = walker.prover, walker.report
     start = prover.start()
     if spec.mask is not None:
         walker.visit(spec.mask, start)
@@ -96,8 +118,10 @@ def _of_mask(spec: Spec) -> frozenset[str]:
 class _Walker:
     """One walk over a spec; a shared node is visited once for everything known there."""
 
-    def __init__(self, spec: Spec, prover: Prover, report: Report) -> None:
+    def __init__(self, spec: Spec, prover: Prover, report: Report, keeping: bool = False) -> None:
         self.spec = spec
+        self.keeping = keeping
+        self.proofs: list[Proof] = []
         self.prover = prover
         self.report = report
         self.unmasked = _of_mask(spec)
@@ -156,7 +180,7 @@ class _Walker:
                 self.visit(part, known)
         if expr.alpha is not None:
             above = apply("sub", expr.alpha, lit(1.0), span=expr.alpha.span)
-            self._require("entmax", above, known, self.prover.positive(above, known), "at most 0")
+            self._require("entmax", above, known, self.prover.positive, "at most 0")
 
     # Indices
 
@@ -224,8 +248,13 @@ class _Walker:
     def _inside(self, read: Read, index: Expr, axis: str, known: Known) -> None:
         length = size(axis)
         prover = self.prover
-        low = prover.nonnegative(index, known)
-        if low and prover.holds(apply("lt", index, length), known):
+
+        def inside(part: Expr, known: Known) -> bool:
+            within = prover.holds(apply("lt", part, length), known)
+            return within and prover.nonnegative(part, known)
+
+        if inside(index, known):
+            self._keep(f"index of {read.name}", index, known, inside)
             return
 
         def wrong(point: Point) -> bool:
@@ -236,6 +265,7 @@ class _Walker:
             where = f"at {point} it is {evaluate(self.spec, index, point)},"
             label = f"{where} and the axis has {evaluate(self.spec, length, point)}"
         else:
+            low = prover.nonnegative(index, known)
             label = "not proved to be " + ("below the size" if low else "at least 0")
         self.report.error(
             "A201",
@@ -250,14 +280,14 @@ class _Walker:
     def _apply(self, expr: Apply, known: Known) -> None:
         prover, args, op = self.prover, expr.args, expr.op
         if op in _DIVISIONS:
-            self._require(op, args[1], known, prover.nonzero(args[1], known), "0", expr.span)
+            self._require(op, args[1], known, prover.nonzero, "0", expr.span)
         elif op in ("log", "log2", "rsqrt"):
-            self._require(op, args[0], known, prover.positive(args[0], known), "at most 0")
+            self._require(op, args[0], known, prover.positive, "at most 0")
         elif op == "sqrt":
-            self._require(op, args[0], known, prover.nonnegative(args[0], known), "negative")
+            self._require(op, args[0], known, prover.nonnegative, "negative")
         elif op == "log1p":
             above = apply("add", args[0], lit(1.0), span=args[0].span)
-            self._require(op, above, known, prover.positive(above, known), "at most 0")
+            self._require(op, above, known, prover.positive, "at most 0")
         elif op == "pow":
             self._power(expr, known)
 
@@ -268,24 +298,35 @@ class _Walker:
             isinstance(exponent, Literal) and float(exponent.value).is_integer()
         )
         if expr.kind is Kind.INT or (whole and not prover.nonzero(base, known)):
-            proved = prover.nonnegative(exponent, known)
-            self._require("pow", exponent, known, proved, "negative", data=_is_data(base))
+            kept = prover.nonnegative
+            self._require("pow", exponent, known, kept, "negative", data=_is_data(base))
         elif not whole and not prover.positive(base, known):
-            nonnegative = prover.nonnegative(base, known) and prover.positive(exponent, known)
-            self._require("pow", base, known, nonnegative, "negative")
+
+            def proved(base: Expr, known: Known) -> bool:
+                return prover.nonnegative(base, known) and prover.positive(exponent, known)
+
+            self._require("pow", base, known, proved, "negative")
+
+    def _keep(self, op: str, part: Expr, known: Known, proved: _Question) -> None:
+        """Note a proof, with the least that is enough for it."""
+        if self.keeping and constant(part) is None:
+            enough = ((Known(), "ranges"), (self.prover.start(), "require"), (known, "conditions"))
+            by = next((by for less, by in enough if proved(part, less)), "conditions")
+            self.proofs.append(Proof(op, part, by))
 
     def _require(
         self,
         op: str,
         part: Expr,
         known: Known,
-        proved: bool,
+        proved: _Question,
         bad: str,
         span: Span | None = None,
         data: bool = False,
     ) -> None:
         """Report `part` unless it is proved never to be `bad`."""
-        if proved:
+        if proved(part, known):
+            self._keep(op, part, known, proved)
             return
         prover = self.prover
         interval = prover.range(part, known)

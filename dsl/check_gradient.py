@@ -95,36 +95,38 @@ class _Flow:
                     self.removed += [(term, node.axes[0]) for term in terms]
                     stack.append((node.body, gone | {id(term) for term in terms}))
                     continue
-            stack.extend((part, gone) for part in self._parts(node))
+            if isinstance(node, Read) and node.name in self._sources:
+                self.reached.add(node.name)
+            stack.extend((part, gone) for part in parts_with_gradient(self.spec, node))
 
-    def _parts(self, node: Expr) -> Iterator[Expr]:
-        match node:
-            case Read(name, _, pad):
-                if name in self._sources:
-                    self.reached.add(name)
-                state = self.spec.state(name)
-                if name in self._defs:
-                    yield self._defs[name].expr
-                elif state is not None:
-                    yield state.init
-                    yield state.step
-                if pad is not None:
-                    yield pad
-            case Apply("where", (_, a, b)):
-                yield a
-                yield b
-            case Apply(op):
-                if op not in _FLAT:
-                    yield from node.args
-            case Reduce(op, _, body):
-                if op not in ("any", "all", "argmax"):
-                    yield body
-            case Normalize(_, _, body, _, _, sink, alpha):
-                yield from (part for part in (body, sink, alpha) if part is not None)
-            case Rank() | Random():
-                return
-            case _:
-                yield from children(node)
+
+def parts_with_gradient(spec: Spec, node: Expr) -> Iterator[Expr]:
+    """The expressions directly under `node`, or defining it, that it is differentiable in."""
+    match node:
+        case Read(name, _, pad):
+            definition, state = spec.definition(name), spec.state(name)
+            if definition is not None:
+                yield definition.expr
+            elif state is not None:
+                yield state.init
+                yield state.step
+            if pad is not None:
+                yield pad
+        case Apply("where", (_, a, b)):
+            yield a
+            yield b
+        case Apply(op):
+            if op not in _FLAT:
+                yield from node.args
+        case Reduce(op, _, body):
+            if op not in ("any", "all", "argmax"):
+                yield body
+        case Normalize(_, _, body, _, _, sink, alpha):
+            yield from (part for part in (body, sink, alpha) if part is not None)
+        case Rank() | Random():
+            return
+        case _:
+            yield from children(node)
 
 
 def _row_terms(

@@ -123,6 +123,8 @@ class Prover:
                 divisor = lin.value_of(self.poly(b))
                 if divisor:
                     return lin.scaled(self.poly(a), 1 / divisor)
+            case Apply("mod" | "floordiv", (a, _)) if not self.poly(a):
+                return {}
             case Apply("mod", (a, b)) if b.kind is Kind.INT and a.kind is Kind.INT:
                 quotient = self.number(apply("floordiv", a, b))
                 whole = lin.times(self.poly(b), lin.atom(quotient))
@@ -291,10 +293,10 @@ class Prover:
 
     def holds(self, comparison: Apply, known: Known) -> bool:
         """Whether a comparison is proved."""
+        if comparison.op == "eq" and Kind.BOOL not in (a.kind for a in comparison.args):
+            return all(self.holds(apply(op, *comparison.args), known) for op in ("le", "ge"))
         negated = self.constraints(comparison, truth=False)
-        if comparison.op == "eq":
-            return False
-        return self._ask(negated, known)
+        return self._ask(negated, known) if negated else self.impossible(known)
 
     def impossible(self, known: Known) -> bool:
         """Whether nothing can be so."""
@@ -371,9 +373,10 @@ class Prover:
         return rows
 
     def _product_facts(self, monomial: Monomial, known: Known) -> tuple[Constraint, ...]:
-        """A product of what is not negative is not negative."""
-        if all(self.range(self._atoms[n], known).lo >= 0 for n in monomial):
-            return (Constraint({monomial: Fraction(-1)}),)
+        """A product of what is not negative is not negative, and likewise for positive."""
+        ranges = [self.range(self._atoms[n], known) for n in monomial]
+        if all(r.lo >= 0 for r in ranges):
+            return (Constraint({monomial: Fraction(-1)}, all(r.positive for r in ranges)),)
         return ()
 
     def declared(self, read: Read) -> tuple[Constraint, ...]:

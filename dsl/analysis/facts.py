@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from attnspec.dsl.analysis import domain, index_sets, relations, separable
+from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.bounds import Bounds, bounds, describe
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
@@ -26,10 +27,12 @@ def analyze(spec: Spec) -> Facts:
     """The facts of a spec: each analysis describes its own."""
     mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
     rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
-    found = (*describe(mask, rows, columns), *_causal(spec))
+    found = (
+        *describe(mask, rows, columns),
+        *rows_of.describe(spec),
+        *relations.describe(spec),
+        *index_sets.describe(spec),
+        *separable.describe(spec),
+        *domain.describe(spec),
+    )
     return Facts(rows, columns, found)
-
-
-def _causal(spec: Spec) -> Iterator[Fact]:
-    if spec.causal:
-        yield Fact("causal", "no pair with j > i", "checked with the spec", "decode offsets")

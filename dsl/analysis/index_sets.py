@@ -1,0 +1,148 @@
+"""Which of b, h, i, j each argument depends on where a pair reads it: where its gradient is summed.
+
+A gradient is the sum over every pair that reads the element: what stands at `i` alone is complete
+when the row is, what stands at `j` when the column is, and what stands at neither is summed from
+one number for each tile, in order. Nobody adds to what another program writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from attnspec.dsl.analysis.fact import Fact
+from attnspec.dsl.analysis.inlining import PAIR, inline
+from attnspec.dsl.ast import Expr, Form, Index, Kind, Read, Role, Spec, children
+from attnspec.dsl.check_gradient import parts_with_gradient
+
+_REDUCED = {
+    "row": "in the row pass",
+    "column": "in the column pass",
+    "head": "from one partial sum a tile of queries",
+    "table": "from the entries' own partial sums",
+    "pair": "at its own pair",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one argument's gradient is complete, and the index variables it is read at."""
+
+    name: str
+    where: str
+    axes: tuple[str, ...]
+
+
+def describe(spec: Spec) -> Iterator[Fact]:
+    """One fact for all arguments that pairs read."""
+    found = places(spec)
+    if not found:
+        return
+    sets: dict[tuple[str, ...], list[str]] = {}
+    sums: dict[str, list[str]] = {}
+    for place in found:
+        sets.setdefault(place.axes, []).append(place.name)
+        sums.setdefault(place.where, []).append(place.name)
+    shown = [f"{', '.join(names)}: {', '.join(axes) or 'none'}" for axes, names in sets.items()]
+    summed = [f"{', '.join(names)} {_REDUCED[where]}" for where, names in sums.items()]
+    yield Fact(
+        "index sets",
+        "; ".join(shown),
+        "where a pair reads it, it depends on these of b, h, i, j",
+        f"a kernel sums the gradient of {'; '.join(summed)}: no atomics, bitwise repeatable",
+    )
+
+
+def places(spec: Spec) -> tuple[Place, ...]:
+    """Every float argument that pairs read with a gradient, in the order of the call."""
+    walk = _Walk(spec)
+    roots = [r.expr for r in spec.returns]
+    if spec.output is not None:
+        roots.insert(0, spec.output)
+    for root in roots:
+        walk.visit(inline(spec, root), within=False)
+    order = ("row", "column", "head", "table", "pair")
+    found = []
+    for decl in spec.decls:
+        for where in order:
+            axes = walk.found.get((decl.name, where))
+            if axes is not None:
+                shown = tuple(a for a in ("b", "h", "i", "j") if a in axes)
+                found.append(Place(decl.name, where, shown))
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Walk:
+    spec: Spec
+    found: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    _paired: dict[int, bool] = field(default_factory=dict)
+    _seen: set[tuple[int, bool]] = field(default_factory=set)
+    _alive: list[Expr] = field(default_factory=list)
+
+    def visit(self, expr: Expr, within: bool) -> None:
+        """Descend to the greatest parts that no longer depend on a pair."""
+        if (id(expr), within) in self._seen:
+            return
+        self._seen.add((id(expr), within))
+        self._alive.append(expr)
+        if not self._holds_pair(expr):
+            if within:
+                self._leaf(expr)
+            return
+        within = within or self._sides(expr) >= PAIR
+        if isinstance(expr, Read):
+            self._at_pair(expr)
+        for part in parts_with_gradient(self.spec, expr):
+            self.visit(part, within or self._sides(part) >= PAIR)
+
+    def _at_pair(self, read: Read) -> None:
+        decl = self.spec.decl(read.name)
+        if decl is None or not self._learns(read.name):
+            return
+        own = {place.axis for place in read.index if isinstance(place, Index)}
+        where = "pair" if own & set(decl.axes) >= PAIR else "table"
+        self._add(read.name, where, frozenset(a for a in decl.axes if a in ("b", "h", "i", "j")))
+
+    def _leaf(self, expr: Expr) -> None:
+        side = self._sides(expr) & PAIR
+        where = "head" if not side else "row" if side == {"i"} else "column"
+        stack, seen = [expr], set()
+        while stack:
+            node = stack.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, Read) and self._learns(node.name):
+                decl = self.spec.decl(node.name)
+                assert decl is not None
+                own = side if set(decl.axes) & PAIR else frozenset[str]()
+                self._add(node.name, where, own | (set(decl.axes) & {"b", "h"}))
+            stack.extend(parts_with_gradient(self.spec, node))
+
+    def _add(self, name: str, where: str, axes: frozenset[str] | set[str]) -> None:
+        self.found[name, where] = self.found.get((name, where), frozenset()) | frozenset(axes)
+
+    def _learns(self, name: str) -> bool:
+        decl = self.spec.decl(name)
+        return (
+            decl is not None
+            and decl.kind is Kind.FLOAT
+            and decl.form is not Form.CONST
+            and (bool(decl.axes) or decl.form is Form.PARAM)
+        )
+
+    def _sides(self, expr: Expr) -> frozenset[str]:
+        """The free token variables, second indices under the name of their axis."""
+        return frozenset(self._root(axis) for axis in expr.free)
+
+    def _root(self, axis: str) -> str:
+        found = self.spec.axis(axis)
+        return self._root(found.base) if found.role is Role.ALIAS and found.base else axis
+
+    def _holds_pair(self, expr: Expr) -> bool:
+        if id(expr) not in self._paired:
+            self._paired[id(expr)] = self._sides(expr) >= PAIR or any(
+                self._holds_pair(c) for c in children(expr)
+            )
+        return self._paired[id(expr)]
