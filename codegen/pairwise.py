@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sympy as sp
 
 from attnspec.codegen import host
@@ -12,13 +14,15 @@ from attnspec.codegen.plan_types import (
     Loop,
     Operand,
     PairPlan,
+    PatchPlan,
     Run,
     Unsupported,
 )
 from attnspec.codegen.tile import Atom, needed
-from attnspec.dsl.analysis import Facts, symbolic
-from attnspec.dsl.analysis.bounds import Bounds
+from attnspec.dsl.analysis import Facts, bounds, symbolic
+from attnspec.dsl.analysis.bounds import HI, LO, Bounds
 from attnspec.dsl.analysis.inlining import inline
+from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import (
     Expr,
@@ -82,6 +86,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
     rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
+    patches = _patches(build, facts.patches)
     roots: list[Atom] = [final, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -100,6 +105,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         gradients=gradients,
         rows=rows,
         columns=columns,
+        patches=patches,
         result=found.result if found.gated is None else found.gated,
         log_sum_exp=_log_sum_exp(spec, found),
     )
@@ -131,15 +137,33 @@ def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
 
 
 def _loop(build: Builder, found: Bounds) -> Loop:
+    try:
+        return _runs(build, found.runs)
+    except Unsupported:
+        return Loop((), (Run(None, None, None, None, False),))
+
+
+def _runs(build: Builder, found: Sequence[bounds.Run]) -> Loop:
     def end(expr: Expr | None) -> Atom | None:
         return None if expr is None else build.emit(expr)
 
+    runs = tuple(
+        Run(end(r.first), end(r.last), end(r.full_first), end(r.full_last), r.full) for r in found
+    )
+    return Loop(needed(build.tape.ops, Loop((), runs).limits), runs)
+
+
+def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
+    if found is None:
+        return None
+    for axis in found.axes:
+        for end in (LO, HI):
+            build.tape.declare(f"{end}_{axis}", Kind.INT, "")
     try:
-        runs = tuple(
-            Run(end(r.first), end(r.last), end(r.full_first), end(r.full_last), r.full)
-            for r in found.runs
-        )
+        rows, columns = _runs(build, found.rows), _runs(build, found.columns)
     except Unsupported:
-        runs = (Run(None, None, None, None, False),)
-    loop = Loop((), runs)
-    return Loop(needed(build.tape.ops, loop.limits), runs)
+        return None
+    i_sides, j_sides = (
+        tuple(build.scalar(side) for side in sides) for sides in (found.i_sides, found.j_sides)
+    )
+    return PatchPlan(found.axes, i_sides, j_sides, rows, columns)

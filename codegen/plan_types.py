@@ -119,12 +119,25 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """Tiles that are compact on a grid: its axes, slowest first, the numbers of tokens along each
+    for queries and keys, and loops that have one run an axis, over `lo_y` to `hi_y` and so on."""
+
+    axes: tuple[str, ...]
+    i_sides: tuple[Atom, ...]
+    j_sides: tuple[Atom, ...]
+    rows: Loop
+    columns: Loop
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
     """One softmax or element-wise weight over dot products, as two passes over tiles.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
-    `rows` bounds the loop over keys for a tile of queries, `columns` the reverse.
+    `rows` bounds the loop over keys for a tile of queries, `columns` the reverse; `patches` does so
+    for compact tiles, which then are used.
     """
 
     normalizer: Literal["softmax", "none"]
@@ -140,6 +153,7 @@ class PairPlan:
     gradients: tuple[Gradient, ...]
     rows: Loop
     columns: Loop
+    patches: PatchPlan | None
     result: Expr  # the node of the spec that the kernels compute
     log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
 

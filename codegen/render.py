@@ -12,7 +12,7 @@ import jinja2
 from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
-from attnspec.codegen.plan_types import PairPlan, Plan
+from attnspec.codegen.plan_types import Loop, PairPlan, Plan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
@@ -75,6 +75,7 @@ def render(spec: Spec, plan: Plan) -> str:
                 ("numbers", repr(tuple(s.name for s in pair.scalars))),
                 ("dots", repr(tuple((d.name, d.left.name, d.right.name) for d in pair.dots))),
                 ("leaves", _leaves(pair)),
+                ("patches", _patches(pair)),
                 ("wanted", repr(tuple(g.of for g in pair.gradients))),
             )
         },
@@ -145,6 +146,13 @@ def _leaves(pair: PairPlan) -> str:
     return _tuple(items)
 
 
+def _patches(pair: PairPlan) -> str:
+    found = pair.patches
+    if found is None:
+        return "None"
+    return f"Patches({found.axes!r}, {found.i_sides!r}, {found.j_sides!r}, boxes)"
+
+
 def _tuple(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
@@ -164,7 +172,8 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
             pair, [pair.score, *slopes], pair.keep, f"{_tensor(pair.score)}, {end}"
         ),
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
-        "rows": _rows(pair),
+        "rows": _limits(pair.rows),
+        "boxes": [] if pair.patches is None else _limits(pair.patches.rows),
     }
 
 
@@ -197,8 +206,7 @@ def _function(pair: PairPlan, roots: list[Atom], keep: Atom | None, returned: st
     return [*lines, f"return {_tensor(keep)}, {returned}"]
 
 
-def _rows(pair: PairPlan) -> list[str]:
-    loop = pair.rows
+def _limits(loop: Loop) -> list[str]:
     runs = _tuple(
         [
             _tuple([*("None" if end is None else text(end) for end in run.ends), str(run.full)])

@@ -119,6 +119,18 @@ class LoopView:
         return ", ".join(run.name for run in self.runs) + ("," if len(self.runs) == 1 else "")
 
 
+@dataclass(frozen=True, slots=True)
+class PatchView:
+    """Compact tiles: sides of the grid and shape of a patch as tuples' texts."""
+
+    own: str  # of the program's own tile: sides, then shape
+    others: str  # of the tiles that its loop visits
+    others_sides: str
+    sides: tuple[str, ...]  # of the others, axis by axis
+    shape: tuple[str, ...]
+    ends: str  # names of the own tile's first and last coordinates
+
+
 def loop_view(loop: Loop) -> LoopView:
     """A loop's runs as Triton code."""
     runs = tuple(
@@ -173,8 +185,30 @@ class Kernel:
         return any(g.role in ("head", "table") for g in self.gradients)
 
     @property
+    def _walk(self) -> Loop:
+        found = self.plan.patches or self.plan
+        return found.rows if self.side == "rows" else found.columns
+
+    @property
     def loop(self) -> LoopView:
-        return loop_view(self.plan.rows if self.side == "rows" else self.plan.columns)
+        return loop_view(self._walk)
+
+    @property
+    def patches(self) -> PatchView | None:
+        found = self.plan.patches
+        if found is None:
+            return None
+        i = tuple(text(side) for side in found.i_sides), _shape("M", found.axes)
+        j = tuple(text(side) for side in found.j_sides), _shape("N", found.axes)
+        own, others = (i, j) if self.side == "rows" else (j, i)
+        ends = ", ".join(f"lo_{axis}, hi_{axis}" for axis in found.axes)
+        return PatchView(
+            f"({', '.join(own[0])}), ({', '.join(own[1])})",
+            f"({', '.join(others[0])}), ({', '.join(others[1])})",
+            f"({', '.join(others[0])})",
+            *others,
+            ends,
+        )
 
     def _roots(self, masked: bool) -> list[Atom]:
         uses_score = self.forward or self.softmax or self.side == "columns"
@@ -229,11 +263,11 @@ class Kernel:
     # what is read
 
     def _used(self) -> frozenset[str]:
-        roots = self._roots(True)
-        loop = self.plan.rows if self.side == "rows" else self.plan.columns
+        roots, loop, patches = self._roots(True), self._walk, self.plan.patches
         ops = (*needed(self.plan.ops, roots), *loop.ops)
         after = [g.value for g in self.gradients]
-        return names_used(ops, [*roots, *loop.limits, *after])
+        sides = [] if patches is None else [*patches.i_sides, *patches.j_sides]
+        return names_used(ops, [*roots, *loop.limits, *after, *sides])
 
     def _leaves(self, role: str) -> list[Tensor]:
         used = self._used()
@@ -333,7 +367,9 @@ class Kernel:
 
     @property
     def constants(self) -> list[str]:
-        return ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
+        axes = () if self.plan.patches is None else self.plan.patches.axes
+        table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
+        return [*_shape("M", axes), *_shape("N", axes), *table]
 
     @property
     def unspecialized(self) -> str:
@@ -341,6 +377,11 @@ class Kernel:
         names = ["M", "N", "q_start", "k_start"]
         names += [s for s in self.scalars if s in ints or s.startswith("T_")]
         return ", ".join(f'"{n}"' for n in names)
+
+
+def _shape(side: str, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a patch's lengths along each axis."""
+    return tuple(f"{side}_{axis}" for axis in axes)
 
 
 def widths(plan: PairPlan) -> list[str]:
@@ -358,9 +399,10 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
-    paired = any(leaf.role == "pair" for leaf in plan.leaves)
+    paired = plan.patches is not None or any(leaf.role == "pair" for leaf in plan.leaves)
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
-    everywhere = keep and not (plan.rows.full and plan.columns.full)
+    walks = plan.patches or plan
+    everywhere = keep and not (walks.rows.full and walks.columns.full)
     backward = everywhere or pointwise or paired or len(plan.leaves) > 1
     return "heavy" if forward else usual, "heavy" if backward else usual
 

@@ -113,7 +113,7 @@ def source_of(module: ModuleType, name: str, call: Problem, target: str, tile: C
     out, ungated, lse = outputs(call)
     pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
     if name != "forward":
-        grads = gradient_buffers(call, names, tile.block_m)
+        grads = gradient_buffers(call, names, tile)
         pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
     args = arrange(call, name, names, pointers, tile).args
     return specialized(kernel, args, _options(tile), gpu_target(target))

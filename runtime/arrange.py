@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnspec.runtime import patches
+from attnspec.runtime.cpu_tiles import fixed_values
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
@@ -43,10 +45,10 @@ def need(call: Problem, name: str) -> Need:
     )
 
 
-def gradient_buffers(call: Problem, arg_names: tuple[str, ...], block_m: int) -> dict[str, Tensor]:
+def gradient_buffers(call: Problem, arg_names: tuple[str, ...], tile: Config) -> dict[str, Tensor]:
     """By operand, where a kernel writes its gradients: heads and tables get a share a tile."""
     roles = {leaf.operand: leaf.role for leaf in call.plan.leaves}
-    blocks = -(-call.rows // block_m)
+    blocks = programs(call, tile, by_columns=False)
     found: dict[str, Tensor] = {}
     for operand in written(arg_names):
         like = call.tensors[operand]
@@ -79,6 +81,11 @@ def arrange(
     """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
     values, dims = constants(call)
     values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    if call.plan.patches is not None:
+        for side, lengths in zip("MN", patch_shapes(call, tile), strict=True):
+            values |= {
+                f"{side}_{a}": n for a, n in zip(call.plan.patches.axes, lengths, strict=True)
+            }
     tensors = {**call.tensors, **pointers}
     for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
         if leaf.role in ("table", "pair"):
@@ -103,9 +110,25 @@ def arrange(
         else:
             args.append(values[parameter])
     by_columns = name == "backward_columns"
-    length, block = (call.columns, tile.block_n) if by_columns else (call.rows, tile.block_m)
     heads = call.key_heads if by_columns else call.heads
-    return Arrangement(tuple(args), (-(-length // block) * call.batch * heads, chunks), tile)
+    return Arrangement(
+        tuple(args), (programs(call, tile, by_columns) * call.batch * heads, chunks), tile
+    )
+
+
+def programs(call: Problem, tile: Config, by_columns: bool) -> int:
+    """The number of tiles of one head's columns or rows."""
+    found = call.plan.patches
+    if found is None:
+        length, block = (call.columns, tile.block_n) if by_columns else (call.rows, tile.block_m)
+        return -(-length // block)
+    grid = patches.sides(call, found.columns if by_columns else found.rows)
+    return patches.amount(grid, patch_shapes(call, tile)[by_columns])
+
+
+def patch_shapes(call: Problem, tile: Config) -> tuple[patches.Shape, patches.Shape]:
+    """Shapes of the tiles of rows and of columns on a grid."""
+    return patches.shapes(call, fixed_values(call), tile.block_m, tile.block_n)
 
 
 def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime.cpu_tiles import (
-    ROWS,
     Tile,
+    blocks,
     by_head,
     by_key_head,
     fill,
@@ -34,17 +34,17 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
     lse = value.new_full(shape, float("-inf"), dtype=wide)
     clean = bool(torch.isfinite(value).all())
     fixed = fixed_values(call)
-    for low in range(0, call.rows, ROWS):
-        high = min(low + ROWS, call.rows)
-        values = row_values(call, fixed, low, high)
-        left = left_operands(call, low, high)
-        acc = out[:, :, low:high]
-        top = lse[:, :, low:high, None].clone()
+    for block in blocks(call):
+        rows = block.rows
+        values = row_values(call, fixed, rows)
+        left = left_operands(call, rows)
+        acc = out[:, :, rows]  # zeros; a copy where the rows are those of a patch
+        top = lse[:, :, rows, None].clone()
         total = torch.zeros_like(top)
         if plan.sink is not None:
-            top = call.tensors[plan.sink][:, :, low:high, None].to(wide)
+            top = call.tensors[plan.sink][:, :, rows, None].to(wide)
             total = torch.where(torch.isneginf(top), 0.0, torch.ones_like(top))
-        for tile in tiles(call, values, low, high):
+        for tile in tiles(call, values, block):
             weight = _weights(call, values, left, tile)
             if plan.softmax:
                 new = torch.maximum(top, weight.amax(-1, keepdim=True))
@@ -57,7 +57,9 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
             acc.add_(_contribution(call, weight, tile, clean))
         if plan.softmax:
             acc.div_(torch.where(total == 0, 1.0, total))
-            lse[:, :, low:high] = (top + torch.log(total)).squeeze(-1)
+            lse[:, :, rows] = (top + torch.log(total)).squeeze(-1)
+        if isinstance(rows, Tensor):
+            out[:, :, rows] = acc
     return out, lse
 
 
@@ -98,20 +100,20 @@ def backward(
     }
     fixed = fixed_values(call)
     leaves = {leaf.name: leaf for leaf in plan.leaves}
-    for low in range(0, call.rows, ROWS):
-        high = min(low + ROWS, call.rows)
-        values = row_values(call, fixed, low, high)
-        left = left_operands(call, low, high)
-        d_out = by_key_head(grad[:, :, low:high].to(wide), call)
-        for tile in tiles(call, values, low, high):
+    for block in blocks(call):
+        rows = block.rows
+        values = row_values(call, fixed, rows)
+        left = left_operands(call, rows)
+        d_out = by_key_head(grad[:, :, rows].to(wide), call)
+        for tile in tiles(call, values, block):
             fill(call, values, left, tile)
             keep, score, slopes = plan.slopes(values, tile.masked)
             v = call.right[:, :, tile.columns].to(wide)
             upstream = by_head(d_out @ v.transpose(-1, -2), call)
             weight = score.expand(upstream.shape)
             if plan.softmax:
-                weight = torch.exp(weight - lse[:, :, low:high, None])
-                upstream = weight * (upstream - delta[:, :, low:high, None])
+                weight = torch.exp(weight - lse[:, :, rows, None])
+                upstream = weight * (upstream - delta[:, :, rows, None])
             if keep is not None:
                 weight = torch.where(keep, weight, 0.0)
             if plan.value in out:
@@ -165,8 +167,8 @@ class _Share:
             case "head":
                 into += d_score.sum((-1, -2))
             case "pair":
-                part = into[:, :, tile.rows, tile.columns]
-                part += d_score.sum_to_size(part.shape)
+                at = tile.of(into)
+                into[at] += d_score.sum_to_size(into[at].shape)
             case _:
                 size = into.shape[-1]
                 at = call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)

@@ -6,35 +6,48 @@ head, m and n a tile's rows and columns; every value is [B or 1, H or 1, m or 1,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from attnspec.runtime import patches
 from attnspec.runtime.problem import Problem, Values
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
 
 
+# Tokens of a tile: consecutive ones, or those of a patch by number.
+Place: TypeAlias = "slice | Tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A tile's rows, and the first and last position (or coordinates) of their queries."""
+
+    rows: Place
+    ends: dict[str, Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Rows `low` to `high`, columns `first` to `end`; `masked` where it may have holes."""
+    """Some rows and columns; `masked` where it may have holes."""
 
-    low: int
-    high: int
-    first: int
-    end: int
+    rows: Place
+    columns: Place
     masked: bool
 
-    @property
-    def rows(self) -> slice:
-        return slice(self.low, self.high)
-
-    @property
-    def columns(self) -> slice:
-        return slice(self.first, self.end)
+    def of(self, pairs: Tensor) -> tuple[Any, ...]:
+        """The index of this tile in a tensor [.., .., M, N]."""
+        rows, columns = self.rows, self.columns
+        if isinstance(rows, Tensor):
+            rows = rows[:, None]
+            if isinstance(columns, slice):
+                columns = torch.arange(columns.start, columns.stop, device=pairs.device)
+        return (slice(None), slice(None), rows, columns)
 
 
 def widened(x: Tensor, call: Problem) -> Tensor:
@@ -72,27 +85,55 @@ def fixed_values(call: Problem) -> Values:
     return values
 
 
-def row_values(call: Problem, fixed: Values, low: int, high: int) -> Values:
-    """`fixed` and what rows low to high fix."""
-    place = torch.arange(low, high, device=call.right.device) + call.q_start
+def blocks(call: Problem) -> Iterator[Block]:
+    """The rows of a call, a tile of all its heads at a time."""
+    found = call.plan.patches
+    if found is None:
+        for low in range(0, call.rows, ROWS):
+            high = min(low + ROWS, call.rows)
+            ends = low + call.q_start, high - 1 + call.q_start
+            yield Block(
+                slice(low, high), dict(zip(("lo", "hi"), map(torch.tensor, ends), strict=True))
+            )
+        return
+    values = fixed_values(call)
+    grid = patches.sides(call, found.rows)
+    shape, _ = patches.shapes(call, values, ROWS, ROWS)
+    for low in product(*(range(0, side, n) for side, n in zip(grid, shape, strict=True))):
+        high = tuple(min(a + n, s) - 1 for a, n, s in zip(low, shape, grid, strict=True))
+        rows = patches.grid_tokens(low, high, grid, call.q_start, call.rows)
+        ends = {}
+        for axis, first, last in zip(found.axes, low, high, strict=True):
+            ends[f"lo_{axis}"], ends[f"hi_{axis}"] = torch.tensor(first), torch.tensor(last)
+        if len(rows) > 0:
+            yield Block(rows, ends)
+
+
+def positions(place: Place, length: int, start: int, device: torch.device) -> Tensor:
+    """The positions of a tile's tokens."""
+    return torch.arange(length, device=device)[place] + start
+
+
+def row_values(call: Problem, fixed: Values, rows: Place) -> Values:
+    """`fixed` and what a tile's rows fix."""
+    place = positions(rows, call.rows, call.q_start, call.right.device)
     values = fixed | {"i": place.view(1, 1, -1, 1)}
     for leaf in call.plan.leaves:
         if leaf.role == "row":
-            values[leaf.name] = widened(call.tensors[leaf.operand][:, :, low:high, None], call)
+            values[leaf.name] = widened(call.tensors[leaf.operand][:, :, rows, None], call)
     return values
 
 
-def left_operands(call: Problem, low: int, high: int) -> list[Tensor]:
+def left_operands(call: Problem, rows: Place) -> list[Tensor]:
     """The row side of every dot product, [B, Hk, G m, C]."""
     return [
-        by_key_head(call.tensors[x][:, :, low:high].to(call.wide), call)
-        for _, x, _ in call.plan.dots
+        by_key_head(call.tensors[x][:, :, rows].to(call.wide), call) for _, x, _ in call.plan.dots
     ]
 
 
 def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> None:
     """Put what the tile's columns and pairs fix, and its dot products, into `values`."""
-    place = torch.arange(tile.first, tile.end, device=call.right.device) + call.k_start
+    place = positions(tile.columns, call.columns, call.k_start, call.right.device)
     values["j"] = place.view(1, 1, 1, -1)
     for leaf in call.plan.leaves:
         tensor = call.tensors[leaf.operand]
@@ -100,44 +141,56 @@ def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> N
             part = widened(tensor[:, :, tile.columns], call)
             values[leaf.name] = part.repeat_interleave(call.groups, 1)[:, :, None, :]
         elif leaf.role == "pair":
-            values[leaf.name] = widened(tensor[:, :, tile.rows, tile.columns], call)
+            values[leaf.name] = widened(tensor[tile.of(tensor)], call)
     for rows, (name, _, y) in zip(left, call.plan.dots, strict=True):
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
 
 
-def tiles(call: Problem, values: Values, low: int, high: int) -> list[Tile]:
-    """The tiles that rows low to high can reach, edges apart from what has no holes."""
-    if low >= high:
-        return []
-    ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
-    values = values | {name: torch.tensor(at) for name, at in ends.items()}
+def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
+    """The tiles that a block of rows can reach, edges apart from what has no holes."""
+    values = values | block.ends
+    if call.plan.patches is not None:
+        return _box(call, values, block)
+    start = call.k_start
     reached: list[tuple[int, int]] = []
     whole: list[tuple[int, int]] = []
     for first, last, full_first, full_last, full in call.plan.rows(values):
-        begin = max(0, _position(first, torch.amin, 0, call))
-        end = min(call.columns, _position(last, torch.amax, call.columns, call) + 1)
+        begin = max(0, _limit(first, torch.amin, start) - start)
+        end = min(call.columns, _limit(last, torch.amax, call.columns + start) - start + 1)
         reached.append((begin, end))
         if full:
-            inside = max(begin, _position(full_first, torch.amax, begin, call))
-            whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 1)))
+            inside = max(begin, _limit(full_first, torch.amax, begin + start) - start)
+            whole.append((inside, min(end, _limit(full_last, torch.amin, end + start) - start + 1)))
     return [
-        Tile(low, high, at, min(at + COLUMNS, end), masked)
+        Tile(block.rows, slice(at, min(at + COLUMNS, end)), masked)
         for begin, end, masked in stretches(reached, whole)
         for at in range(begin, end, COLUMNS)
     ]
 
 
-def _position(
-    limit: Tensor | int | bool | None,
-    pick: Callable[[Tensor], Tensor],
-    otherwise: int,
-    call: Problem,
+def _box(call: Problem, values: Values, block: Block) -> list[Tile]:
+    """The tiles of the box of keys that a patch of queries reaches."""
+    assert call.plan.patches is not None
+    grid = patches.sides(call, call.plan.patches.columns)
+    low, high, whole = [], [], True
+    for side, (first, last, full_first, full_last, full) in zip(
+        grid, call.plan.patches.boxes(values), strict=True
+    ):
+        low.append(max(0, _limit(first, torch.amin, 0)))
+        high.append(min(side - 1, _limit(last, torch.amax, side - 1)))
+        whole = whole and bool(full)
+        whole = whole and _limit(full_first, torch.amax, 0) <= low[-1]
+        whole = whole and _limit(full_last, torch.amin, side - 1) >= high[-1]
+    tokens = patches.grid_tokens(tuple(low), tuple(high), grid, call.k_start, call.columns)
+    return [Tile(block.rows, part, not whole) for part in tokens.split(COLUMNS) if len(part) > 0]
+
+
+def _limit(
+    limit: Tensor | int | bool | None, pick: Callable[[Tensor], Tensor], otherwise: int
 ) -> int:
-    """A limit as a column: of those of several heads the one that `pick` takes."""
-    if limit is None:
-        return otherwise
-    return int(pick(torch.as_tensor(limit))) - call.k_start
+    """A limit as a number: of those of several heads the one that `pick` takes."""
+    return otherwise if limit is None else int(pick(torch.as_tensor(limit)))
 
 
 def stretches(

@@ -196,7 +196,7 @@ def _backward_kernels(
         mine = written(tuple(kernel.arg_names))
         if not wanted & set(mine):
             continue
-        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name).block_m)
+        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name))
         into = {f"d_{operand}": grad for operand, grad in grads.items()}
         launch(call, name, kernel, given | into)
         for operand in mine:

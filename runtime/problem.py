@@ -26,6 +26,18 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Patches:
+    """Compact tiles on a grid: its axes, slowest first, the tokens along each for queries and for
+    keys (numbers, or their names), and `boxes(values)`: the `Limits` of the keys' coordinates along
+    each axis for queries at coordinates `lo_y` to `hi_y` and so on."""
+
+    axes: tuple[str, ...]
+    rows: tuple[str | int, ...]
+    columns: tuple[str | int, ...]
+    boxes: Callable[[Values], Limits]
+
+
+@dataclass(frozen=True, slots=True)
 class Pairwise:
     """A pairwise computation by names.
 
@@ -34,7 +46,8 @@ class Pairwise:
     "light", "masked" or "heavy". `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
-    read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`.
+    read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`;
+    `patches` does so on a grid, where tiles are compact.
     """
 
     normalizer: str
@@ -52,6 +65,7 @@ class Pairwise:
     slopes: Callable[[Values, bool], tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]]
     indices: Callable[[Values], dict[str, Tensor]]
     rows: Callable[[Values], Limits]
+    patches: Patches | None
 
     @property
     def softmax(self) -> bool:

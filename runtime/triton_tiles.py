@@ -43,6 +43,19 @@ def load_tile(
 
 
 @triton.jit
+def load_tokens(
+    base, token, length, s_token, s_channel, channels: tl.constexpr, width: tl.constexpr
+):
+    """The tokens `token` as a tile [tokens, width], 0 where that is `length` or more."""
+    channel = tl.arange(0, width)
+    at = base + token.to(tl.int64)[:, None] * s_token + channel[None, :] * s_channel
+    some = (channel < channels)[None, :]
+    if length is not None:
+        some = some & (token < length)[:, None]
+    return tl.load(at, mask=some, other=0)
+
+
+@triton.jit
 def load_side(base, place, length, stride):
     """Numbers [tokens] at `place`; a `length` of None: all tokens are there.
 
@@ -75,6 +88,14 @@ def store_tile(base, tile, start, length, channels: tl.constexpr):
     at = base + (start + tl.full([], 0, dtype=tl.int64)) * channels
     at = at + token[:, None] * channels + channel[None, :]
     tl.store(at, tile, mask=(start + token < length)[:, None] & (channel < channels)[None, :])
+
+
+@triton.jit
+def store_tokens(base, tile, token, length, channels: tl.constexpr):
+    """Write a tile [tokens, width] to the tokens `token` of a contiguous [length, channels]."""
+    channel = tl.arange(0, tile.shape[1])
+    at = base + token.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(at, tile, mask=(token < length)[:, None] & (channel < channels)[None, :])
 
 
 @triton.jit

@@ -9,6 +9,8 @@ from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.bounds import Bounds, bounds, describe
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
+from attnspec.dsl.analysis.patches import Patches, patches
+from attnspec.dsl.analysis.patches import describe as describe_patches
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Spec
 
@@ -16,10 +18,12 @@ from attnspec.dsl.ast import Spec
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is proved of a spec. `rows` bounds the keys of a tile of queries, `columns` the
-    queries of a tile of keys, over the tile's first and last position `lo` and `hi`."""
+    queries of a tile of keys, over the tile's first and last position `lo` and `hi`; `patches`
+    does so on a grid, where compact tiles pay."""
 
     rows: Bounds
     columns: Bounds
+    patches: Patches | None
     facts: tuple[Fact, ...]
 
 
@@ -27,12 +31,14 @@ def analyze(spec: Spec) -> Facts:
     """The facts of a spec: each analysis describes its own."""
     mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
     rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
+    boxes = patches(spec)
     found = (
         *describe(mask, rows, columns),
+        *describe_patches(boxes),
         *rows_of.describe(spec),
         *relations.describe(spec),
         *index_sets.describe(spec),
         *separable.describe(spec),
         *domain.describe(spec),
     )
-    return Facts(rows, columns, found)
+    return Facts(rows, columns, boxes, found)

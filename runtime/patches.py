@@ -1,0 +1,109 @@
+"""Compact tiles on a grid: their shape, chosen by what a mask lets them visit, and their tokens.
+
+A patch of queries reaches a box of keys, an interval along each axis (`Patches.boxes`). Which
+shape of a given length visits least is counted, axis by axis: the number of visited tiles is the
+product of the axes' sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from attnspec.runtime.problem import Patches, Problem, Values
+
+Shape: TypeAlias = "tuple[int, ...]"
+
+_REMEMBERED = 256
+_shapes: dict[object, tuple[Shape, Shape]] = {}
+
+
+def sides(call: Problem, of: tuple[str | int, ...]) -> Shape:
+    """Tokens of a grid along each axis."""
+    return tuple(int(call.numbers[n]) if isinstance(n, str) else n for n in of)
+
+
+def amount(grid: Shape, shape: Shape) -> int:
+    """The number of patches of a grid."""
+    return prod(-(-side // length) for side, length in zip(grid, shape, strict=True))
+
+
+def shapes(call: Problem, values: Values, rows: int, columns: int) -> tuple[Shape, Shape]:
+    """Shapes of patches of `rows` queries and `columns` keys (powers of two) that visit least."""
+    found = _patches(call)
+    grids = sides(call, found.rows), sides(call, found.columns)
+    key = found.boxes, grids, tuple(call.numbers.items()), rows, columns
+    if key not in _shapes:
+        if len(_shapes) >= _REMEMBERED:
+            _shapes.clear()
+        _shapes[key] = _least(found, values, *grids, rows, columns)
+    return _shapes[key]
+
+
+def _patches(call: Problem) -> Patches:
+    assert call.plan.patches is not None
+    return call.plan.patches
+
+
+def _least(
+    found: Patches, values: Values, rows: Shape, columns: Shape, m: int, n: int
+) -> tuple[Shape, Shape]:
+    visits: dict[tuple[int, int, int], int] = {}
+    for own in {length for shape in _factors(m, len(rows)) for length in shape}:
+        for axis, (first, last) in enumerate(boxes(found, values, rows, columns, own)):
+            for other in {length for shape in _factors(n, len(rows)) for length in shape}:
+                some = (last // other - first // other + 1).where(last >= first, 0)
+                visits[axis, own, other] = int(some.sum())
+
+    def cost(pair: tuple[Shape, Shape]) -> tuple[int, Shape]:
+        mine, others = pair
+        total = prod(
+            visits[axis, a, b] for axis, (a, b) in enumerate(zip(mine, others, strict=True))
+        )
+        return total, (*mine[:-1], *others[:-1])  # of equals the one longest in memory
+
+    return min(product(_factors(m, len(rows)), _factors(n, len(rows))), key=cost)
+
+
+def _factors(total: int, axes: int) -> list[Shape]:
+    """The ways to write a power of two as a product of `axes` of them."""
+    if axes == 1:
+        return [(total,)]
+    lengths = [1 << n for n in range(total.bit_length())]
+    return [(one, *rest) for one in lengths for rest in _factors(total // one, axes - 1)]
+
+
+def boxes(
+    found: Patches, values: Values, rows: Shape, columns: Shape, length: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Axis by axis, first and last coordinate of the keys that patches `length` long reach."""
+    ends = dict(values)
+    for axis, side in zip(found.axes, rows, strict=True):
+        low = torch.arange(0, max(side, 1), length)
+        ends[f"lo_{axis}"], ends[f"hi_{axis}"] = low, (low + length).clamp(max=side) - 1
+    for axis, side, run in zip(found.axes, columns, found.boxes(ends), strict=True):
+        like = ends[f"lo_{axis}"]
+        first, last = _limit(run[0], like, 0), _limit(run[1], like, side - 1)
+        yield first.amin(0).clamp(min=0), last.amax(0).clamp(max=side - 1)
+
+
+def _limit(limit: Tensor | int | bool | None, like: Tensor, otherwise: int) -> Tensor:
+    """A limit of every patch along an axis, [heads or 1, patches]."""
+    limit = torch.as_tensor(otherwise if limit is None else limit)
+    return limit.expand(torch.broadcast_shapes(limit.shape, like.shape)).reshape(-1, len(like))
+
+
+def grid_tokens(low: Shape, high: Shape, grid: Shape, start: int, length: int) -> Tensor:
+    """Rows of a tensor, whose first holds position `start`, of the tokens at coordinates `low` to
+    `high`, row-major; those that it has not are left out."""
+    position = torch.zeros((), dtype=torch.int64)
+    for first, last, side in zip(low, high, grid, strict=True):
+        end = max(first, min(last + 1, side))
+        position = position[..., None] * side + torch.arange(first, end)
+    token = position.flatten() - start
+    return token[(token >= 0) & (token < length)]
