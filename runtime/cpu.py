@@ -167,8 +167,8 @@ class _Share:
             case "head":
                 into += d_score.sum((-1, -2))
             case "pair":
-                at = tile.of(into)
-                into[at] += d_score.sum_to_size(into[at].shape)
+                pairs = tile.of(into)
+                into[pairs] += d_score.sum_to_size(into[pairs].shape)
             case _:
                 size = into.shape[-1]
                 at = call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.problem import Problem, Values
+from attnspec.runtime.problem import Patches, Problem, Values
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
 
@@ -87,26 +87,31 @@ def fixed_values(call: Problem) -> Values:
 
 def blocks(call: Problem) -> Iterator[Block]:
     """The rows of a call, a tile of all its heads at a time."""
-    found = call.plan.patches
-    if found is None:
-        for low in range(0, call.rows, ROWS):
-            high = min(low + ROWS, call.rows)
-            ends = low + call.q_start, high - 1 + call.q_start
-            yield Block(
-                slice(low, high), dict(zip(("lo", "hi"), map(torch.tensor, ends), strict=True))
-            )
+    if call.plan.patches is not None:
+        yield from _patches(call, call.plan.patches)
         return
-    values = fixed_values(call)
+    for low in range(0, call.rows, ROWS):
+        high = min(low + ROWS, call.rows)
+        ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
+        yield Block(slice(low, high), {name: torch.tensor(at) for name, at in ends.items()})
+
+
+def _patches(call: Problem, found: Patches) -> Iterator[Block]:
     grid = patches.sides(call, found.rows)
-    shape, _ = patches.shapes(call, values, ROWS, ROWS)
+    shape, _ = patches.shapes(call, fixed_values(call), ROWS, ROWS)
     for low in product(*(range(0, side, n) for side, n in zip(grid, shape, strict=True))):
         high = tuple(min(a + n, s) - 1 for a, n, s in zip(low, shape, grid, strict=True))
         rows = patches.grid_tokens(low, high, grid, call.q_start, call.rows)
-        ends = {}
-        for axis, first, last in zip(found.axes, low, high, strict=True):
-            ends[f"lo_{axis}"], ends[f"hi_{axis}"] = torch.tensor(first), torch.tensor(last)
         if len(rows) > 0:
-            yield Block(rows, ends)
+            ends = zip(found.axes, low, high, strict=True)
+            yield Block(
+                rows,
+                {
+                    name: torch.tensor(at)
+                    for axis, first, last in ends
+                    for name, at in ((f"lo_{axis}", first), (f"hi_{axis}", last))
+                },
+            )
 
 
 def positions(place: Place, length: int, start: int, device: torch.device) -> Tensor:

@@ -40,6 +40,7 @@ FEW = (
 SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
     "walks": ("-m", "tests.runtime.walk"),
+    "boxes": ("-m", "tests.runtime.boxes"),
     "bounds": (*_PYTEST, "tests/codegen/test_bounds.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),

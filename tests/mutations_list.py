@@ -17,7 +17,7 @@ class Mutation:
 
 
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
-WALKS = ("walks",)
+WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
@@ -28,6 +28,7 @@ COLUMNS = "templates/backward_columns.py.jinja"
 MACROS = "templates/macros.py.jinja"
 TILES = "runtime/triton_tiles.py"
 WALK = "runtime/triton_walk.py"
+PATCHES = "runtime/triton_patches.py"
 SCALARS = "runtime/triton_functions.py"
 ANALYSIS = "dsl/analysis/bounds.py"
 POSITIONS = "dsl/analysis/positions.py"
@@ -49,8 +50,8 @@ MUTATIONS = (
     Mutation(FORWARD, "acc = acc * {{ k.gate.name }}", "acc = acc * 1.0", KERNELS),
     Mutation(
         FORWARD,
-        "store_tile(p_ungated + first_out, acc, block * BLOCK_M, M,",
-        "store_tile(p_ungated + first_out, acc, block * BLOCK_M, 0,",
+        '"p_ungated + first_out", "acc", "row", "BLOCK_M", "M"',
+        '"p_ungated + first_out", "acc", "row", "BLOCK_M", "0"',
         KERNELS,
     ),
     Mutation(FORWARD, "i = (row + q_start)[:, None]", "i = row[:, None]", KERNELS),
@@ -76,17 +77,17 @@ MUTATIONS = (
     ),
     Mutation(
         ROWS,
-        "store_tile(into, d_{{ g.operand }}{{ g.after }},",
-        "store_tile(into, d_{{ g.operand }},",
+        '"into", "d_" + g.operand + g.after,',
+        '"into", "d_" + g.operand,',
         KERNELS,
     ),
     Mutation(ROWS, "((b64 * H + h) * blocks + block) * T", "(b64 * H + h) * blocks * T", KERNELS),
     Mutation(ROWS, "mask=slots < T)", "mask=slots <= T)", KERNELS),
     Mutation(ROWS, "hk64 = h64 // (H // HK)", "hk64 = h64 % HK", KERNELS),
     Mutation(
-        ROWS,
-        "hi = tl.minimum(block * BLOCK_M + BLOCK_M, M) - 1 + q_start",
-        "hi = block * BLOCK_M + q_start",
+        MACROS,
+        "hi = tl.minimum(block * {{ block }} + {{ block }}, {{ size }}) - 1 + {{ start }}",
+        "hi = block * {{ block }} + {{ start }}",
         KERNELS,
     ),
     # gradients of columns
@@ -95,9 +96,9 @@ MUTATIONS = (
     Mutation(COLUMNS, 'm.excluded(["p"] + k.shares', "m.excluded(k.shares", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(
-        COLUMNS,
-        "lo = block * BLOCK_N + k_start",
-        "lo = block * BLOCK_N + k_start + BLOCK_N",
+        MACROS,
+        "lo = block * {{ block }} + {{ start }}",
+        "lo = block * {{ block }} + {{ start }} + {{ block }}",
         KERNELS,
     ),
     Mutation(COLUMNS, "d_{{ g.operand }} += tl.sum(", "d_{{ g.operand }} = tl.sum(", KERNELS),
@@ -147,6 +148,23 @@ MUTATIONS = (
         MACROS, 'bases(k.head_leaves, "h64", indent)', 'bases(k.head_leaves, "0", indent)', KERNELS
     ),
     Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ heads }} *", "{{ heads }} *", KERNELS),
+    # compact tiles on grids
+    Mutation(
+        PATCHES,
+        "low + shape[axis], sides[axis]) - 1)",
+        "low + 1, sides[axis]) - 1)",
+        (*BOXES, *KERNELS),
+    ),
+    Mutation(PATCHES, "there & (coordinate < sides[axis])", "there", (*BOXES, *KERNELS)),
+    Mutation(PATCHES, "whole = (start == 0) & (length == size)", "whole = start == 0", BOXES),
+    Mutation(PATCHES, "rest = size - cut", "rest = size", BOXES),
+    Mutation(PATCHES, "place + slices * cut, place)", "place, place)", BOXES),
+    Mutation(
+        "dsl/analysis/patches.py",
+        "rows = [replace(run, full=False) for run in rows]",
+        "pass",
+        GRIDS,
+    ),
     # tiles in memory
     Mutation(
         TILES,
@@ -386,7 +404,10 @@ MUTATIONS = (
         CPU,
     ),
     Mutation(
-        "runtime/cpu_tiles.py", "_position(first, torch.amin,", "_position(first, torch.amax,", CPU
+        "runtime/cpu_tiles.py",
+        "begin = max(0, _limit(first, torch.amin",
+        "begin = max(0, _limit(first, torch.amax",
+        CPU,
     ),
     Mutation(
         "runtime/cpu_tiles.py",
@@ -396,8 +417,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 1)))",
-        "whole.append((inside, min(end, _position(full_last, torch.amin, end, call) + 2)))",
+        "min(end, _limit(full_last, torch.amin, end + start) - start + 1)",
+        "min(end, _limit(full_last, torch.amin, end + start) - start + 2)",
         CPU,
     ),
 )

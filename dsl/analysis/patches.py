@@ -117,5 +117,7 @@ def _named(run: Run, axis: str) -> Run:
             return replace(node, axis=f"{node.axis}_{axis}")
         return rebuild(node, named)
 
-    ends = (run.first, run.last, run.full_first, run.full_last)
-    return Run(*(None if end is None else named(end) for end in ends), run.full)
+    def end(limit: Expr | None) -> Expr | None:
+        return None if limit is None else named(limit)
+
+    return Run(end(run.first), end(run.last), end(run.full_first), end(run.full_last), run.full)
