@@ -1,7 +1,7 @@
 """Looking for a counterexample: small sizes, every index, plain evaluation.
 
 Only what indices, sizes and scalars with a default decide is evaluated; as soon as a tensor has a
-say there is no counterexample to show.
+say that the point does not give there is no counterexample to show.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from attnspec.dsl.ast import Apply, Coord, Expr, Index, Literal, Read, Role, Size, Spec
+from attnspec.dsl.ast import Apply, Coord, Expr, GridIndex, Index, Literal, Read, Role, Size, Spec
 
 MAX_POINTS = 10_000
 MAX_UNKNOWN = 300
@@ -28,10 +28,11 @@ class Unknown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An assignment of sizes and index variables."""
+    """An assignment of sizes and index variables; `given` are arguments as functions of indices."""
 
     sizes: Mapping[str, int]
     at: Mapping[str, int]
+    given: Mapping[str, Callable[..., Number]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         named = {"i": "M", "j": "N"}
@@ -67,6 +68,8 @@ _SIMPLE: Mapping[str, Callable[..., Number]] = {
     "ceil": math.ceil,
     "sqrt": math.sqrt,
     "exp": math.exp,
+    "exp2": lambda x: 2.0**x,
+    "sign": lambda x: (x > 0) - (x < 0),
     "log": math.log,
     "log2": math.log2,
     "stopgrad": lambda x: x,
@@ -84,6 +87,13 @@ def evaluate(spec: Spec, expr: Expr, point: Point) -> Number:
             return _size(spec, of, point)
         case Coord(axis, along, grid) if axis in point.at:
             return _coordinate(spec, point.at[axis], along, grid, point)
+        case GridIndex(coords, grid):
+            place = 0
+            for coord, along in zip(coords, _names(spec, grid), strict=True):
+                place = place * point.sizes[f"{grid}.{along}"] + int(evaluate(spec, coord, point))
+            return place
+        case Read(name, index, None) if name in point.given:
+            return point.given[name](*(evaluate(spec, at, point) for at in index))
         case Read(name, ()):
             decl = spec.decl(name)
             if decl is not None and decl.default is not None and decl.form == "input":
@@ -130,13 +140,17 @@ def _size(spec: Spec, of: str, point: Point) -> int:
 
 
 def _coordinate(spec: Spec, position: int, along: str, side: str, point: Point) -> int:
-    names = next(g.names for g in spec.grids if g.side == side)
+    names = _names(spec, side)
     for name in reversed(names):
         length = point.sizes[f"{side}.{name}"]
         if name == along:
             return position % length if name != names[0] else position
         position //= length
     raise Unknown
+
+
+def _names(spec: Spec, side: str) -> tuple[str, ...]:
+    return next(g.names for g in spec.grids if g.side == side or spec.shared_grid)
 
 
 def _all_sizes(spec: Spec) -> Iterator[dict[str, int]]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnspec.codegen.commands.common import SPEC, as_json, echo_json, read_spec
-from attnspec.codegen.picture import picture
+from attnspec.codegen.cost import Cost, costs, shown
+from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
+from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
 from attnspec.dsl import ast
@@ -42,7 +44,7 @@ def explain(spec: str, as_json: bool) -> None:
 
 
 def _data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
-    drawn = picture(spec)
+    drawn = picture(spec, facts)
     return {
         "name": spec.name,
         "title": spec.title,
@@ -55,6 +57,7 @@ def _data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
         "stages": plain(plan.stages),
         "backward": plan.backward,
         "plan": plain(plan.pair),
+        "operations": plain(_costs(spec, plan)),
         "picture": None if drawn is None else plain(drawn),
     }
 
@@ -105,13 +108,30 @@ def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
     yield from _section("plan", _stages(plan))
     if plan.pair is not None:
         yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
-    drawn = picture(spec)
-    if drawn is None:
-        yield from _section("tiles", ["the mask reads what the call gives"])
-    else:
-        assumed = ", ".join(f"{name} = {value:g}" for name, value in drawn.assumed)
-        title = f"tiles of {drawn.tile} x {drawn.tile} (rows are queries; {assumed})"
-        yield from _section(title, drawn.rows)
+        yield from _section("operations for each score element", _operations(_costs(spec, plan)))
+    drawn = picture(spec, facts)
+    if drawn is not None:
+        yield from _section(f"tiles of {drawn.tile} x {drawn.tile}", _drawn(drawn))
+
+
+def _costs(spec: ast.Spec, plan: Plan) -> dict[str, Cost]:
+    return {} if plan.pair is None else costs(render(spec, plan))
+
+
+def _operations(found: dict[str, Cost]) -> Iterator[str]:
+    for kernel, cost in found.items():
+        if cost.full:
+            yield f"{kernel}: {shown(cost.full)}"
+        if cost.partial:
+            yield f"{kernel}, partial tile: {shown(cost.partial)}"
+
+
+def _drawn(drawn: Picture) -> Iterator[str]:
+    assumed = [f"{name} = {value:g}" for name, value in drawn.assumed]
+    yield f"{', '.join([*assumed, *(f'an example of {name}' for name in drawn.made_up)])}"
+    yield f"{drawn.visited} of {drawn.tiles} visited, {drawn.unmasked} of them without the mask"
+    yield f"{FULL} full  {PARTIAL} partial  {VISITED} empty and visited  {EMPTY} never visited"
+    yield from drawn.rows
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from attnspec.codegen.picture import Picture, picture
+from attnspec.dsl.analysis import analyze
 from attnspec.dsl.check import check
 from attnspec.dsl.parse import parse
 
 
 def drawn(mask: str) -> Picture | None:
-    return picture(check(parse(f"attention x\n{mask}\n"))[0])
+    spec, _ = check(parse(f"attention x\n{mask}\n"))
+    return picture(spec, analyze(spec))
 
 
 def rows(mask: str) -> tuple[str, ...]:
@@ -44,16 +46,51 @@ def test_a_grid() -> None:
     assert found.rows[:3] == ("██" + "·" * 14, "██" + "·" * 14, "··██" + "·" * 12)
 
 
+def test_what_the_loops_visit() -> None:
+    found = drawn("input window: int = 16 where window > 0\nmask j <= i and i - j < window")
+    assert found is not None
+    assert (found.tiles, found.visited, found.unmasked) == (256, 70, 42)
+    text = "".join(found.rows)
+    assert (text.count("█"), text.count("▒"), text.count("○")) == (42, 28, 0)
+
+
+def test_an_empty_tile_that_is_visited() -> None:
+    found = drawn("mask j <= i and (i + j) % 64 < 32")  # a modulus bounds nothing
+    assert found is not None
+    assert found.rows[15].count("○") > 0
+    assert found.visited == 136
+
+
+def test_the_number_of_heads_is_told() -> None:
+    found = drawn("mask H * j <= i")
+    assert found is not None
+    assert ("H", 4) in found.assumed
+
+
+def test_arguments_are_made_up() -> None:
+    found = drawn("input doc[b, n]: int\ninput keep[b, j]: bool\nmask doc[i] == doc[j] and keep[j]")
+    assert found is not None
+    assert found.made_up == ("doc", "keep")
+    assert {len(set(row)) > 1 for row in found.rows[:10]} == {True}
+
+
+def test_constants_and_initial_values_are_as_they_are() -> None:
+    found = drawn("const reach[h] = [8, 64]\nparam w[h] = 2\nmask w * j <= i and i - j < reach")
+    assert found is not None
+    assert found.made_up == ()
+    shown = [row.replace("○", "·").rstrip("·") for row in found.rows[:5]]
+    assert shown == ["▒", "▒", "▒▒", "·▒", ""]
+
+
 @pytest.mark.parametrize(
     "mask",
     [
-        "input keep[b, j]: bool\nmask keep[j]",
         "mask dot(q[i], k[j]) > 0",
-        "param w[h] = 1\nmask w * j <= i",
-        "mask H * j <= i",
+        "param w[h] = 2 ** h\nmask w * j <= i",
+        "mask rank(j, 1.0 * j, where=j <= i) < 4",
     ],
 )
-def test_what_the_call_decides_is_not_guessed(mask: str) -> None:
+def test_what_scores_decide_is_not_guessed(mask: str) -> None:
     assert drawn(mask) is None
 
 
