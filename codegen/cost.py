@@ -32,6 +32,7 @@ _BINARY = {
 }
 _CALLS = {"where": "select", "maximum": "max", "minimum": "min", "to_float": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
+_VECTORS = frozenset({"arange", "tokens", "load_side"})
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 
 
@@ -86,8 +87,10 @@ class _Counter:
                     self.shapes[name] = shape
             case ast.AugAssign(target=ast.Name(id=name), value=value):
                 self.tally("add", self.shape(value) | self.shapes.get(name, _SCALAR))
-            case ast.For(body=body):
+            case ast.For(target=ast.Name(id="place"), body=body):
                 self.loop(body)
+            case ast.For(body=body):  # over heads, or over the entries of a table
+                self.block(body)
             case ast.If(test=test, body=body, orelse=other):
                 self.shape(test)
                 self.block(body)
@@ -96,10 +99,8 @@ class _Counter:
                 self.shape(value)
 
     def loop(self, body: list[ast.stmt]) -> None:
+        """The loop over the places of tiles."""
         made = {n for s in body if isinstance(s, ast.Assign) for t in s.targets for n in _names(t)}
-        if "start" not in made:  # over heads, or over the entries of a table
-            self.block(body)
-            return
         outside, self.now = self.now, Counter()
         self.block(body)
         self.found["keep" in made].update(self.now)
@@ -136,10 +137,10 @@ class _Counter:
         name = _called(node)
         if name in ("zeros", "full"):
             return _shape_of(node.args[0])
-        if name == "arange":
+        if name in _VECTORS:
             return _VECTOR
-        if name in ("load_tile", "load_side"):
-            return _OPERAND if name == "load_tile" else _VECTOR
+        if name in ("load_tile", "load_tokens"):
+            return _OPERAND
         if name == "to" and isinstance(node.func, ast.Attribute):
             return self.tally("convert", self.shape(node.func.value))
         of = [self.shape(a) for a in node.args]

@@ -205,11 +205,14 @@ def test_explain_says_what_was_read_proved_and_planned() -> None:
         "  score[b, h, i, j] = sum(d, q[i, d] * k[j, d]) / sqrt(D)",
         "  output: pairwise, fused",
         "  backward: every gradient is generated",
-        "tiles of 4 x 4 (rows are queries; N = 64, window = 16)",
+        "tiles of 4 x 4",
+        "  N = 64, window = 16",
+        "  70 of 256 visited, 42 of them without the mask",
         "  ▒███▒···········",
     ):
         assert f"{line}\n" in text
-    assert text.count("    because ") == text.count("    so ") >= 2
+    assert text.count("      because ") == text.count("      so ") >= 5
+    assert "\noperations for each score element\n  forward: 6: 2 add, 1 convert, 1 exp2" in text
 
 
 def test_explain_as_json() -> None:
@@ -219,6 +222,7 @@ def test_explain_as_json() -> None:
     assert found["stages"][-1]["lowering"] == "fused"
     assert found["plan"]["normalizer"] == "softmax"
     assert found["picture"]["rows"][0] == "▒" + "·" * 15
+    assert found["operations"]["forward"]["partial"]["compare"] == 2
 
 
 @pytest.mark.parametrize("name", library.names())
