@@ -111,7 +111,8 @@ def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
         yield from _section("operations for each score element", _operations(_costs(spec, plan)))
     drawn = picture(spec, facts)
     if drawn is not None:
-        yield from _section(f"tiles of {drawn.tile} x {drawn.tile}", _drawn(drawn))
+        compact = "" if drawn.grid is None else ", compact on the grid"
+        yield from _section(f"tiles of {drawn.tile} x {drawn.tile}{compact}", _drawn(drawn))
 
 
 def _costs(spec: ast.Spec, plan: Plan) -> dict[str, Cost]:
@@ -132,6 +133,15 @@ def _drawn(drawn: Picture) -> Iterator[str]:
     yield f"{drawn.visited} of {drawn.tiles} visited, {drawn.unmasked} of them without the mask"
     yield f"{FULL} full  {PARTIAL} partial  {VISITED} empty and visited  {EMPTY} never visited"
     yield from drawn.rows
+    if drawn.grid is not None:
+        grid = drawn.grid
+        yield f"on a grid of {_by(grid.sides)} with tiles of {grid.tile} tokens:"
+        yield f"{grid.compact} visited as patches of {_by(grid.rows)} and {_by(grid.columns)}"
+        yield f"{grid.in_order} visited with tokens in row-major order"
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attnspec.codegen import library
 from attnspec.codegen.picture import Picture, picture
 from attnspec.dsl.analysis import analyze
 from attnspec.dsl.check import check
@@ -97,3 +98,26 @@ def test_what_scores_decide_is_not_guessed(mask: str) -> None:
 def test_a_large_mask_is_not_worked_out() -> None:
     terms = " or ".join(f"(i + {n}) % 7 == j" for n in range(90))
     assert drawn(f"mask {terms}") is None
+
+
+def test_compact_tiles() -> None:
+    found = drawn("grid y, x\nmask i.x == j.x")
+    assert found is not None
+    assert found.grid is not None
+    assert (found.grid.rows, found.grid.columns) == ((128, 1), (128, 1))
+    assert (found.grid.compact, found.grid.in_order) == (128, 128 * 128)
+    assert (found.visited, found.unmasked) == (32, 32)
+    assert {row.count("█") for row in found.rows} == {2}
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_what_is_drawn_is_what_is_visited(name: str) -> None:
+    """No pair lies in a tile that is passed over, and no tile without a mask has a hole."""
+    spec, _ = check(parse(*library.find(name)))
+    found = picture(spec, analyze(spec))
+    if found is None:
+        assert name in ("dynamic_mask", "gated_delta", "gla")
+        return
+    text = "".join(found.rows)
+    assert text.count("█") + text.count("▒") + text.count("○") == found.visited
+    assert found.unmasked <= text.count("█")

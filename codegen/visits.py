@@ -1,0 +1,129 @@
+"""Which tiles the loops over keys go to, for given sizes: counted as the kernels decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import TypeAlias
+
+from attnspec.dsl.analysis.bounds import Bounds, Run
+from attnspec.dsl.analysis.patches import Patches
+from attnspec.dsl.ast import Expr
+
+Number: TypeAlias = Callable[[Expr, Mapping[str, int]], int]  # an expression at a tile's ends
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The tiles of keys that one tile of queries visits, and those of them without the mask."""
+
+    visited: frozenset[int]
+    full: frozenset[int]
+
+
+def in_order(bounds: Bounds, number: Number, length: int, tile: int) -> list[Reach]:
+    """Tiles of consecutive tokens."""
+    found = []
+    for start in range(0, length, tile):
+        at = {"lo": start, "hi": min(start + tile, length) - 1}
+        reaches = [_reach(run, at, number, length, tile) for run in bounds.runs]
+        found.append(
+            Reach(
+                frozenset().union(*(r.visited for r in reaches)),
+                frozenset().union(*(r.full for r in reaches)),
+            )
+        )
+    return found
+
+
+def _reach(run: Run, at: Mapping[str, int], number: Number, length: int, tile: int) -> Reach:
+    ends = [
+        default if end is None else number(end, at)
+        for end, default in (
+            (run.first, 0),
+            (run.last, length - 1),
+            (run.full_first, 0),
+            (run.full_last, length - 1),
+        )
+    ]
+    first, last = max(ends[0], 0), min(ends[1], length - 1)
+    if last < first:
+        return Reach(frozenset(), frozenset())
+    visited = frozenset(range(first // tile, last // tile + 1))
+    low, high = max(first, ends[2]), min(last, ends[3])
+    full = frozenset(
+        t
+        for t in visited
+        if run.full and low <= t * tile and min((t + 1) * tile, length) - 1 <= high
+    )
+    return Reach(visited, full)
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Patches of queries and of keys, as long along each axis as their shapes say; `along` is what
+    a place along one axis reaches along it, axis by axis."""
+
+    rows: Shape
+    columns: Shape
+    along: tuple[tuple[Reach, ...], ...]
+
+    @property
+    def visited(self) -> int:
+        """How many pairs of patches are visited: a product, as every box is."""
+        return prod(sum(len(r.visited) for r in reaches) for reaches in self.along)
+
+    def reaches(self, sides: Shape) -> list[Reach]:
+        """What each patch of queries reaches, patches counted in row-major order."""
+        counts = [-(-side // step) for side, step in zip(sides, self.columns, strict=True)]
+
+        def flat(parts: tuple[frozenset[int], ...]) -> frozenset[int]:
+            found = {0}
+            for part, count in zip(parts, counts, strict=True):
+                found = {place * count + n for place in found for n in part}
+            return frozenset(found)
+
+        return [
+            Reach(flat(tuple(r.visited for r in box)), flat(tuple(r.full for r in box)))
+            for box in product(*self.along)
+        ]
+
+
+def compact(found: Patches, number: Number, sides: Shape, tile: int) -> Compact:
+    """The shapes of `tile` tokens that visit least (the longest in memory of equals)."""
+
+    def along(axis: int, own: int, other: int) -> tuple[Reach, ...]:
+        name, side, run = found.axes[axis], sides[axis], found.rows[axis]
+        patches = range(0, side, own)
+        ends = [{f"lo_{name}": p, f"hi_{name}": min(p + own, side) - 1} for p in patches]
+        return tuple(_reach(run, at, number, side, other) for at in ends)
+
+    table = {
+        (axis, own, other): along(axis, own, other)
+        for axis in range(len(sides))
+        for own, other in product(_powers(tile), repeat=2)
+    }
+
+    def shaped(rows: Shape, columns: Shape) -> Compact:
+        lengths = enumerate(zip(rows, columns, strict=True))
+        return Compact(rows, columns, tuple(table[axis, a, b] for axis, (a, b) in lengths))
+
+    options = [shaped(*pair) for pair in product(_shapes(tile, len(sides)), repeat=2)]
+    return min(options, key=lambda c: (c.visited, (*c.rows[:-1], *c.columns[:-1])))
+
+
+def _powers(total: int) -> list[int]:
+    return [1 << n for n in range(total.bit_length())]
+
+
+def _shapes(total: int, axes: int) -> Iterator[Shape]:
+    """The ways to write a power of two as a product of `axes` of them."""
+    if axes == 1:
+        yield (total,)
+        return
+    for one in _powers(total):
+        for rest in _shapes(total // one, axes - 1):
+            yield (one, *rest)
