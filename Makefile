@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot bench clean
+.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot static bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -66,6 +66,9 @@ bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (needs a CUDA GPU)
 
 aot: $(READY) ## what every kernel takes, compiled without a GPU (half an hour)
 	@$(PY) benchmarks/aot.py
+
+static: $(READY) ## instructions in the kernels' loops beside FlexAttention's, without a GPU
+	@$(PY) benchmarks/static.py
 
 bench: $(READY) ## speed on the machine at hand
 	@$(PY) -m attnspec.codegen.cli bench full causal sliding_window --against sdpa,reference

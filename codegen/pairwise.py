@@ -24,6 +24,7 @@ from attnspec.dsl.analysis.bounds import HI, LO, Bounds
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.score import score_of
 from attnspec.dsl.ast import (
     Expr,
     Kind,
@@ -52,8 +53,8 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         raise Unsupported("a score without a dot product")
     keep = None if mask is None else build.emit(mask)
     softmax = found.normalizer is not None
+    log2e = sp.Symbol("LOG2E")
     if softmax:  # exponents in base 2, the factor folded into every term
-        log2e = sp.Symbol("LOG2E")
         terms = score.args if score.is_Add else (score,)
         build.tape.declare("LOG2E", Kind.FLOAT, "")
         shown = sp.Add(*[log2e * t for t in terms])
@@ -66,6 +67,10 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     final = build.printed(shown)
     if not isinstance(final, str):
         raise Unsupported("a score that is one number")
+    raw, factor = final, 1.0
+    if softmax and len(build.dots) == 1 and score_of(spec, lower(found.score)).factor is not None:
+        dot = build.dots[0].name
+        raw, factor = dot, build.printed(log2e * slopes[dot])
     build.tape.note = "its derivatives"
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
     build.tape.note = ""
@@ -87,7 +92,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
             host.require_supported(spec, leaf.operand.expr)
     rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
     patches = _patches(build, facts.patches)
-    roots: list[Atom] = [final, *(g.value for g in gradients)]
+    roots: list[Atom] = [final, raw, factor, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
@@ -102,6 +107,8 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         ops=needed(build.tape.ops, roots),
         keep=keep,
         score=final,
+        raw=raw,
+        factor=factor,
         gradients=gradients,
         rows=rows,
         columns=columns,

@@ -136,6 +136,7 @@ class PairPlan:
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
+    `score` is `raw` times `factor`, a positive number of the call or a head.
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse; `patches` does so
     for compact tiles, which then are used.
     """
@@ -150,6 +151,8 @@ class PairPlan:
     ops: tuple[Op, ...]
     keep: Atom | None
     score: Atom
+    raw: Atom
+    factor: Atom
     gradients: tuple[Gradient, ...]
     rows: Loop
     columns: Loop

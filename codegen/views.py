@@ -167,6 +167,15 @@ class Kernel:
         return text(self.plan.score)
 
     @property
+    def raw(self) -> str:
+        return text(self.plan.raw)
+
+    @property
+    def factor(self) -> str:
+        """What makes a score of `raw`; empty where it is one."""
+        return "" if self.plan.factor == 1.0 else text(self.plan.factor)
+
+    @property
     def keep(self) -> str:
         return "" if self.plan.keep is None else text(self.plan.keep)
 
@@ -211,8 +220,12 @@ class Kernel:
         )
 
     def _roots(self, masked: bool) -> list[Atom]:
-        uses_score = self.forward or self.softmax or self.side == "columns"
-        roots: list[Atom] = [self.plan.score] if uses_score else []
+        uses_score = self.softmax or self.side == "columns"
+        roots: list[Atom] = []
+        if self.forward:
+            roots += [self.plan.raw, self.plan.factor]
+        elif uses_score:
+            roots.append(self.plan.score)
         for g in self.gradients:
             roots.append(g.value)
             if g.index:
@@ -366,10 +379,18 @@ class Kernel:
         return widths(self.plan)
 
     @property
+    def piece(self) -> str:
+        """How much of a partial tile is taken at once: a compact one as a whole."""
+        if self.plan.patches is None:
+            return "EDGE"
+        return "BLOCK_N" if self.side == "rows" else "BLOCK_M"
+
+    @property
     def constants(self) -> list[str]:
         axes = () if self.plan.patches is None else self.plan.patches.axes
         table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
-        return [*_shape("M", axes), *_shape("N", axes), *table]
+        edge = ["EDGE"] if self.piece == "EDGE" else []
+        return [*edge, *_shape("M", axes), *_shape("N", axes), *table]
 
     @property
     def unspecialized(self) -> str:

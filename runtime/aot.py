@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,8 @@ from triton.backends.compiler import GPUTarget
 from attnspec.dsl.ast import Spec
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.arrange import arrange, gradient_buffers, need
-from attnspec.runtime.compat import interpreted, nvidia_tool, specialized, targeting
+from attnspec.runtime.compat import interpreted, specialized, targeting
+from attnspec.runtime.disassembly import run_tool
 from attnspec.runtime.launch import outputs
 from attnspec.runtime.problem import Problem, problem
 from attnspec.runtime.tiles import TARGETS, Config, config
@@ -64,13 +64,14 @@ class Built:
         return f"{self.spec}.{self.kernel}.{target}.{self.dtype}.d{self.head_dim}"
 
 
-def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int) -> Problem:
-    """The call that `module.attend` makes of its operation on arguments of a typical size."""
+def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int, **instead: Any) -> Problem:
+    """The call that `module.attend` makes of its operation on arguments of a typical size;
+    `instead` are arguments to pass in place of the typical ones."""
     for length in LENGTHS:
         given = typical(spec, heads=HEADS, length=length, channels=head_dim, dtype=DTYPES[dtype])
         try:
             with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
-                module.attend(**given, backend="cpu")
+                module.attend(**given | instead, backend="cpu")
         except _Recorded as found:
             count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)
             return problem(module.PAIRWISE, found.args[:count], 0, 0)
@@ -123,22 +124,27 @@ def _options(tile: Config) -> dict[str, int]:
     return {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
-def build_kernel(
-    spec: Spec, module: ModuleType, name: str, call: Problem, target: str, dtype: str,
-    head_dim: int, tile: Config | None = None,
-) -> tuple[Built, bytes]:  # fmt: skip
-    """Compile kernel `name` of the recorded call; its report and its binary."""
+def compiled(module: ModuleType, name: str, call: Problem, target: str, tile: Config) -> Any:
+    """Kernel `name` of the recorded call as Triton compiles it: `asm` and `metadata`."""
     if interpreted():
         raise AttnError(
             "compiling ahead of time: not under Triton's interpreter (TRITON_INTERPRET)"
         )
     where = gpu_target(target)
-    tile = tile or config(need(call, name), target)
     with targeting(where):
         source = source_of(module, name, call, target, tile)
-        made = triton.compile(source, where, _options(tile))
-    binary = made.asm["cubin" if where.backend == "cuda" else "hsaco"]
-    registers, spills = _resources(made.asm, binary)
+        return triton.compile(source, where, _options(tile))
+
+
+def build_kernel(
+    spec: Spec, module: ModuleType, name: str, call: Problem, target: str, dtype: str,
+    head_dim: int, tile: Config | None = None,
+) -> tuple[Built, bytes]:  # fmt: skip
+    """Compile kernel `name` of the recorded call; its report and its binary."""
+    tile = tile or config(need(call, name), target)
+    made = compiled(module, name, call, target, tile)
+    binary = made.asm["cubin" if target.startswith("cuda") else "hsaco"]
+    registers, spills = resources(made.asm, binary)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     built = Built(
         spec.name,
@@ -160,7 +166,7 @@ def build_kernel(
     return built, binary
 
 
-def _resources(asm: Mapping[str, Any], binary: bytes) -> tuple[int, int]:
+def resources(asm: Mapping[str, Any], binary: bytes) -> tuple[int, int]:
     """Registers a thread, and instructions that spill them."""
     if "amdgcn" in asm:
         count = {
@@ -171,15 +177,10 @@ def _resources(asm: Mapping[str, Any], binary: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()
-        usage = _run("cuobjdump", "-res-usage", file.name)
+        usage = run_tool("cuobjdump", "-res-usage", file.name)
         registers, stack = (int(re.findall(rf"{key}:(\d+)", usage)[0]) for key in ("REG", "STACK"))
-        code = _run("nvdisasm", "-c", file.name) if stack else ""
+        code = run_tool("nvdisasm", "-c", file.name) if stack else ""
     return registers, len(re.findall(r"\b(?:LDL|STL)[. ]", code))
-
-
-def _run(tool: str, *args: str) -> str:
-    command = [str(nvidia_tool(tool)), *args]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def build(

@@ -80,7 +80,8 @@ def arrange(
 ) -> Arrangement:  # fmt: skip
     """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
     values, dims = constants(call)
-    values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    along = tile.block_m if name == "backward_columns" else tile.block_n
+    values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "EDGE": tile.edge or along}
     if call.plan.patches is not None:
         for side, lengths in zip("MN", patch_shapes(call, tile), strict=True):
             values |= {

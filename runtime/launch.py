@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from math import prod
+from math import e, log2, prod
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from attnspec.runtime.problem import Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
+LOG2E = log2(e)  # kernels work in base 2
 
 
 def backend_for(backend: str | None, device: torch.device) -> str:
@@ -185,7 +186,7 @@ def _backward_kernels(
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
     plan = call.plan
-    given = {"d_out": d_out.contiguous(), "lse": lse, "delta": delta}
+    given = {"d_out": d_out.contiguous(), "lse": lse * LOG2E, "delta": delta}
     if plan.masked and plan.softmax:
         given |= {n: finite_copy(call.tensors[n]) for _, x, y in plan.dots for n in (x, y)}
     found: dict[str, Tensor] = {}

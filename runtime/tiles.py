@@ -16,12 +16,17 @@ from attnspec.dsl.diagnostics import AttnError
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Rows and columns of a tile, warps and pipeline stages."""
+    """Rows and columns of a tile, warps and pipeline stages.
+
+    A partial tile is taken `edge` columns (by columns: rows) at a time, the whole of it by
+    default: masks hold registers that full tiles do not need.
+    """
 
     block_m: int
     block_n: int
     warps: int
     stages: int
+    edge: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +57,24 @@ def _row(
 
 
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
-# two accumulators and two tiles of scores at once, so its tiles of rows are short.
+# two accumulators and two tiles of scores at once, so its tiles of rows are short. Each edge is
+# the widest without spills.
 _HOPPER: Table = {
     "forward": (
-        _row(128, Config(128, 64, 8, 3), heavy=Config(128, 32, 8, 3)),
+        _row(64, Config(128, 128, 8, 3, edge=64), heavy=Config(128, 32, 8, 3)),
+        _row(128, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 3)),
         _row(256, Config(128, 32, 8, 2)),
         _row(512, Config(64, 32, 8, 1)),
     ),
     "backward_rows": (
-        _row(128, Config(128, 64, 8, 2), heavy=Config(128, 32, 8, 2)),
+        _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
+        _row(128, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 2)),
         _row(256, Config(64, 32, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_columns": (
-        _row(64, Config(64, 128, 8, 2), heavy=Config(32, 128, 8, 2)),
-        _row(128, Config(32, 128, 8, 2), heavy=Config(16, 128, 8, 2)),
+        _row(64, Config(64, 128, 8, 2, edge=32), heavy=Config(32, 128, 8, 2)),
+        _row(128, Config(64, 128, 8, 2, edge=16), heavy=Config(16, 128, 8, 2)),
         _row(256, Config(32, 64, 8, 1)),
         _row(512, Config(32, 32, 8, 1)),
     ),

@@ -28,7 +28,7 @@ def load_tile(
     `length` of None: all tokens are there."""
     token, channel = tl.arange(0, tokens), tl.arange(0, width)
     at = base + (start + tl.full([], 0, dtype=tl.int64)) * s_token
-    at = at + token[:, None] * s_token + channel[None, :] * s_channel
+    at = at + (token[:, None] * s_token + channel[None, :] * s_channel)
     if length is None:
         if channels == width:
             tile = tl.load(at)

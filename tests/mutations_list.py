@@ -36,7 +36,7 @@ SYMBOLIC = "dsl/analysis/symbolic.py"
 
 MUTATIONS = (
     # what is computed forward
-    Mutation(FORWARD, 'tl.where(keep, {{ k.score }}, float("-inf"))', "{{ k.score }}", KERNELS),
+    Mutation(FORWARD, 'tl.where(keep, {{ k.raw }}, float("-inf"))', "{{ k.raw }}", KERNELS),
     Mutation(FORWARD, "p = tl.where(keep, {{ k.score }}, 0.0)", "p = {{ k.score }}", KERNELS),
     Mutation(FORWARD, "(column < N)[None, :]", "(column <= N)[None, :]", KERNELS),
     Mutation(FORWARD, "total * scale + tl.sum(p, 1)", "total + tl.sum(p, 1)", KERNELS),
@@ -44,7 +44,7 @@ MUTATIONS = (
     Mutation(FORWARD, "tl.maximum(top, tl.max(score, 1))", "tl.max(score, 1)", KERNELS),
     Mutation(FORWARD, 'tl.where(higher == float("-inf"), 0.0, higher)', "higher", KERNELS),
     Mutation(FORWARD, "tl.where(total == 0.0, 1.0, total)", "total", KERNELS),
-    Mutation(FORWARD, "(top + tl.log2(total)) * LN2", "top * LN2", KERNELS),
+    Mutation(FORWARD, " + tl.log2(total)) * LN2", ") * LN2", KERNELS),
     Mutation(FORWARD, ".to(tl.float32) * LOG2E", ".to(tl.float32)", KERNELS),
     Mutation(FORWARD, 'tl.where(top == float("-inf"), 0.0, 1.0)', "tl.zeros_like(top)", KERNELS),
     Mutation(FORWARD, "acc = acc * {{ k.gate.name }}", "acc = acc * 1.0", KERNELS),

@@ -101,7 +101,7 @@ def test_a_report_lies_beside_its_binary() -> None:
 
 
 def test_a_launch_is_compiled_for_what_is_known_of_its_arguments() -> None:
-    """Strides of 1 are constants and multiples of 16 are known, lengths are not."""
+    """Strides of tiles are constants, multiples of 16 are known, lengths are not."""
     _, module = loaded("causal")
     call = recorded("causal", "bf16", 64)
     tile = config(need(call, "forward"), "cuda:90")
@@ -109,6 +109,7 @@ def test_a_launch_is_compiled_for_what_is_known_of_its_arguments() -> None:
     names = module.KERNELS["forward"].arg_names
     place = {name: (names.index(name),) for name in names}
     assert source.constants[place["s_u_q_c"]] == 1
+    assert source.constants[place["s_u_q_i"]] == 64
     assert source.signature["M"] == "i32"
-    assert place["s_u_q_i"] in source.attrs
+    assert place["s_u_q_h"] in source.attrs
     assert place["M"] not in source.attrs
