@@ -20,6 +20,7 @@ from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.bounds import HI, LO
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import divides, nonnegative
+from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import (
     COMPARISONS,
     LOGIC,
@@ -34,7 +35,6 @@ from attnspec.dsl.ast import (
     Size,
     Spec,
     children,
-    walk,
 )
 
 INT = Kind.INT
@@ -51,12 +51,15 @@ class Builder:
     scalars: list[Scalar] = field(default_factory=list)
     operands: dict[Expr, Operand] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
+    _places: set[str] = field(default_factory=set)
     _leaf_of: dict[tuple[Role, Expr], str] = field(default_factory=dict)
     _scalar_of: dict[Expr, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, axes in (("b", ""), ("h", ""), ("i", "i"), ("j", "j"), (LO, ""), (HI, "")):
+        for name, axes in (("b", ""), ("h", ""), ("i", "i"), ("j", "j")):
             self.tape.declare(name, INT, axes)
+        self.end(LO, INT, "")
+        self.end(HI, INT, "")
 
     # names and host values
 
@@ -67,6 +70,10 @@ class Builder:
             name = f"{hint}_{k}"
         self._names.add(name)
         return name
+
+    def end(self, name: str, kind: Kind, axes: str) -> None:
+        """Declare what stands for a tile's extreme value or position in what is emitted next."""
+        self._places.add(self.tape.declare(name, kind, axes))
 
     def operand(self, expr: Expr, dims: tuple[str, ...], hint: str) -> Operand:
         if expr not in self.operands:
@@ -169,8 +176,10 @@ class Builder:
         """The atom of what does not need the tile: a number of the call, or a leaf."""
         if isinstance(expr, Literal):
             return expr.value
-        if isinstance(expr, Index) and expr.axis in self.tape.axes:
+        if isinstance(expr, Index) and expr.axis in self._places | {"b", "h", "i", "j"}:
             return expr.axis
+        if expr.free & self._places:
+            return None
         if not expr.free and not tensors(self.spec, expr):
             return self.scalar(expr)
         if not expr.free >= PAIR and tensors(self.spec, expr):
@@ -327,16 +336,6 @@ class Builder:
         if exponent < 0:
             return self.tape.add("div", (1.0, self._power(base, -exponent)), Kind.FLOAT)
         return self._repeated(self.printed(base), int(exponent), Kind.FLOAT)
-
-
-def tensors(spec: Spec, expr: Expr) -> bool:
-    """Whether a tensor (anything but run-time scalars) is read in `expr`."""
-    for node in walk(expr):
-        if isinstance(node, Read):
-            decl = spec.decl(node.name)
-            if decl is None or decl.axes or decl.form is Form.PARAM:
-                return True
-    return False
 
 
 def differentiable(spec: Spec, expr: Expr) -> bool:

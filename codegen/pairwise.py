@@ -10,6 +10,7 @@ from attnspec.codegen import host
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, match_output, pointwise
 from attnspec.codegen.plan_types import (
+    BlockPlan,
     Gradient,
     Loop,
     Operand,
@@ -21,7 +22,8 @@ from attnspec.codegen.plan_types import (
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, bounds, symbolic
 from attnspec.dsl.analysis.bounds import HI, LO, Bounds
-from attnspec.dsl.analysis.inlining import inline
+from attnspec.dsl.analysis.boxes import Box
+from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.analysis.score import score_of
@@ -90,8 +92,11 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
-    patches = _patches(build, facts.patches)
+    blocks, patches = _blocks(build, facts.blocks), _patches(build, facts.patches)
+    if blocks is None:
+        rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
+    else:
+        rows = columns = Loop((), (Run(None, None, None, None, blocks.certain is not False),))
     roots: list[Atom] = [final, raw, factor, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -113,6 +118,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         rows=rows,
         columns=columns,
         patches=patches,
+        blocks=blocks,
         result=found.result if found.gated is None else found.gated,
         log_sum_exp=_log_sum_exp(spec, found),
     )
@@ -165,7 +171,7 @@ def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
         return None
     for axis in found.axes:
         for end in (LO, HI):
-            build.tape.declare(f"{end}_{axis}", Kind.INT, "")
+            build.end(f"{end}_{axis}", Kind.INT, "")
     try:
         rows, columns = _runs(build, found.rows), _runs(build, found.columns)
     except Unsupported:
@@ -174,3 +180,23 @@ def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
         tuple(build.scalar(side) for side in sides) for sides in (found.i_sides, found.j_sides)
     )
     return PatchPlan(found.axes, i_sides, j_sides, rows, columns)
+
+
+def _blocks(build: Builder, found: Box | None) -> BlockPlan | None:
+    if found is None:
+        return None
+    for axis in ("i", "j"):
+        for place in ("lo", "hi"):
+            build.end(f"{place}_{axis}", Kind.INT, axis)
+    ends = []
+    for end in found.ends:
+        if isinstance(end.of, Read) and end.of.free >= PAIR:
+            leaf = build.table(end.of)
+        else:
+            leaf = build.leaf(end.of)
+        for name in (end.low, end.high):
+            build.end(name, end.of.kind, end.side)
+        ends.append((end.low, end.high, leaf))
+    possible, certain = build.emit(found.possible), build.emit(found.certain)
+    ops = needed(build.tape.ops, [possible, certain])
+    return BlockPlan(ops, possible, certain, tuple(ends))

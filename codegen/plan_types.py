@@ -131,14 +131,28 @@ class PatchPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """Whether a tile may hold pairs and whether it holds nothing else, over its extreme values.
+
+    `ends` are (name of the least value, name of the greatest, name of the leaf); a tile's first
+    and last positions are `lo_i`, `hi_i`, `lo_j` and `hi_j`.
+    """
+
+    ops: tuple[Op, ...]
+    possible: Atom
+    certain: Atom
+    ends: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
     """One softmax or element-wise weight over dot products, as two passes over tiles.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
     `score` is `raw` times `factor`, a positive number of the call or a head.
-    `rows` bounds the loop over keys for a tile of queries, `columns` the reverse; `patches` does so
-    for compact tiles, which then are used.
+    `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
+    decide `patches` for compact tiles, or lists made from `blocks`, where there are such.
     """
 
     normalizer: Literal["softmax", "none"]
@@ -157,6 +171,7 @@ class PairPlan:
     rows: Loop
     columns: Loop
     patches: PatchPlan | None
+    blocks: BlockPlan | None
     result: Expr  # the node of the spec that the kernels compute
     log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
 

@@ -12,7 +12,7 @@ import jinja2
 from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
-from attnspec.codegen.plan_types import Loop, PairPlan, Plan
+from attnspec.codegen.plan_types import BlockPlan, Loop, PairPlan, Plan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
@@ -77,6 +77,7 @@ def render(spec: Spec, plan: Plan) -> str:
                 ("leaves", _leaves(pair)),
                 ("patches", _patches(pair)),
                 ("wanted", repr(tuple(g.of for g in pair.gradients))),
+                ("blocks", _blocks(pair.blocks)),
             )
         },
         "op_args": _op_args(pair),
@@ -174,6 +175,7 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _limits(pair.rows),
         "boxes": [] if pair.patches is None else _limits(pair.patches.rows),
+        "flags": [] if pair.blocks is None else _flags(pair.blocks),
     }
 
 
@@ -214,3 +216,16 @@ def _limits(loop: Loop) -> list[str]:
         ]
     )
     return [*_values(loop.ops, list(loop.limits)), f"return {runs}"]
+
+
+def _flags(blocks: BlockPlan) -> list[str]:
+    roots = [blocks.possible, blocks.certain]
+    return [*_values(blocks.ops, roots), f"return {', '.join(map(_tensor, roots))}"]
+
+
+def _blocks(blocks: BlockPlan | None) -> str:
+    if blocks is None:
+        return "None"
+    made = {op.target for op in blocks.ops}
+    names = sorted(names_used(blocks.ops, [blocks.possible, blocks.certain]) - made)
+    return f"Blocks({tuple(names)!r}, {blocks.ends!r}, flags)"

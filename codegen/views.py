@@ -320,6 +320,12 @@ class Kernel:
         return [Tensor(name, ("b", "h")) for name in sorted(found)]
 
     @property
+    def lists(self) -> list[Tensor]:
+        """The lists of tiles to visit, where the loop goes by them."""
+        names = () if self.plan.blocks is None else ("counts", "index")
+        return [Tensor(name, ("b", "h", "r")) for name in names]
+
+    @property
     def dots(self) -> list[Dot]:
         return [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
 
@@ -366,7 +372,7 @@ class Kernel:
         else:
             found.append(self.d_out)
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
-        return [*found, *self.pair_leaves, *self.tables]
+        return [*found, *self.pair_leaves, *self.tables, *self.lists]
 
     @property
     def scalars(self) -> list[str]:
@@ -397,6 +403,7 @@ class Kernel:
         ints = {s.name for s in self.plan.scalars if s.kind is not Kind.FLOAT}
         names = ["M", "N", "q_start", "k_start"]
         names += [s for s in self.scalars if s in ints or s.startswith("T_")]
+        names += [f"s_{t.name}_{d}" for t in self.lists for d in t.strides]  # as the lengths
         return ", ".join(f'"{n}"' for n in names)
 
 

@@ -70,14 +70,22 @@ def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int, **instead:
     for length in LENGTHS:
         given = typical(spec, heads=HEADS, length=length, channels=head_dim, dtype=DTYPES[dtype])
         try:
-            with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
-                module.attend(**given | instead, backend="cpu")
-        except _Recorded as found:
-            count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)
-            return problem(module.PAIRWISE, found.args[:count], 0, 0)
+            return call_of(module, given | instead)
         except AttnError:  # a spec may ask for shorter ones
             continue
     raise AttnError(f"{spec.name}: no arguments of a typical size could be made")
+
+
+def call_of(module: ModuleType, given: Mapping[str, Any]) -> Problem:
+    """The call that `module.attend` makes of its operation on the arguments `given`."""
+    try:
+        with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
+            module.attend(**given, backend="cpu")
+    except _Recorded as found:
+        count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)
+        q_start, k_start = found.args[count : count + 2]
+        return problem(module.PAIRWISE, found.args[:count], q_start, k_start)
+    raise AssertionError("the module made no call")
 
 
 class _Recorded(Exception):

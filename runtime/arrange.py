@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
+from attnspec.runtime.blocks import lists
 from attnspec.runtime.cpu_tiles import fixed_values
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
-SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
+SIDES = ("b", "h", "i", "j", "t", "r")  # dimensions of a tensor that are no channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def arrange(
     tile: Config,
 ) -> Arrangement:  # fmt: skip
     """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
+    by_columns = name == "backward_columns"
     values, dims = constants(call)
     along = tile.block_m if name == "backward_columns" else tile.block_n
     values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "EDGE": tile.edge or along}
@@ -92,6 +94,11 @@ def arrange(
         if leaf.role in ("table", "pair"):
             whole = tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
+    if call.plan.blocks is not None:
+        found = lists(call, tile.block_m, tile.block_n, by_columns)
+        for key, part in (("counts", found.counts), ("index", found.index)):
+            dims[key] = ("b", "h", "r", "c")
+            tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
     dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
     for tensor, axes in dims.items():
         if tensor in tensors:
@@ -110,7 +117,6 @@ def arrange(
             args.append(pointer.view(torch.uint8) if pointer.dtype is torch.bool else pointer)
         else:
             args.append(values[parameter])
-    by_columns = name == "backward_columns"
     heads = call.key_heads if by_columns else call.heads
     return Arrangement(
         tuple(args), (programs(call, tile, by_columns) * call.batch * heads, chunks), tile

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
+from attnspec.runtime.blocks import Stretch, visited
 from attnspec.runtime.problem import Patches, Problem, Values
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
@@ -26,10 +27,12 @@ Place: TypeAlias = "slice | Tensor"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A tile's rows, and the first and last position (or coordinates) of their queries."""
+    """A tile's rows, and the first and last position (or coordinates) of their queries; `visits`:
+    the columns to visit, where they are known without them."""
 
     rows: Place
     ends: dict[str, Tensor]
+    visits: Sequence[Stretch] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,12 @@ def blocks(call: Problem) -> Iterator[Block]:
     if call.plan.patches is not None:
         yield from _patches(call, call.plan.patches)
         return
+    known = None if call.plan.blocks is None else visited(call, ROWS)
     for low in range(0, call.rows, ROWS):
         high = min(low + ROWS, call.rows)
         ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
-        yield Block(slice(low, high), {name: torch.tensor(at) for name, at in ends.items()})
+        at = {name: torch.tensor(position) for name, position in ends.items()}
+        yield Block(slice(low, high), at, None if known is None else known[low // ROWS])
 
 
 def _patches(call: Problem, found: Patches) -> Iterator[Block]:
@@ -157,6 +162,16 @@ def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
     values = values | block.ends
     if call.plan.patches is not None:
         return _box(call, values, block)
+    visits = _reached(call, values) if block.visits is None else block.visits
+    return [
+        Tile(block.rows, slice(at, min(at + COLUMNS, end)), masked)
+        for begin, end, masked in visits
+        for at in range(begin, end, COLUMNS)
+    ]
+
+
+def _reached(call: Problem, values: Values) -> list[Stretch]:
+    """The columns within the mask's bounds."""
     start = call.k_start
     reached: list[tuple[int, int]] = []
     whole: list[tuple[int, int]] = []
@@ -167,11 +182,7 @@ def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
         if full:
             inside = max(begin, _limit(full_first, torch.amax, begin + start) - start)
             whole.append((inside, min(end, _limit(full_last, torch.amin, end + start) - start + 1)))
-    return [
-        Tile(block.rows, slice(at, min(at + COLUMNS, end)), masked)
-        for begin, end, masked in stretches(reached, whole)
-        for at in range(begin, end, COLUMNS)
-    ]
+    return stretches(reached, whole)
 
 
 def _box(call: Problem, values: Values, block: Block) -> list[Tile]:
@@ -200,11 +211,11 @@ def _limit(
 
 def stretches(
     reached: Sequence[tuple[int, int]], whole: Sequence[tuple[int, int]]
-) -> list[tuple[int, int, bool]]:
+) -> list[Stretch]:
     """The union of intervals [begin, end) as (begin, end, masked), in order and disjoint; masked
     is what lies in none of `whole`."""
     cuts = sorted({at for one in (*reached, *whole) for at in one})
-    found: list[tuple[int, int, bool]] = []
+    found: list[Stretch] = []
     for begin, end in pairwise(cuts):
         if not any(a <= begin and end <= b for a, b in reached):
             continue

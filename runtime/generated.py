@@ -58,7 +58,7 @@ from attnspec.runtime.numbers import (
     number_rsqrt,
     number_sqrt,
 )
-from attnspec.runtime.problem import Leaf, Limits, Pairwise, Patches, Values
+from attnspec.runtime.problem import Blocks, Leaf, Limits, Pairwise, Patches, Values
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
     LN2,
@@ -118,6 +118,7 @@ __all__ = [
     "LN2",
     "LOG2E",
     "Argument",
+    "Blocks",
     "Bound",
     "Grid",
     "Leaf",

@@ -38,6 +38,20 @@ class Patches:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """What is known of a whole tile from the extreme values of its rows and columns.
+
+    `flags(values)` gives (some pair may take part, every pair does) over the values called
+    `names`: `lo_i`, `hi_i`, `lo_j`, `hi_j` are the tile's first and last positions; `ends` are
+    (name of the least value, name of the greatest, name of the leaf).
+    """
+
+    names: tuple[str, ...]
+    ends: tuple[tuple[str, str, str], ...]
+    flags: Callable[[Values], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
 class Pairwise:
     """A pairwise computation by names.
 
@@ -47,7 +61,7 @@ class Pairwise:
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
     read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`;
-    `patches` does so on a grid, where tiles are compact.
+    `patches` does so on a grid, where tiles are compact. `blocks` decide what is visited instead.
     """
 
     normalizer: str
@@ -66,6 +80,7 @@ class Pairwise:
     indices: Callable[[Values], dict[str, Tensor]]
     rows: Callable[[Values], Limits]
     patches: Patches | None
+    blocks: Blocks | None
 
     @property
     def softmax(self) -> bool:

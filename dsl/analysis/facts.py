@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnspec.dsl.analysis import domain, index_sets, relations, separable
+from attnspec.dsl.analysis import boxes, domain, index_sets, relations, separable
 from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.bounds import Bounds, bounds, describe
+from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.patches import Patches, patches
@@ -19,11 +20,13 @@ from attnspec.dsl.ast import Spec
 class Facts:
     """What is proved of a spec. `rows` bounds the keys of a tile of queries, `columns` the
     queries of a tile of keys, over the tile's first and last position `lo` and `hi`; `patches`
-    does so on a grid, where compact tiles pay."""
+    does so on a grid, where compact tiles pay. `blocks` say which tiles hold pairs where bounds do
+    not say it all."""
 
     rows: Bounds
     columns: Bounds
     patches: Patches | None
+    blocks: Box | None
     facts: tuple[Fact, ...]
 
 
@@ -31,14 +34,16 @@ def analyze(spec: Spec) -> Facts:
     """The facts of a spec: each analysis describes its own."""
     mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
     rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
-    boxes = patches(spec)
+    grid = patches(spec)
+    lists = None if grid is not None else boxes.blocks(spec, mask, (rows, columns))
     found = (
         *describe(mask, rows, columns),
-        *describe_patches(boxes),
+        *describe_patches(grid),
+        *boxes.describe(lists),
         *rows_of.describe(spec),
         *relations.describe(spec),
         *index_sets.describe(spec),
         *separable.describe(spec),
         *domain.describe(spec),
     )
-    return Facts(rows, columns, boxes, found)
+    return Facts(rows, columns, grid, lists, found)

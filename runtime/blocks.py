@@ -1,0 +1,166 @@
+"""Lists of the tiles that a mask over inputs reaches, made from each block's extreme values.
+
+A generated module says for vectors of blocks which pairs of a block of rows and a block of columns
+may take part and which do so entirely; here these become lists for the kernels' loops, by row or by
+column. Nothing waits for the device, and nothing has the size of the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from attnspec.runtime.problem import Problem, Values
+
+# first column, end, whether some pair of some batch or head is excluded
+Stretch: TypeAlias = "tuple[int, int, bool]"
+PAIRS = 1 << 19  # pairs of blocks that are looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a loop visits: for R blocks of one side the blocks of the other, B' and H' being 1
+    where the mask is the same for all. int32.
+
+    `counts` [B', H', R, 2] counts the full and the partial ones; `index` [B', H', R, C or more]
+    holds first the full, then the partial ones, both in order.
+    """
+
+    counts: Tensor
+    index: Tensor
+
+
+def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Lists:
+    """For tiles of `rows` times `columns`, what each block of rows visits (or of columns)."""
+    own, other = -(-call.rows // rows), -(-call.columns // columns)
+    if by_columns:
+        own, other = other, own
+    parts = [_listed(*flags) for flags in classes(call, rows, columns, by_columns)]
+    if not parts:
+        empty = torch.zeros(1, 1, own, 2, dtype=torch.int32, device=call.right.device)
+        return Lists(empty, empty)
+    counts, index = (torch.cat(x, 2) if len(x) > 1 else x[0] for x in zip(*parts, strict=True))
+    return Lists(counts, index)
+
+
+def visited(call: Problem, size: int) -> list[list[Stretch]]:
+    """For every `size` rows what some batch or head visits of blocks of `size` columns, joined."""
+    found = []
+    for partial, full in classes(call, size, size):
+        some, whole = (partial | full).any(0).any(0), full.all(0).all(0)
+        for line in some.to(torch.int8) + whole.to(torch.int8):
+            kinds, counts = torch.unique_consecutive(line, return_counts=True)
+            ends = (counts.cumsum(0) * size).clamp(max=call.columns).tolist()
+            parts = zip([0, *ends[:-1]], ends, kinds.tolist(), strict=True)
+            found.append([(begin, end, kind == 1) for begin, end, kind in parts if kind])
+    return found or [[] for _ in range(0, call.rows, size)]
+
+
+def classes(
+    call: Problem, rows: int, columns: int, by_columns: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Stretches of (partial, full) [B', H', some of R, C]; nothing where there are no pairs.
+
+    R counts blocks of rows and C of columns, the reverse with `by_columns`. A block that the
+    length cuts off is never full on the side of C.
+    """
+    own, other = (call.columns, call.rows) if by_columns else (call.rows, call.columns)
+    if not own or not other:
+        return
+    assert call.plan.blocks is not None
+    values = _values(call, rows, columns)
+    size, other_size = (columns, rows) if by_columns else (rows, columns)
+    count, others = -(-own // size), -(-other // other_size)
+    dim = -1 if by_columns else -2
+    lead = torch.broadcast_shapes(*(x.shape[:-2] for x in values.values())).numel()
+    step = max(1, PAIRS // (others * lead))
+    for first in range(0, count, step):
+        length = min(step, count - first)
+        now = {
+            name: x.narrow(dim, first, length) if x.dim() > 1 and x.shape[dim] > 1 else x
+            for name, x in values.items()
+        }
+        possible, certain = call.plan.blocks.flags(now | {"wide": call.wide})
+        shape = torch.broadcast_shapes(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
+        shape += (others, length) if by_columns else (length, others)
+        possible, certain = (x.expand(shape) for x in (possible, certain))
+        if by_columns:
+            possible, certain = possible.transpose(-1, -2), certain.transpose(-1, -2)
+        full = possible & certain
+        if other % other_size:
+            full[..., -1] = False
+        yield possible & ~full, full
+
+
+def _listed(partial: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts and indices of one stretch."""
+    at = full.cumsum(-1, dtype=torch.int32)
+    after = partial.cumsum(-1, dtype=torch.int32)
+    counts = torch.stack([at[..., -1], after[..., -1]], -1)
+    place = torch.where(full, at, after.add_(counts[..., :1])).sub_(1)
+    blocks = full.shape[-1]
+    place.masked_fill_(~(partial | full), blocks)  # one place more, for those not visited
+    index = place.new_zeros((*full.shape[:-1], blocks + 1))
+    numbers = torch.arange(blocks, dtype=torch.int32, device=full.device)
+    return counts, index.scatter_(-1, place.long(), numbers.expand(full.shape))
+
+
+def _values(call: Problem, rows: int, columns: int) -> Values:
+    """What decides about blocks, by name: [B', H', R or 1, C or 1], or a number."""
+    blocks = call.plan.blocks
+    assert blocks is not None
+    device = call.right.device
+    found: Values = {
+        "b": torch.arange(call.batch, device=device).view(-1, 1, 1, 1),
+        "h": torch.arange(call.heads, device=device).view(1, -1, 1, 1),
+    }
+    for name, number in call.numbers.items():
+        wide = call.wide if isinstance(number, float) else None
+        found[name] = torch.tensor(number, dtype=wide)
+    for axis, length, size, start in (
+        ("i", call.rows, rows, call.q_start),
+        ("j", call.columns, columns, call.k_start),
+    ):
+        low = torch.arange(0, length, size, device=device)
+        low = low[:, None] if axis == "i" else low[None, :]
+        found[f"lo_{axis}"] = low + start
+        found[f"hi_{axis}"] = (low + size).clamp(max=length) - 1 + start
+    for leaf in call.plan.leaves:
+        if leaf.role == "head":
+            found[leaf.name] = _once(call.tensors[leaf.operand])[:, :, None, None]
+    leaves = {leaf.name: leaf for leaf in call.plan.leaves}
+    for low_name, high_name, at in blocks.ends:
+        leaf = leaves[at]
+        x = _once(call.tensors[leaf.operand])
+        x = x.to(call.wide) if x.is_floating_point() else x
+        match leaf.role:
+            case "row":
+                x = x[:, :, :, None]
+            case "column":
+                x = x[:, :, None, :]
+                x = x if x.shape[1] == 1 else x.repeat_interleave(call.groups, 1)
+        for name, reduce in ((low_name, torch.amin), (high_name, torch.amax)):
+            end = x if leaf.role == "column" else _by_blocks(reduce, x, -2, rows)
+            found[name] = end if leaf.role == "row" else _by_blocks(reduce, end, -1, columns)
+    return {name: found[name] for name in blocks.names}
+
+
+def _once(x: Tensor) -> Tensor:
+    """x with size 1 at the batch and the heads that it only repeats."""
+    for dim in (0, 1):
+        if x.stride(dim) == 0:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
+def _by_blocks(reduce: Callable[..., Tensor], x: Tensor, dim: int, size: int) -> Tensor:
+    """`reduce` over every `size` values along `dim`, over fewer at the end."""
+    whole = x.shape[dim] // size * size
+    parts = [reduce(x.narrow(dim, 0, whole).unflatten(dim, (-1, size)), dim)] if whole else []
+    if whole < x.shape[dim]:
+        parts.append(reduce(x.narrow(dim, whole, x.shape[dim] - whole), dim, keepdim=True))
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]

@@ -1,0 +1,194 @@
+"""Block lists against the mask itself, and what making them takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attnspec
+from attnspec.runtime.aot import call_of
+from attnspec.runtime.api import Attention
+from attnspec.runtime.blocks import Lists, lists, visited
+from attnspec.runtime.problem import Problem
+from attnspec.runtime.reference import Evaluator
+from attnspec.runtime.sampling import keywords, sample
+
+SPECS = (
+    "documents", "causal_documents", "padded", "kept_tokens", "token_types", "isolation",
+    "prefix_documents", "mixed_modal", "graph", "shifted_groups", "soft_key_mask", "block_halo",
+    "visual_exit", "object_prompts",
+)  # fmt: skip
+
+
+def called(
+    f: Attention, sizes: dict[str, int], seed: int, starts: tuple[int, int] = (0, 0)
+) -> tuple[Problem, Tensor]:
+    """A random call and its mask [B, H, M, N]."""
+    generator = torch.Generator().manual_seed(seed)
+    q_start, k_start = starts
+    bound = sample(f.spec, generator, sizes, q_start=q_start, k_start=k_start)
+    assert f.spec.mask is not None
+    mask = Evaluator(f.spec, bound, torch.float64).full(f.spec.mask, ("b", "h", "i", "j"))
+    return call_of(f._generated, keywords(f.signature, bound)), mask
+
+
+def tiled(mask: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Of every tile: does any pair take part, does every pair of one with all its columns?"""
+
+    def over(reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        strips = (s.split(columns, -1) for s in mask.split(rows, -2))
+        return torch.stack([torch.stack([reduce(t) for t in s], -1) for s in strips], -2)
+
+    return (
+        over(lambda t: t.any(-1).any(-1)),
+        over(lambda t: t.all(-1).all(-1) & (t.shape[-1] == columns)),
+    )
+
+
+def dense(found: Lists, blocks: int) -> tuple[Tensor, Tensor]:
+    """(visited, full) [B', H', R, C] that lists stand for; fails where they are not in order."""
+    counts, index = found.counts, found.index
+    assert counts.dtype == index.dtype == torch.int32
+    visited, full = (torch.zeros(*counts.shape[:3], blocks, dtype=torch.bool) for _ in range(2))
+    for b, h, r in torch.cartesian_prod(*map(torch.arange, counts.shape[:3])).tolist():
+        whole, some = counts[b, h, r].tolist()
+        line = index[b, h, r, : whole + some].tolist()
+        assert line[:whole] == sorted(set(line[:whole]))
+        assert line[whole:] == sorted(set(line[whole:]))
+        assert len(set(line)) == len(line)
+        visited[b, h, r, line] = True
+        full[b, h, r, line[:whole]] = True
+    return visited, full
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lists_hold_the_mask(name: str, seed: int) -> None:
+    f = attnspec.load(name)
+    sizes = {"b": 2, "h": 4, "i": 150, "j": 150 + 40 * seed}
+    starts = (0, 0) if seed == 0 or name == "graph" else (3, 0)
+    call, mask = called(f, sizes, seed, starts)
+    for rows, columns in ((16, 32), (32, 16), (64, 64)):
+        for by_columns in (False, True):
+            some, every = (
+                tiled(mask.mT, columns, rows) if by_columns else tiled(mask, rows, columns)
+            )
+            reached, full = dense(lists(call, rows, columns, by_columns), some.shape[-1])
+            assert not (some & ~reached).any()
+            assert not (full & ~every).any()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_the_cpu_visits(name: str) -> None:
+    f = attnspec.load(name)
+    call, mask = called(f, {"b": 2, "h": 2, "i": 150, "j": 170}, 5)
+    for row, line in enumerate(visited(call, 32)):
+        seen = torch.zeros(170, dtype=torch.bool)
+        for begin, end, masked in line:
+            part = mask[:, :, row * 32 : row * 32 + 32, begin:end]
+            assert masked or part.all()
+            assert not seen[begin:end].any()
+            seen[begin:end] = True
+        assert not mask[:, :, row * 32 : row * 32 + 32, ~seen].any()
+
+
+def test_documents_visit_what_they_must() -> None:
+    length, size = 2048, 64
+    f = attnspec.load("causal_documents")
+    doc = documents(length, 12)
+    x = torch.zeros(1, 1, length, 16)
+    call = call_of(f._generated, {"q": x, "k": x, "v": x, "doc": doc})
+    place = torch.arange(length)
+    mask = (doc[0][:, None] == doc[0]) & (place <= place[:, None])
+    some, every = tiled(mask[None, None], size, size)
+    reached, full = dense(lists(call, size, size), length // size)
+    assert torch.equal(reached, some)
+    assert torch.equal(full, every)
+    assert full.sum() > 50
+
+
+def documents(length: int, count: int) -> Tensor:
+    """Sorted ids [1, length] of `count` documents."""
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.randperm(length - 1, generator=generator)[: count - 1].sort().values + 1
+    return torch.bucketize(torch.arange(length), ends, right=True)[None]
+
+
+@pytest.mark.parametrize(("b", "h"), [(False, False), (True, False), (False, True), (True, True)])
+def test_lists_are_no_larger_than_the_mask_needs(b: bool, h: bool) -> None:
+    axes = [a for a, yes in (("b", b), ("h", h)) if yes]
+    f = attnspec.compile(
+        f"attention a\ninput keep[{', '.join([*axes, 'j'])}]: bool\nmask keep[j]\n"
+    )
+    call, _ = called(f, {"b": 2, "h": 4, "heads": 2, "i": 40, "j": 50}, 0)
+    found = lists(call, 16, 16)
+    assert found.counts.shape[:3] == (2 if b else 1, 4 if h else 1, 3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 5), (5, 0)])
+def test_nothing_to_list(rows: int, columns: int) -> None:
+    f = attnspec.load("object_prompts")
+    x, y = torch.zeros(1, 1, rows, 8), torch.zeros(1, 1, columns, 8)
+    given = {"object_q": torch.zeros(1, rows).long(), "object_k": torch.zeros(1, columns).long()}
+    call = call_of(f._generated, {"q": x, "k": y, "v": y, **given})
+    for by_columns in (False, True):
+        found = lists(call, 16, 16, by_columns)
+        assert found.counts.sum() == 0
+        assert found.counts.shape[2] == (columns if by_columns else rows) // 5
+    assert visited(call, 16) == [[]] * (rows // 5)
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of the storages that operations made, at most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(x, Tensor):
+                ref = StorageWeakRef(x.untyped_storage())
+                self.alive[ref.cdata] = ref, x.untyped_storage().nbytes()
+        self.alive = {n: one for n, one in self.alive.items() if not one[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+        return out
+
+
+def test_lists_of_131072_tokens_are_made_in_little_time_and_memory() -> None:
+    length = 131072
+    f = attnspec.load("documents")
+    x = torch.zeros(1, 1, length, 1)
+    call = call_of(f._generated, {"q": x, "k": x, "v": x, "doc": documents(length, 512)})
+    for by_columns in (False, True):
+        with Peak() as peak:
+            found = lists(call, 128, 128, by_columns)
+        assert found.counts.shape == (1, 1, 1024, 2)
+        assert peak.most < 64 * 2**20
+    best = min(timed(call) for _ in range(9))
+    assert best < 0.05
+
+
+def timed(call: Problem) -> float:
+    """Seconds that one list takes."""
+    begin = time.perf_counter()
+    lists(call, 128, 128)
+    return time.perf_counter() - begin
+
+
+def test_masks_over_positions_that_bounds_describe_have_no_lists() -> None:
+    for name in ("causal", "sliding_window", "alibi", "sigmoid"):
+        plan = attnspec.load(name).plan.pair
+        assert plan is not None
+        assert plan.blocks is None
