@@ -140,6 +140,9 @@ class _Draw:
             shape[0] = 1
         facts = [c for f in self._facts(decl) for c in conjuncts(f)]
         tensor = self._values(argument, shape, self._bounds(decl, facts, shape))
+        if not facts and argument.kind != "float" and self.rng.random() < 0.3:
+            # as documents follow each other, and padding the tokens
+            tensor = tensor.sort(-1, descending=argument.kind == "bool").values if shape else tensor
         for _ in range(REDRAWS):
             bad = self._broken(decl, facts, tensor, own)
             if bad is None or not bool(bad.any()):

@@ -129,6 +129,7 @@ def _drawn(attention: Attention, case: Case) -> Call:
 def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int], tuple[int, int]]]:
     called = attention.signature
     axes = {a for argument in called.arguments for a in argument.axes}
+    axes |= {f"{grid.side}.{name}" for grid in called.grids for name in grid.names}
     given = {n for n, _ in called.sizes} | {a for _, names, _ in called.tables for a in names}
     fixed = {
         name: size
@@ -147,7 +148,7 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
         starts = (0, 0)
         fixed = {n: s for n, s in fixed.items() if n not in ("i", "j")}
     yield fixed, starts
-    for drop in (("d", "e"), ("h", "heads"), ("i", "j")):
+    for drop in (("d", "e"), ("h", "heads"), ("i", "j"), tuple(n for n in fixed if "." in n)):
         fixed = {n: s for n, s in fixed.items() if n not in drop}
         yield fixed, starts
     yield {}, (0, 0)

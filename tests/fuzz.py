@@ -28,6 +28,7 @@ _LENGTHS = {
     "cpu": (1, 2, 5, 31, 32, 33, 64, 65, 127, 128, 129, 150),
     "triton": (1, 5, 31, 32, 33, 40, 64, 65),
 }
+_SIDES = {"cpu": (1, 2, 3, 5, 8, 11), "triton": (1, 2, 3, 4, 6)}  # of a grid
 _CHANNELS = (1, 2, 3, 4, 8, 16, 17, 20, 33)
 _DTYPES = {"cpu": ("float32", "float16", "bfloat16", "float64"), "triton": ("float32", "float16")}
 
@@ -57,6 +58,7 @@ def random_case(rng: Random, backend: str, seed: int) -> Case:
             ("j", columns),
             ("d", channels),
             ("e", channels if rng.random() < 0.5 else rng.choice(_CHANNELS)),
+            *((f"i.{name}", rng.choice(_SIDES[backend])) for name in "fyx"),
         ),
         q_start=rng.choice((k_start, k_start, 0, k_start + columns - 1)),
         k_start=k_start,

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from tests.masks import GRIDS, Conditions
+
+ON_A_GRID = 0.2
 # x stands for any real number
 _FUNCTIONS = (
     "tanh({x})", "sigmoid({x})", "softplus({x})", "logsigmoid({x})", "relu({x})",
@@ -34,8 +37,9 @@ class _Spec:
         self.lines: list[str] = []
         self.count = 0
         self.heads = self.rng.choice((0, 0, 0, 1, 2, 4))  # 0: left to the call
-        self.grid = self.rng.random() < 0.12
+        self.grid = self.rng.choice(GRIDS) if self.rng.random() < ON_A_GRID else ""
         self.kinds: dict[str, list[str]] = {}
+        self.mask = Conditions(self, tuple(self.grid.split(", ")) if self.grid else ())
 
     def pick(self, *options: Callable[[], str]) -> str:
         return self.rng.choice(options)()
@@ -52,7 +56,7 @@ class _Spec:
             return self.rng.choice(known)
         self.count += 1
         name = f"{prefix}{self.count}"
-        self.lines.append(f"{form} {name}{rest}")
+        self.lines.append(f"{form} {name}{rest.replace('{name}', name)}")
         known.append(name)
         return name
 
@@ -88,90 +92,14 @@ class _Spec:
         if rng.random() < 0.15:
             clauses.append(self.returned())
         rng.shuffle(clauses)
-        head = ["attention generated"] + (["grid y, x"] if self.grid else [])
+        head = ["attention generated"] + ([f"grid {self.grid}"] if self.grid else [])
         return "\n".join([*head, *self.lines, *clauses]) + "\n"
 
     # the mask
 
     def masks(self) -> list[str]:
-        amount = self.rng.choice((0, 1, 1, 1, 2, 2))
-        return [self.condition(2) for _ in range(amount)]
-
-    def condition(self, depth: int) -> str:
-        """A condition on a pair."""
-        if depth and self.rng.random() < 0.35:
-            one, two = self.condition(depth - 1), self.condition(depth - 1)
-            return self.rng.choice(
-                (f"({one} or {two})", f"({one}) and ({two})", f"not ({one})", f"({one}) or {two}")
-            )
-        if self.grid and self.rng.random() < 0.5:
-            return self.pick(
-                lambda: "i.x == j.x",
-                lambda: f"abs(i.y - j.y) <= {self.small()}",
-                lambda: f"i.y // {self.small(1)} == j.y // {self.small(1)}",
-                lambda: f"(i.x + j.y) % {self.small(2)} <= 1",
-                lambda: "j.y <= i.y",
-            )
-        positions = (
-            lambda: "j <= i",
-            lambda: "j < i",
-            lambda: "j >= i",
-            lambda: f"i - {self.length()} < j <= i",
-            lambda: f"abs(i - j) <= {self.length()}",
-            lambda: f"j - i <= {self.length()}",
-            lambda: f"j < {self.length()}",
-            lambda: f"j % {self.small(2)} == {self.small(0, 1)}",
-            lambda: f"(i - j) % {self.small(2)} == 0",
-            lambda: f"(j - i) // {self.small(2)} <= 1",
-            lambda: f"i // {self.small(1)} == j // {self.small(1)}",
-            lambda: f"j // {self.small(1)} <= i // {self.small(1)}",
-            lambda: f"max(j, {self.length()}) <= i + {self.length()}",
-            lambda: f"2 * j <= i + {self.length()}",
-            lambda: f"min(i, {self.length()}) <= j + 1",
-            lambda: f"i + j < {self.length()} + M",
-            lambda: "j != i",
-            lambda: f"(i % {self.small(2)} == 0) == (j % 2 == 0)",
-        )
-        tensors = (
-            lambda: self.same(),
-            lambda: f"{self.boolean('b', 'j')}[j]",
-            lambda: f"not {self.boolean('b', 'j')}[j]",
-            lambda: f"{self.boolean('b', 'h', 'i')}[i]",
-            lambda: f"{self.boolean('b', 'h', 'i, j')}[i, j]",
-            lambda: f"j <= i + {self.tensor('input', 'reach', ('b', 'h', 'i'), ': int')}[i]",
-            lambda: f"abs(i - j) <= {self.per_head()}",
-            lambda: "h % 2 == 0 or j <= i",
-            lambda: f"{self.boolean('h', '9')}[clamp(i - j, 0, 8)]",
-        )
-        made: Callable[[], str] = self.rng.choice(
-            positions if self.rng.random() < 0.65 else tensors
-        )
-        return made()
-
-    def small(self, least: int = 0, most: int = 7) -> int:
-        return self.rng.randint(least, most)
-
-    def length(self) -> str:
-        if self.rng.random() < 0.4:
-            return self.declare("input", "width", f": int = {self.small(1, 40)}")
-        return str(self.rng.choice((0, 1, 3, 5, 16, 33, 64)))
-
-    def same(self) -> str:
-        name = self.tensor("input", "doc", ("b", "h", "n"), ": int")
-        op = self.rng.choice(("==", "==", "!=", "<="))
-        return f"{name}[i] {op} {name}[j]"
-
-    def boolean(self, *names: str) -> str:
-        axes = self.axes(*names)
-        return self.declare(
-            "input", f"keep_{''.join(c for c in axes if c.isalnum())}_", f"[{axes}]: bool"
-        )
-
-    def per_head(self) -> str:
-        if self.heads:
-            values = [self.small(0, 20) for _ in range(self.heads)]
-            return self.declare("const", "span", f"[h] = {values}")
-        return self.declare("input", "far", "[h]: int")
+        amount = self.rng.choice((0, 1, 1, 1, 2, 2, 3))
+        return [self.mask.any(2) for _ in range(amount)]
 
     # the score
 
@@ -262,13 +190,13 @@ class _Spec:
             lambda: f"{self.scalar('head')} * abs(i - j) / N",
             lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
             lambda: f"{self.table()}[clamp(i - j, 0, 11)]",
-            lambda: f"{self.table()}[min(abs(i - j) // {self.small(1)}, 11)]",
+            lambda: f"{self.table()}[min(abs(i - j) // {self.mask.small(1)}, 11)]",
             lambda: f"{self.table()}[(i + 2 * j) % 12]",
             lambda: f"{self.declare('param', 'two', '[h, 3, 4] = 0.1')}[i % 3, j % 4]",
             lambda: f"log(1 + abs(i - j)) * {self.scalar('head')}",
             lambda: f"cos(0.1 * (i - j)) * {self.scalar('row')}",
-            lambda: f"where({self.condition(0)}, {self.scalar('column')}, 0.5)",
-            lambda: f"where({self.condition(0)}, {self.scalar('head')}, {self.scalar('row')})",
+            lambda: f"where({self.mask.any(0)}, {self.scalar('column')}, 0.5)",
+            lambda: f"where({self.mask.any(0)}, {self.scalar('head')}, {self.scalar('row')})",
             lambda: f"{self.declare('input', 'place', '[b, n]: int')}[i] * 0.1",
             lambda: f"floor(4 * {self.declare('input', 'row', '[b, i]')}[i]) * 0.25",
         )
@@ -295,7 +223,7 @@ class _Spec:
             lambda: "0.9 ** abs(i - j)",
             lambda: f"exp(-0.1 * abs(i - j) * sigmoid({self.scalar('head')}))",
             lambda: self.scalar("column"),
-            lambda: f"where({self.condition(0)}, 1, 0.5)",
+            lambda: f"where({self.mask.any(0)}, 1, 0.5)",
         )
 
     def value(self) -> str:
