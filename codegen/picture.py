@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from attnspec.codegen.scene import ALL, Scene
-from attnspec.codegen.visits import Reach, Shape, compact, in_order
+from attnspec.codegen.visits import Reach, Shape, by_lists, compact, in_order
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.ast import Expr, Spec, children
@@ -91,6 +91,8 @@ def _tiles(
     """The tokens of each tile of queries and of keys, and what each tile of queries reaches."""
     if facts.patches is None:
         whole = [list(range(at, at + tile)) for at in range(0, scene.length, tile)]
+        if facts.blocks is not None:
+            return whole, whole, by_lists(facts.blocks, scene.number, scene.length, tile)
         return whole, whole, in_order(facts.rows, scene.number, scene.length, tile)
     found = compact(facts.patches, scene.number, sides, tile)
     return _patches(sides, found.rows), _patches(sides, found.columns), found.reaches(sides)

@@ -44,11 +44,11 @@ class Scene:
         """Whether a pair takes part."""
         return bool(self._value(mask, {"b": 0, "h": 0, "i": i, "j": j}))
 
-    def number(self, expr: Expr, at: Mapping[str, int]) -> int:
-        """An integer expression over a tile's ends."""
-        return int(self._value(expr, {"b": 0, "h": 0, **at}))
+    def number(self, expr: Expr, at: Mapping[str, Number]) -> Number:
+        """An expression over a tile's ends, or at a token."""
+        return self._value(expr, {"b": 0, "h": 0, **at})
 
-    def _value(self, expr: Expr, at: Mapping[str, int]) -> Number:
+    def _value(self, expr: Expr, at: Mapping[str, Number]) -> Number:
         return evaluate(self.spec, expr, Point(self.sizes, at, self.given))
 
     def _definition(self, made: Def) -> Callable[..., Number]:

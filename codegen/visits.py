@@ -9,10 +9,13 @@ from math import prod
 from typing import TypeAlias
 
 from attnspec.dsl.analysis.bounds import Bounds, Run
+from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.ast import Expr
+from attnspec.dsl.check_witness import Number
 
-Number: TypeAlias = Callable[[Expr, Mapping[str, int]], int]  # an expression at a tile's ends
+# the value of an expression at a tile's ends, or at a token
+Value: TypeAlias = Callable[[Expr, Mapping[str, Number]], Number]
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -24,7 +27,7 @@ class Reach:
     full: frozenset[int]
 
 
-def in_order(bounds: Bounds, number: Number, length: int, tile: int) -> list[Reach]:
+def in_order(bounds: Bounds, number: Value, length: int, tile: int) -> list[Reach]:
     """Tiles of consecutive tokens."""
     found = []
     for start in range(0, length, tile):
@@ -39,9 +42,42 @@ def in_order(bounds: Bounds, number: Number, length: int, tile: int) -> list[Rea
     return found
 
 
-def _reach(run: Run, at: Mapping[str, int], number: Number, length: int, tile: int) -> Reach:
+def by_lists(box: Box, number: Value, length: int, tile: int) -> list[Reach]:
+    """Tiles of consecutive tokens, as block lists pick them."""
+    tokens = [range(start, min(start + tile, length)) for start in range(0, length, tile)]
+
+    def ends(side: str, at: list[dict[str, Number]]) -> dict[str, Number]:
+        """The least and greatest of what is read at these places of a tile."""
+        found: dict[str, Number] = {}
+        for end in box.ends:
+            if end.side == side:
+                values = [number(end.of, place) for place in at]
+                found |= {end.low: min(values), end.high: max(values)}
+        return found
+
+    rows, columns = (
+        [
+            {f"lo_{side}": own[0], f"hi_{side}": own[-1], **ends(side, [{side: t} for t in own])}
+            for own in tokens
+        ]
+        for side in "ij"
+    )
+    found = []
+    for mine, row in zip(tokens, rows, strict=True):
+        visited, full = set(), set()
+        for place, (others, column) in enumerate(zip(tokens, columns, strict=True)):
+            at = row | column | ends("ij", [{"i": i, "j": j} for i in mine for j in others])
+            if number(box.possible, at):
+                visited.add(place)
+                if number(box.certain, at):
+                    full.add(place)
+        found.append(Reach(frozenset(visited), frozenset(full)))
+    return found
+
+
+def _reach(run: Run, at: Mapping[str, Number], number: Value, length: int, tile: int) -> Reach:
     ends = [
-        default if end is None else number(end, at)
+        default if end is None else int(number(end, at))
         for end, default in (
             (run.first, 0),
             (run.last, length - 1),
@@ -92,7 +128,7 @@ class Compact:
         ]
 
 
-def compact(found: Patches, number: Number, sides: Shape, tile: int) -> Compact:
+def compact(found: Patches, number: Value, sides: Shape, tile: int) -> Compact:
     """The shapes of `tile` tokens that visit least (the longest in memory of equals)."""
 
     def along(axis: int, own: int, other: int) -> tuple[Reach, ...]:

@@ -31,7 +31,7 @@ class Point:
     """An assignment of sizes and index variables; `given` are arguments as functions of indices."""
 
     sizes: Mapping[str, int]
-    at: Mapping[str, int]
+    at: Mapping[str, Number]
     given: Mapping[str, Callable[..., Number]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def evaluate(spec: Spec, expr: Expr, point: Point) -> Number:
         case Size(of):
             return _size(spec, of, point)
         case Coord(axis, along, grid) if axis in point.at:
-            return _coordinate(spec, point.at[axis], along, grid, point)
+            return _coordinate(spec, int(point.at[axis]), along, grid, point)
         case GridIndex(coords, grid):
             place = 0
             for coord, along in zip(coords, _names(spec, grid), strict=True):

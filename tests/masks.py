@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -155,7 +156,7 @@ class Conditions:
             "span": self.per_head,
         }  # fmt: skip
         for family in FORMS:
-            self.parts[family] = lambda family=family: self.form(FORMS[family])
+            self.parts[family] = partial(self.form, FORMS[family])
 
     def any(self, depth: int) -> str:
         """A condition of up to 2 ** depth parts."""
