@@ -56,10 +56,10 @@ def test_what_the_loops_visit() -> None:
 
 
 def test_an_empty_tile_that_is_visited() -> None:
-    found = drawn("mask j <= i and (i + j) % 64 < 32")  # a modulus bounds nothing
+    found = drawn("mask j * (20 - j) > 100 or j > 59")  # at most 100, which intervals do not see
     assert found is not None
-    assert found.rows[15].count("○") > 0
-    assert found.visited == 136
+    assert set(found.rows) == {"·○○○" + "·" * 11 + "█"}
+    assert (found.visited, found.unmasked) == (64, 16)
 
 
 def test_the_number_of_heads_is_told() -> None:
