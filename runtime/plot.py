@@ -1,4 +1,4 @@
-"""A picture of a spec: the pairs of its mask, and its weights for random inputs."""
+"""A picture of a spec: the pairs of its mask, its weights for random inputs, and its tiles."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ def draw(spec: ast.Spec, output: Path, length: int) -> None:
         for axis, (title, values) in zip(axes, found, strict=True):
             most = max(values.abs().max().item(), 1e-12)
             signed = values.min().item() < 0
-            colours = "Greys" if title == "mask" else "RdBu_r" if signed else "magma_r"
+            plain = title == "mask" or title.startswith("tiles")
+            colours = "Greys" if plain else "RdBu_r" if signed else "magma_r"
             low = -most if signed else 0.0
             image = axis.imshow(values.numpy(), colours, vmin=low, vmax=most)
             axis.set(title=title, xlabel="key j", ylabel="query i")
-            if title != "mask":
+            if not plain:
                 figure.colorbar(image, ax=axis, shrink=0.8)
         figure.suptitle(f"{spec.name}: {spec.title}", wrap=True)
         try:
@@ -60,7 +61,9 @@ def panels(spec: ast.Spec, length: int) -> Iterator[tuple[str, Tensor]]:
     """Title and values [M, N] of what there is to draw, of the first batch element and head."""
     given = typical(spec, batch=1, length=length)
     if spec.mask is not None:
-        yield "mask", _over_pairs(spec, given, spec.mask)
+        mask = _over_pairs(spec, given, spec.mask)
+        yield "mask", mask
+        yield tiles(mask, 1 << max(length.bit_length() - 4, 0))
     weight = spec.definition("weight")
     if weight is not None and set(weight.axes) <= set(_PAIR):
         read: ast.Expr = ast.Read("weight", tuple(map(_index, weight.axes)), kind=ast.Kind.FLOAT)
@@ -70,6 +73,17 @@ def panels(spec: ast.Spec, length: int) -> Iterator[tuple[str, Tensor]]:
         yield "weight", _over_pairs(spec, given, read)
     elif spec.states and spec.output is not None and spec.decl("v") is not None:
         yield "output of a unit value at j", _response(spec, given)
+
+
+def tiles(mask: Tensor, side: int) -> tuple[str, Tensor]:
+    """Title and class of every pair's tile of `side` x `side`: 0 empty, 1 partial, 2 full."""
+    blocks = [[part.mean() for part in row.split(side, 1)] for row in mask.split(side)]
+    share = torch.stack([torch.stack(row) for row in blocks])
+    kinds = (share > 0).double() + (share == 1).double()
+    counts = [int((kinds == kind).sum()) for kind in (2, 1, 0)]
+    title = "tiles of {0} x {0}: {1} full, {2} partial, {3} empty".format(side, *counts)
+    spread = kinds.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    return title, spread[: mask.shape[0], : mask.shape[1]]
 
 
 def _over_pairs(spec: ast.Spec, given: Arguments, expr: ast.Expr) -> Tensor:

@@ -140,12 +140,16 @@ def _channels(takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Num
 def _tensor(
     argument: Argument, shape: list[int], where: Range, generator: torch.Generator
 ) -> Tensor:
+    # documents follow each other, padding follows the tokens; a graph over pairs is sprinkled
+    follows = argument.axes[-1:] in (("i",), ("j",)) and not {"i", "j"} <= set(argument.axes)
     if argument.kind == "bool":
-        return torch.rand(shape, generator=generator) < 0.75
+        drawn = torch.rand(shape, generator=generator) < 0.75
+        return drawn.sort(-1, descending=True).values if follows else drawn
     if argument.kind == "int":
         low = 0 if math.isinf(where.low) else math.ceil(where.low) + where.low_open
         high = low + 3 if math.isinf(where.high) else math.floor(where.high) - where.high_open
-        return torch.randint(int(low), int(max(low, high)) + 1, shape, generator=generator)
+        numbers = torch.randint(int(low), int(max(low, high)) + 1, shape, generator=generator)
+        return numbers.sort(-1).values if follows else numbers
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     if math.isinf(where.low) and math.isinf(where.high):
         return normal

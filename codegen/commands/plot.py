@@ -20,7 +20,7 @@ from attnspec.codegen.commands.common import SPEC, read_spec
 )
 @click.option("--length", type=click.IntRange(1, 1024), default=48, show_default=True)
 def plot(spec: str, output: Path, length: int) -> None:
-    """Draw which pairs SPEC lets take part, and with what weight for random inputs."""
+    """Draw which pairs SPEC lets take part, their tiles, and their weights for random inputs."""
     if output.suffix not in (".png", ".svg"):
         raise click.BadParameter("the picture is a .png or a .svg", param_hint="--output")
     from attnspec.runtime.plot import draw

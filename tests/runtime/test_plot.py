@@ -12,7 +12,7 @@ from attnspec.dsl.ast import Spec
 from attnspec.dsl.check import check
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.dsl.parse import parse
-from attnspec.runtime.plot import draw, panels
+from attnspec.runtime.plot import draw, panels, tiles
 
 
 def read(text_or_name: str) -> Spec:
@@ -28,6 +28,26 @@ def test_the_mask_is_drawn_as_it_is() -> None:
     assert torch.equal(drawn["mask"], ((j <= i) & (i - j < 3)).double())
     assert torch.allclose(drawn["weight"].sum(1), torch.ones(7, dtype=torch.float64))
     assert torch.equal(drawn["weight"] > 0, drawn["mask"] > 0)
+
+
+def test_the_tiles_of_the_mask() -> None:
+    drawn = list(panels(read("attention x\nmask j <= i\n"), 40))
+    assert [title for title, _ in drawn] == [
+        "mask",
+        "tiles of 4 x 4: 45 full, 10 partial, 45 empty",
+        "weight",
+    ]
+    mask, kinds = drawn[0][1], drawn[1][1]
+    assert kinds.shape == mask.shape
+    below = torch.ones(10, 10).tril(-1).bool()
+    assert torch.equal(kinds == 2, below.repeat_interleave(4, 0).repeat_interleave(4, 1))
+    assert not ((kinds == 0) & (mask > 0)).any()
+
+
+def test_a_tile_at_the_end_may_be_smaller() -> None:
+    title, kinds = tiles(torch.ones(10, 7, dtype=torch.float64), 4)
+    assert title == "tiles of 4 x 4: 6 full, 0 partial, 0 empty"
+    assert torch.equal(kinds, torch.full((10, 7), 2.0, dtype=torch.float64))
 
 
 def test_a_weight_without_normaliser_is_masked_too() -> None:
