@@ -11,21 +11,24 @@ from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, match_output, pointwise
 from attnspec.codegen.plan_types import (
     BlockPlan,
+    Ends,
     Gradient,
     Loop,
     Operand,
     PairPlan,
     PatchPlan,
+    RangePlan,
     Run,
     Unsupported,
 )
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, bounds, symbolic
 from attnspec.dsl.analysis.bounds import HI, LO, Bounds
-from attnspec.dsl.analysis.boxes import Box
+from attnspec.dsl.analysis.boxes import Box, End
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.ranges import Ranges
 from attnspec.dsl.analysis.score import score_of
 from attnspec.dsl.ast import (
     Expr,
@@ -92,11 +95,13 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    blocks, patches = _blocks(build, facts.blocks), _patches(build, facts.patches)
-    if blocks is None:
-        rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
+    patches, ranges = _patches(build, facts.patches), _ranges(build, facts.ranges)
+    blocks = _blocks(build, facts.blocks)
+    if blocks is not None or ranges is not None:
+        full = blocks is None or blocks.certain is not False
+        rows = columns = Loop((), (Run(None, None, None, None, full),))
     else:
-        rows = columns = Loop((), (Run(None, None, None, None, blocks.certain is not False),))
+        rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
     roots: list[Atom] = [final, raw, factor, *(g.value for g in gradients)]
     if keep is not None:
         roots.append(keep)
@@ -118,6 +123,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         rows=rows,
         columns=columns,
         patches=patches,
+        ranges=ranges,
         blocks=blocks,
         result=found.result if found.gated is None else found.gated,
         log_sum_exp=_log_sum_exp(spec, found),
@@ -182,14 +188,30 @@ def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
     return PatchPlan(found.axes, i_sides, j_sides, rows, columns)
 
 
+def _ranges(build: Builder, found: Ranges | None) -> RangePlan | None:
+    if found is None:
+        return None
+    ends = _ends(build, found.ends)
+    for axis in ("i", "j"):
+        build.end(f"start_{axis}", Kind.INT, "")
+    return RangePlan(_runs(build, found.rows), _runs(build, found.columns), ends)
+
+
 def _blocks(build: Builder, found: Box | None) -> BlockPlan | None:
     if found is None:
         return None
+    ends = _ends(build, found.ends)
+    possible, certain = build.emit(found.possible), build.emit(found.certain)
+    return BlockPlan(needed(build.tape.ops, [possible, certain]), possible, certain, ends)
+
+
+def _ends(build: Builder, found: Sequence[End]) -> Ends:
+    """Declare a tile's extreme positions and values."""
     for axis in ("i", "j"):
         for place in ("lo", "hi"):
             build.end(f"{place}_{axis}", Kind.INT, axis)
     ends = []
-    for end in found.ends:
+    for end in found:
         if isinstance(end.of, Read) and end.of.free >= PAIR:
             leaf = build.table(end.of)
         else:
@@ -197,6 +219,4 @@ def _blocks(build: Builder, found: Box | None) -> BlockPlan | None:
         for name in (end.low, end.high):
             build.end(name, end.of.kind, end.side)
         ends.append((end.low, end.high, leaf))
-    possible, certain = build.emit(found.possible), build.emit(found.certain)
-    ops = needed(build.tape.ops, [possible, certain])
-    return BlockPlan(ops, possible, certain, tuple(ends))
+    return tuple(ends)

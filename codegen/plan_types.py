@@ -130,18 +130,32 @@ class PatchPlan:
     columns: Loop
 
 
+# names of the least and of the greatest value over a tile, and of the leaf
+Ends: TypeAlias = "tuple[tuple[str, str, str], ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class RangePlan:
+    """Loops whose limits are searched for in ascending inputs, before the kernels run: over the
+    tile's first and last position `lo` and `hi`, extreme values `ends`, and the sides' first
+    positions `start_i` and `start_j`."""
+
+    rows: Loop
+    columns: Loop
+    ends: Ends
+
+
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
     """Whether a tile may hold pairs and whether it holds nothing else, over its extreme values.
 
-    `ends` are (name of the least value, name of the greatest, name of the leaf); a tile's first
-    and last positions are `lo_i`, `hi_i`, `lo_j` and `hi_j`.
+    A tile's first and last positions are `lo_i`, `hi_i`, `lo_j` and `hi_j`.
     """
 
     ops: tuple[Op, ...]
     possible: Atom
     certain: Atom
-    ends: tuple[tuple[str, str, str], ...]
+    ends: Ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +166,7 @@ class PairPlan:
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
     `score` is `raw` times `factor`, a positive number of the call or a head.
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
-    decide `patches` for compact tiles, or lists made from `blocks`, where there are such.
+    decide `patches` for compact tiles, `ranges`, or lists made from `blocks`, where there are such.
     """
 
     normalizer: Literal["softmax", "none"]
@@ -171,6 +185,7 @@ class PairPlan:
     rows: Loop
     columns: Loop
     patches: PatchPlan | None
+    ranges: RangePlan | None
     blocks: BlockPlan | None
     result: Expr  # the node of the spec that the kernels compute
     log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one

@@ -12,7 +12,7 @@ import jinja2
 from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
-from attnspec.codegen.plan_types import BlockPlan, Loop, PairPlan, Plan
+from attnspec.codegen.plan_types import BlockPlan, Loop, PairPlan, Plan, RangePlan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
@@ -77,6 +77,7 @@ def render(spec: Spec, plan: Plan) -> str:
                 ("leaves", _leaves(pair)),
                 ("patches", _patches(pair)),
                 ("wanted", repr(tuple(g.of for g in pair.gradients))),
+                ("ranges", _ranges(pair.ranges)),
                 ("blocks", _blocks(pair.blocks)),
             )
         },
@@ -175,6 +176,8 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _limits(pair.rows),
         "boxes": [] if pair.patches is None else _limits(pair.patches.rows),
+        "row_ranges": [] if pair.ranges is None else _limits(pair.ranges.rows),
+        "column_ranges": [] if pair.ranges is None else _limits(pair.ranges.columns),
         "flags": [] if pair.blocks is None else _flags(pair.blocks),
     }
 
@@ -226,6 +229,18 @@ def _flags(blocks: BlockPlan) -> list[str]:
 def _blocks(blocks: BlockPlan | None) -> str:
     if blocks is None:
         return "None"
-    made = {op.target for op in blocks.ops}
-    names = sorted(names_used(blocks.ops, [blocks.possible, blocks.certain]) - made)
-    return f"Blocks({tuple(names)!r}, {blocks.ends!r}, flags)"
+    names = _taken(blocks.ops, [blocks.possible, blocks.certain])
+    return f"Blocks({names!r}, {blocks.ends!r}, flags)"
+
+
+def _ranges(ranges: RangePlan | None) -> str:
+    if ranges is None:
+        return "None"
+    loops = ranges.rows, ranges.columns
+    names = [_taken(loop.ops, list(loop.limits)) for loop in loops]
+    return f"Ranges({names[0]!r}, {names[1]!r}, {ranges.ends!r}, row_ranges, column_ranges)"
+
+
+def _taken(ops: tuple[Op, ...], roots: list[Atom]) -> tuple[str, ...]:
+    """What operations and roots take from outside."""
+    return tuple(sorted(names_used(ops, roots) - {op.target for op in ops}))

@@ -78,6 +78,8 @@ TORCH = _COMMON | {
     "softplus": "softplus({0})",
     "silu": "torch.nn.functional.silu({0})",
     "gelu": "torch.nn.functional.gelu({0})",
+    "below": "below({0}, {1})",
+    "upto": "upto({0}, {1})",
 } | {
     name: f"torch.{name}({{0}})"
     for name in (

@@ -144,6 +144,17 @@ def loop_view(loop: Loop) -> LoopView:
     return LoopView(tuple(triton_line(op) for op in loop.ops), runs, loop.full)
 
 
+def read_view(loop: Loop) -> LoopView:
+    """A loop's runs as Triton code that reads their limits."""
+    own = "p_limits + b64 * s_limits_b + h64 * s_limits_h + block * s_limits_r"
+    runs, lines = [], [f"limits = {own}"]
+    for place, run in enumerate(loop.runs):
+        ends = tuple(f"{end}_{place}" for end in ("first", "last", "full_first", "full_last"))
+        lines += [f"{end} = tl.load(limits + {4 * place + n})" for n, end in enumerate(ends)]
+        runs.append(RunView(f"run_{place}", ends, run.full))
+    return LoopView(tuple(lines), tuple(runs), loop.full)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel: `side` is "rows" when a program owns queries, "columns" when keys."""
@@ -200,7 +211,10 @@ class Kernel:
 
     @property
     def loop(self) -> LoopView:
-        return loop_view(self._walk)
+        ranges = self.plan.ranges
+        if ranges is None:
+            return loop_view(self._walk)
+        return read_view(ranges.rows if self.side == "rows" else ranges.columns)
 
     @property
     def patches(self) -> PatchView | None:
@@ -320,10 +334,16 @@ class Kernel:
         return [Tensor(name, ("b", "h")) for name in sorted(found)]
 
     @property
-    def lists(self) -> list[Tensor]:
-        """The lists of tiles to visit, where the loop goes by them."""
-        names = () if self.plan.blocks is None else ("counts", "index")
+    def visits(self) -> list[Tensor]:
+        """What says which tiles to visit, where that is read from memory."""
+        names = ["limits"] if self.plan.ranges is not None else []
+        names += ["counts", "index"] if self.lists else []
         return [Tensor(name, ("b", "h", "r")) for name in names]
+
+    @property
+    def lists(self) -> bool:
+        """Whether the loop goes by lists of tiles."""
+        return self.plan.blocks is not None
 
     @property
     def dots(self) -> list[Dot]:
@@ -372,7 +392,7 @@ class Kernel:
         else:
             found.append(self.d_out)
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
-        return [*found, *self.pair_leaves, *self.tables, *self.lists]
+        return [*found, *self.pair_leaves, *self.tables, *self.visits]
 
     @property
     def scalars(self) -> list[str]:
@@ -403,7 +423,7 @@ class Kernel:
         ints = {s.name for s in self.plan.scalars if s.kind is not Kind.FLOAT}
         names = ["M", "N", "q_start", "k_start"]
         names += [s for s in self.scalars if s in ints or s.startswith("T_")]
-        names += [f"s_{t.name}_{d}" for t in self.lists for d in t.strides]  # as the lengths
+        names += [f"s_{t.name}_{d}" for t in self.visits for d in t.strides]  # as the lengths
         return ", ".join(f'"{n}"' for n in names)
 
 

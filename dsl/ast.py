@@ -517,6 +517,15 @@ def _exprs(value: object) -> Iterator[Expr]:
             yield from _exprs(item)
 
 
+def conjuncts(expr: Expr) -> Iterator[Expr]:
+    """The parts of an `and`, however nested; a condition of any other kind is its own part."""
+    if isinstance(expr, Apply) and expr.op == "and":
+        for part in expr.args:
+            yield from conjuncts(part)
+    else:
+        yield expr
+
+
 def walk(expr: Expr) -> Iterator[Expr]:
     """`expr` and everything under it, each shared node once, parents before children."""
     seen: set[int] = set()

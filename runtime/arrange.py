@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.blocks import lists
+from attnspec.runtime.blocks import visits
 from attnspec.runtime.cpu_tiles import fixed_values
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
@@ -94,11 +94,9 @@ def arrange(
         if leaf.role in ("table", "pair"):
             whole = tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
-    if call.plan.blocks is not None:
-        found = lists(call, tile.block_m, tile.block_n, by_columns)
-        for key, part in (("counts", found.counts), ("index", found.index)):
-            dims[key] = ("b", "h", "r", "c")
-            tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
+    for key, part in visits(call, tile.block_m, tile.block_n, by_columns).items():
+        dims[key] = ("b", "h", "r", "c")
+        tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
     dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
     for tensor, axes in dims.items():
         if tensor in tensors:

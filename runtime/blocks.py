@@ -7,14 +7,14 @@ column. Nothing waits for the device, and nothing has the size of the mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from attnspec.runtime.problem import Problem, Values
+from attnspec.runtime.problem import Ends, Leaf, Problem, Values
 
 # first column, end, whether some pair of some batch or head is excluded
 Stretch: TypeAlias = "tuple[int, int, bool]"
@@ -32,6 +32,16 @@ class Lists:
 
     counts: Tensor
     index: Tensor
+
+
+def visits(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
+    """What tells a kernel with tiles of `rows` times `columns` where to go, by argument."""
+    if call.plan.ranges is not None:
+        return {"limits": limits(call, rows, columns, by_columns)}
+    if call.plan.blocks is not None:
+        found = lists(call, rows, columns, by_columns)
+        return {"counts": found.counts, "index": found.index}
+    return {}
 
 
 def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Lists:
@@ -71,8 +81,9 @@ def classes(
     own, other = (call.columns, call.rows) if by_columns else (call.rows, call.columns)
     if not own or not other:
         return
-    assert call.plan.blocks is not None
-    values = _values(call, rows, columns)
+    blocks = call.plan.blocks
+    assert blocks is not None
+    values = _values(call, rows, columns, blocks.names, blocks.ends)
     size, other_size = (columns, rows) if by_columns else (rows, columns)
     count, others = -(-own // size), -(-other // other_size)
     dim = -1 if by_columns else -2
@@ -84,7 +95,7 @@ def classes(
             name: x.narrow(dim, first, length) if x.dim() > 1 and x.shape[dim] > 1 else x
             for name, x in values.items()
         }
-        possible, certain = call.plan.blocks.flags(now | {"wide": call.wide})
+        possible, certain = blocks.flags(now | {"wide": call.wide})
         shape = torch.broadcast_shapes(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
         shape += (others, length) if by_columns else (length, others)
         possible, certain = (x.expand(shape) for x in (possible, certain))
@@ -109,10 +120,33 @@ def _listed(partial: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
     return counts, index.scatter_(-1, place.long(), numbers.expand(full.shape))
 
 
-def _values(call: Problem, rows: int, columns: int) -> Values:
-    """What decides about blocks, by name: [B', H', R or 1, C or 1], or a number."""
-    blocks = call.plan.blocks
-    assert blocks is not None
+def limits(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Tensor:
+    """What each of R blocks of rows reaches (or of columns), int32 [B', H', R, 4 runs]: of every
+    run the first and the last position, and those of what holds pairs only."""
+    ranges = call.plan.ranges
+    assert ranges is not None
+    names = ranges.column_names if by_columns else ranges.row_names
+    values = _values(call, rows, columns, names, ranges.ends, "j" if by_columns else "i")
+    found = (ranges.columns if by_columns else ranges.rows)(values)
+    start, length = (call.q_start, call.rows) if by_columns else (call.k_start, call.columns)
+    own = (1, -(-call.columns // columns)) if by_columns else (-(-call.rows // rows), 1)
+    whole, none = (start, start + length - 1), (start + length, start - 1)
+    ends = []
+    for first, last, full_first, full_last, full in found:
+        inside = (full_first, full_last) if full else none
+        for end, otherwise in zip((first, last, *inside), whole * 2, strict=True):
+            limit = otherwise if end is None else end
+            ends.append(torch.as_tensor(limit, device=call.right.device))
+    lead = torch.broadcast_shapes((1, 1), *(end.shape[:-2] for end in ends))
+    spread = [end.expand(*lead, *own).flatten(-2) for end in ends]
+    return torch.stack(spread, -1).to(torch.int32)
+
+
+def _values(
+    call: Problem, rows: int, columns: int, names: Sequence[str], ends: Ends, own: str = "i"
+) -> Values:
+    """What decides about blocks, by name: [B', H', R or 1, C or 1], a number, or all the tokens of
+    a leaf [B', H', N]. `lo` and `hi` are positions of blocks of the side `own`."""
     device = call.right.device
     found: Values = {
         "b": torch.arange(call.batch, device=device).view(-1, 1, 1, 1),
@@ -127,34 +161,33 @@ def _values(call: Problem, rows: int, columns: int) -> Values:
     ):
         low = torch.arange(0, length, size, device=device)
         low = low[:, None] if axis == "i" else low[None, :]
-        found[f"lo_{axis}"] = low + start
+        found |= {f"lo_{axis}": low + start, f"start_{axis}": torch.tensor(start)}
         found[f"hi_{axis}"] = (low + size).clamp(max=length) - 1 + start
-    for leaf in call.plan.leaves:
-        if leaf.role == "head":
-            found[leaf.name] = _once(call.tensors[leaf.operand])[:, :, None, None]
+    found |= {end: found[f"{end}_{own}"] for end in ("lo", "hi")}
     leaves = {leaf.name: leaf for leaf in call.plan.leaves}
-    for low_name, high_name, at in blocks.ends:
-        leaf = leaves[at]
-        x = _once(call.tensors[leaf.operand])
-        x = x.to(call.wide) if x.is_floating_point() else x
-        match leaf.role:
-            case "row":
-                x = x[:, :, :, None]
-            case "column":
-                x = x[:, :, None, :]
-                x = x if x.shape[1] == 1 else x.repeat_interleave(call.groups, 1)
+    for name in names:
+        if name in leaves:
+            x = _leaf(call, leaves[name])
+            found[name] = x[:, :, None, None] if leaves[name].role == "head" else x
+    for low_name, high_name, at in ends:
+        role, x = leaves[at].role, _leaf(call, leaves[at])
+        x = {"row": x[..., None], "column": x[..., None, :]}.get(role, x)
         for name, reduce in ((low_name, torch.amin), (high_name, torch.amax)):
-            end = x if leaf.role == "column" else _by_blocks(reduce, x, -2, rows)
-            found[name] = end if leaf.role == "row" else _by_blocks(reduce, end, -1, columns)
-    return {name: found[name] for name in blocks.names}
+            if name in names:
+                end = x if role == "column" else _by_blocks(reduce, x, -2, rows)
+                found[name] = end if role == "row" else _by_blocks(reduce, end, -1, columns)
+    return {name: found[name] for name in names}
 
 
-def _once(x: Tensor) -> Tensor:
-    """x with size 1 at the batch and the heads that it only repeats."""
+def _leaf(call: Problem, leaf: Leaf) -> Tensor:
+    """A leaf's tensor [B', H', ...], with size 1 at the batch and the heads that it repeats."""
+    x = call.tensors[leaf.operand]
     for dim in (0, 1):
         if x.stride(dim) == 0:
             x = x.narrow(dim, 0, 1)
-    return x
+    if leaf.role == "column" and x.shape[1] > 1:
+        x = x.repeat_interleave(call.groups, 1)
+    return x.to(call.wide) if x.is_floating_point() else x
 
 
 def _by_blocks(reduce: Callable[..., Tensor], x: Tensor, dim: int, size: int) -> Tensor:

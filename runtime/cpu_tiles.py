@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.blocks import Stretch, visited
-from attnspec.runtime.problem import Patches, Problem, Values
+from attnspec.runtime.blocks import Stretch, limits, visited
+from attnspec.runtime.problem import Limits, Patches, Problem, Values
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
 
@@ -93,12 +93,23 @@ def blocks(call: Problem) -> Iterator[Block]:
     if call.plan.patches is not None:
         yield from _patches(call, call.plan.patches)
         return
-    known = None if call.plan.blocks is None else visited(call, ROWS)
+    known = _visits(call)
     for low in range(0, call.rows, ROWS):
         high = min(low + ROWS, call.rows)
         ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
         at = {name: torch.tensor(position) for name, position in ends.items()}
         yield Block(slice(low, high), at, None if known is None else known[low // ROWS])
+
+
+def _visits(call: Problem) -> list[list[Stretch]] | None:
+    """The columns to visit of every `ROWS` rows, where inputs decide that."""
+    if call.plan.ranges is not None:
+        table = limits(call, ROWS, COLUMNS).unflatten(-1, (-1, 4))
+        return [
+            _reached(call, tuple((*run.unbind(-1), True) for run in block.unbind(-2)))
+            for block in table.unbind(2)
+        ]
+    return None if call.plan.blocks is None else visited(call, ROWS)
 
 
 def _patches(call: Problem, found: Patches) -> Iterator[Block]:
@@ -162,7 +173,9 @@ def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
     values = values | block.ends
     if call.plan.patches is not None:
         return _box(call, values, block)
-    visits = _reached(call, values) if block.visits is None else block.visits
+    visits = block.visits
+    if visits is None:
+        visits = _reached(call, call.plan.rows(values))
     return [
         Tile(block.rows, slice(at, min(at + COLUMNS, end)), masked)
         for begin, end, masked in visits
@@ -170,12 +183,12 @@ def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
     ]
 
 
-def _reached(call: Problem, values: Values) -> list[Stretch]:
-    """The columns within the mask's bounds."""
+def _reached(call: Problem, runs: Limits) -> list[Stretch]:
+    """The columns within some run of the mask's bounds."""
     start = call.k_start
     reached: list[tuple[int, int]] = []
     whole: list[tuple[int, int]] = []
-    for first, last, full_first, full_last, full in call.plan.rows(values):
+    for first, last, full_first, full_last, full in runs:
         begin = max(0, _limit(first, torch.amin, start) - start)
         end = min(call.columns, _limit(last, torch.amax, call.columns + start) - start + 1)
         reached.append((begin, end))

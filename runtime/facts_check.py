@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -27,21 +26,12 @@ def facts_hold(spec: ast.Spec, bound: Bound) -> None:
             return
         evaluator = Evaluator(spec, bound, torch.float64)
         for fact in spec.requires:
-            for claim in conjuncts(fact):
+            for claim in ast.conjuncts(fact):
                 value = evaluator(claim)
                 if not bool(value.tensor.all()):
                     at = ", ".join(f"{d} = {n}" for d, n in _first(value, evaluator))
                     place = f" at {at}" if at else ""
                     raise AttnError(f"{spec.name}: requires {_text(spec, claim)}, false{place}")
-
-
-def conjuncts(fact: ast.Expr) -> Iterator[ast.Expr]:
-    """The parts of an `and`."""
-    if isinstance(fact, ast.Apply) and fact.op == "and":
-        for part in fact.args:
-            yield from conjuncts(part)
-    else:
-        yield fact
 
 
 def one_part(spec: ast.Spec, decl: ast.Decl, bound: Bound, part: int) -> Bound:
@@ -62,7 +52,7 @@ def one_part(spec: ast.Spec, decl: ast.Decl, bound: Bound, part: int) -> Bound:
 def _argument_holds(spec: ast.Spec, decl: ast.Decl, fact: ast.Expr, bound: Bound) -> None:
     evaluator = Evaluator(spec, bound, torch.float64)
     given = bound.tensors.get(decl.name)
-    for claim in conjuncts(fact):
+    for claim in ast.conjuncts(fact):
         value = evaluator(claim)
         good = value.tensor
         tensor = given[0] if isinstance(given, tuple) else given

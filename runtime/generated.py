@@ -6,6 +6,7 @@ from attnspec.runtime.host_functions import (
     all_heads,
     amax,
     amin,
+    below,
     clamp,
     concatenate,
     highest,
@@ -32,6 +33,7 @@ from attnspec.runtime.host_functions import (
     softmax,
     softplus,
     spread,
+    upto,
 )
 from attnspec.runtime.launch import (
     as_columns,
@@ -58,7 +60,7 @@ from attnspec.runtime.numbers import (
     number_rsqrt,
     number_sqrt,
 )
-from attnspec.runtime.problem import Blocks, Leaf, Limits, Pairwise, Patches, Values
+from attnspec.runtime.problem import Blocks, Leaf, Limits, Pairwise, Patches, Ranges, Values
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
     LN2,
@@ -125,6 +127,7 @@ __all__ = [
     "Limits",
     "Pairwise",
     "Patches",
+    "Ranges",
     "Signature",
     "Values",
     "all_heads",
@@ -135,6 +138,7 @@ __all__ = [
     "as_rows",
     "atan",
     "backend_for",
+    "below",
     "bind",
     "box",
     "cell",
@@ -225,6 +229,7 @@ __all__ = [
     "tanh",
     "to_float",
     "tokens",
+    "upto",
     "walk",
     "weighted",
     "wide_dtype",

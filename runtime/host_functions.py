@@ -51,6 +51,20 @@ def remainder(x: Tensor | int, y: Tensor | int) -> Tensor:
     return torch.remainder(_tensor(x, y), _divisor(y))
 
 
+def below(x: Tensor, limit: Tensor | int, right: bool = False) -> Tensor:
+    """How many of the ascending integers x [B', H', N] are less than each limit [.., R, C]."""
+    limit = torch.as_tensor(limit, device=x.device)
+    lead = torch.broadcast_shapes(x.shape[:-1], limit.shape[:-2])
+    limit = limit.expand(*lead, *(limit.shape[-2:] if limit.dim() > 1 else (1, 1))).long()
+    x = x.expand(*lead, x.shape[-1]).long().contiguous()
+    return torch.searchsorted(x, limit.flatten(-2), right=right).view(limit.shape)
+
+
+def upto(x: Tensor, limit: Tensor | int) -> Tensor:
+    """How many of the ascending integers x [B', H', N] are not more than each limit [.., R, C]."""
+    return below(x, limit, right=True)
+
+
 def _divisor(y: Tensor | int) -> Tensor | int:
     return torch.where(y == 0, 1, y) if isinstance(y, Tensor) else y or 1
 

@@ -37,17 +37,38 @@ class Patches:
     boxes: Callable[[Values], Limits]
 
 
+# names of the least and of the greatest value over a tile, and of the leaf
+Ends: TypeAlias = "tuple[tuple[str, str, str], ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """What blocks of one side reach of the other, searched for in ascending inputs.
+
+    `rows(values)` and `columns(values)` give `Limits` as vectors over blocks of queries and of
+    keys. They take the values called `row_names` and `column_names`: `lo` and `hi`, the first and
+    last positions of blocks, `start_i` and `start_j` those of the first tokens, whole leaves, and
+    the extreme values `ends` of blocks.
+    """
+
+    row_names: tuple[str, ...]
+    column_names: tuple[str, ...]
+    ends: Ends
+    rows: Callable[[Values], Limits]
+    columns: Callable[[Values], Limits]
+
+
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """What is known of a whole tile from the extreme values of its rows and columns.
 
     `flags(values)` gives (some pair may take part, every pair does) over the values called
-    `names`: `lo_i`, `hi_i`, `lo_j`, `hi_j` are the tile's first and last positions; `ends` are
-    (name of the least value, name of the greatest, name of the leaf).
+    `names`: `lo_i`, `hi_i`, `lo_j`, `hi_j` are the tile's first and last positions, `ends` its
+    extreme values.
     """
 
     names: tuple[str, ...]
-    ends: tuple[tuple[str, str, str], ...]
+    ends: Ends
     flags: Callable[[Values], tuple[Tensor, Tensor]]
 
 
@@ -61,7 +82,8 @@ class Pairwise:
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
     read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`;
-    `patches` does so on a grid, where tiles are compact. `blocks` decide what is visited instead.
+    `patches` does so on a grid, where tiles are compact. `ranges`
+    or `blocks` decide what is visited instead.
     """
 
     normalizer: str
@@ -80,6 +102,7 @@ class Pairwise:
     indices: Callable[[Values], dict[str, Tensor]]
     rows: Callable[[Values], Limits]
     patches: Patches | None
+    ranges: Ranges | None
     blocks: Blocks | None
 
     @property

@@ -14,7 +14,6 @@ from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.axes import expressions, root
 from attnspec.runtime.bind import Bound, Number
 from attnspec.runtime.extents import extent_value
-from attnspec.runtime.facts_check import conjuncts
 from attnspec.runtime.reference import Evaluator, initial
 from attnspec.runtime.signature import Signature
 
@@ -38,7 +37,7 @@ def draw_sizes(
     starts: Mapping[str, int],
 ) -> Drawn:
     """Sizes (those of `fixed` as given) and scalars; AttnError when none are found."""
-    claims = [c for fact in spec.requires for c in conjuncts(fact) if not _tensors(spec, c)]
+    claims = [c for fact in spec.requires for c in ast.conjuncts(fact) if not _tensors(spec, c)]
     claims += [d.where for d in spec.decls if d.where is not None and _scalar(d)]
     decided = [c for c in claims if _decided(c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})

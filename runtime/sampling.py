@@ -12,7 +12,7 @@ from torch import Tensor
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import Bound, bind
-from attnspec.runtime.facts_check import conjuncts, facts_hold
+from attnspec.runtime.facts_check import facts_hold
 from attnspec.runtime.named import Named
 from attnspec.runtime.reference import Evaluator, initial
 from attnspec.runtime.sample_sizes import Drawn, draw_sizes
@@ -138,7 +138,7 @@ class _Draw:
         shape = [sizes[a] for a in axes]
         if argument.axes[:1] == ("b",) and argument.form == "input" and self.rng.random() < 0.2:
             shape[0] = 1
-        facts = [c for f in self._facts(decl) for c in conjuncts(f)]
+        facts = [c for f in self._facts(decl) for c in ast.conjuncts(f)]
         tensor = self._values(argument, shape, self._bounds(decl, facts, shape))
         if not facts and argument.kind != "float" and self.rng.random() < 0.3:
             # as documents follow each other, and padding the tokens

@@ -61,7 +61,7 @@ class Box:
 
 def box(spec: Spec, mask: Expr) -> Box:
     """The mask of `spec`, inlined and with coordinates written out, over any tile."""
-    found = _Boxes(spec)
+    found = Boxes(spec)
     possible, certain = found.chances(mask)
     if found.most > MOST:
         possible, certain = UNKNOWN
@@ -89,7 +89,7 @@ def describe(found: Box | None) -> Iterator[Fact]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
+class Range:
     """Least and greatest value. `rounded`: the result of an operation on floats."""
 
     low: Expr
@@ -103,12 +103,15 @@ class _Range:
 
 
 @dataclass(slots=True)
-class _Boxes:
+class Boxes:
+    """Conditions and numbers of a spec over a tile; `ends` and `most`, the operations of the
+    longest expression, grow as they are asked for."""
+
     spec: Spec
     ends: dict[Expr, End] = field(default_factory=dict)
     most: int = 0
     _sizes: dict[int, tuple[Expr, int]] = field(default_factory=dict)
-    _known: dict[int, tuple[Expr, Chances | _Range | None]] = field(default_factory=dict)
+    _known: dict[int, tuple[Expr, Chances | Range | None]] = field(default_factory=dict)
 
     # conditions
 
@@ -144,7 +147,7 @@ class _Boxes:
                 return UNKNOWN if x is None or y is None else self.compared(op, x, y)
         return UNKNOWN
 
-    def compared(self, op: str, x: _Range, y: _Range) -> Chances:
+    def compared(self, op: str, x: Range, y: Range) -> Chances:
         """A comparison of two ranges."""
         if op in ("gt", "ge"):
             op, x, y = {"gt": "lt", "ge": "le"}[op], y, x
@@ -184,23 +187,21 @@ class _Boxes:
 
     # numbers
 
-    def range(self, expr: Expr) -> _Range | None:
+    def range(self, expr: Expr) -> Range | None:
         """The range of a number; None when nothing is known."""
         if id(expr) not in self._known:
             self._known[id(expr)] = expr, self._range(expr)
         found = self._known[id(expr)][1]
-        assert found is None or isinstance(found, _Range)
+        assert found is None or isinstance(found, Range)
         return found
 
-    def _range(self, expr: Expr) -> _Range | None:
+    def _range(self, expr: Expr) -> Range | None:
         leaf = self.leaf(expr)
         if leaf is not None:
             return leaf
         match expr:
             case Index(axis=("i" | "j") as axis):
-                return _Range(
-                    Index(f"lo_{axis}", kind=Kind.INT), Index(f"hi_{axis}", kind=Kind.INT)
-                )
+                return Range(Index(f"lo_{axis}", kind=Kind.INT), Index(f"hi_{axis}", kind=Kind.INT))
             case Apply(op="where", args=(c, a, b)):
                 x, y = self.range(a), self.range(b)
                 return None if x is None or y is None else self.picked(self.chances(c), x, y)
@@ -210,11 +211,11 @@ class _Boxes:
                 return self.applied(op, known, expr.kind) if len(known) == len(ranges) else None
         return None
 
-    def leaf(self, expr: Expr) -> _Range | None:
+    def leaf(self, expr: Expr) -> Range | None:
         """What is one number for the tile, or stands between a block's ends."""
         tokens = expr.free & PAIR
         if not tokens:
-            return _Range(expr, expr)
+            return Range(expr, expr)
         if expr.free >= PAIR and not self._over_pairs(expr):
             return None
         if not tensors(self.spec, expr):
@@ -227,7 +228,7 @@ class _Boxes:
             name = next(n for n in (stem, *counts) if f"lo_{n}" not in names)
             self.ends[expr] = End(f"lo_{name}", f"hi_{name}", expr, side)
         end = self.ends[expr]
-        return _Range(Index(end.low, kind=expr.kind), Index(end.high, kind=expr.kind))
+        return Range(Index(end.low, kind=expr.kind), Index(end.high, kind=expr.kind))
 
     def _over_pairs(self, expr: Expr) -> bool:
         """Whether it is a tensor over both tokens, read at the pair itself."""
@@ -237,7 +238,7 @@ class _Boxes:
         places = [x.axis if isinstance(x, Index) else "" for x in expr.index]
         return places == list(decl.axes) and PAIR.issubset(places)
 
-    def picked(self, c: Chances, x: _Range, y: _Range) -> _Range:
+    def picked(self, c: Chances, x: Range, y: Range) -> Range:
         """The range of `where`: of one branch where the tile decides, else of both."""
 
         def end(op: str, a: Expr, b: Expr) -> Expr:
@@ -245,9 +246,9 @@ class _Boxes:
             either = self.op("where", (c[0], self.op(op, (a, b), kind), b), kind)
             return self.op("where", (c[1], a, either), kind)
 
-        return _Range(end("min", x.low, y.low), end("max", x.high, y.high), x.rounded or y.rounded)
+        return Range(end("min", x.low, y.low), end("max", x.high, y.high), x.rounded or y.rounded)
 
-    def applied(self, op: str, args: list[_Range], kind: Kind) -> _Range | None:
+    def applied(self, op: str, args: list[Range], kind: Kind) -> Range | None:
         """The range of an operation; None where it is not read."""
         rounded = any(a.rounded for a in args)
         floats = kind is Kind.FLOAT
@@ -255,8 +256,8 @@ class _Boxes:
             return None
         new = floats and op in ("add", "sub", "mul", "div")
 
-        def both(op: str, low: tuple[Expr, ...], high: tuple[Expr, ...]) -> _Range:
-            return _Range(self.op(op, low, kind), self.op(op, high, kind), new or rounded)
+        def both(op: str, low: tuple[Expr, ...], high: tuple[Expr, ...]) -> Range:
+            return Range(self.op(op, low, kind), self.op(op, high, kind), new or rounded)
 
         lows, highs = tuple(a.low for a in args), tuple(a.high for a in args)
         match op, args:
@@ -274,36 +275,36 @@ class _Boxes:
                 return self.corners(op, x, y, kind)
             case "mod", [x, y] if y.one and not floats:
                 return self.residue(x, y.low)
-            case "pow", [x, _Range(low=Literal(value=int() as n))] if n > 0 and not floats:
+            case "pow", [x, Range(low=Literal(value=int() as n))] if n > 0 and not floats:
                 x = x if n % 2 else self.size(x, kind)
                 return both(op, (x.low, args[1].low), (x.high, args[1].low))
             case (("floor" | "ceil"), [x]) if self.finite(x):
                 return both(op, lows, highs)
         return None
 
-    def size(self, x: _Range, kind: Kind) -> _Range:
+    def size(self, x: Range, kind: Kind) -> Range:
         """The range of abs(x)."""
         zero = Literal(0.0 if kind is Kind.FLOAT else 0, kind=kind)
         least = self.op("max", (x.low, self.op("neg", (x.high,), kind), zero), kind)
-        return _Range(
+        return Range(
             least, self.op("max", (x.high, self.op("neg", (x.low,), kind)), kind), x.rounded
         )
 
-    def finite(self, x: _Range) -> bool:
+    def finite(self, x: Range) -> bool:
         """Whether the ends are surely numbers: no float of a token went into them."""
         floats = {n for e in self.ends.values() if e.of.kind is Kind.FLOAT for n in (e.low, e.high)}
         return not floats & (x.low.free | x.high.free)
 
-    def corners(self, op: str, x: _Range, y: _Range, kind: Kind) -> _Range:
+    def corners(self, op: str, x: Range, y: Range, kind: Kind) -> Range:
         """The range of what is monotone in each argument, in a direction that is not known."""
         pairs = {(id(a), id(b)): (a, b) for a in (x.low, x.high) for b in (y.low, y.high)}
         corners = [self.op(op, pair, kind) for pair in pairs.values()]
         if isinstance(y.low, Literal) and y.one and y.low.value > 0:
-            return _Range(corners[0], corners[-1], kind is Kind.FLOAT)
+            return Range(corners[0], corners[-1], kind is Kind.FLOAT)
         least = self.op("min", tuple(corners), kind)
-        return _Range(least, self.op("max", tuple(corners), kind), kind is Kind.FLOAT)
+        return Range(least, self.op("max", tuple(corners), kind), kind is Kind.FLOAT)
 
-    def residue(self, x: _Range, by: Expr) -> _Range:
+    def residue(self, x: Range, by: Expr) -> Range:
         """x % by: exact while x stays between two multiples."""
         zero, one = Literal(0, kind=Kind.INT), Literal(1, kind=Kind.INT)
 
@@ -315,7 +316,7 @@ class _Boxes:
         most = op("max", zero, op("sub", by, one))
         if isinstance(by, Literal) and by.value > 0:
             least, most = zero, Literal(by.value - 1, kind=Kind.INT)
-        return _Range(
+        return Range(
             op("where", same, op("mod", x.low, by), least),
             op("where", same, op("mod", x.high, by), most),
         )

@@ -13,6 +13,8 @@ from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.patches import Patches, patches
 from attnspec.dsl.analysis.patches import describe as describe_patches
 from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.ranges import Ranges, ranges
+from attnspec.dsl.analysis.ranges import describe as describe_ranges
 from attnspec.dsl.ast import Spec
 
 
@@ -20,12 +22,13 @@ from attnspec.dsl.ast import Spec
 class Facts:
     """What is proved of a spec. `rows` bounds the keys of a tile of queries, `columns` the
     queries of a tile of keys, over the tile's first and last position `lo` and `hi`; `patches`
-    does so on a grid, where compact tiles pay. `blocks` say which tiles hold pairs where bounds do
-    not say it all."""
+    does so on a grid, where compact tiles pay. Where bounds over positions do not say it all,
+    `ranges` do so over ascending inputs, or `blocks` say which tiles hold pairs."""
 
     rows: Bounds
     columns: Bounds
     patches: Patches | None
+    ranges: Ranges | None
     blocks: Box | None
     facts: tuple[Fact, ...]
 
@@ -35,10 +38,13 @@ def analyze(spec: Spec) -> Facts:
     mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
     rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
     grid = patches(spec)
-    lists = None if grid is not None else boxes.blocks(spec, mask, (rows, columns))
+    searched = None if grid is not None else ranges(spec, mask)
+    known = grid is not None or searched is not None
+    lists = None if known else boxes.blocks(spec, mask, (rows, columns))
     found = (
         *describe(mask, rows, columns),
         *describe_patches(grid),
+        *describe_ranges(searched),
         *boxes.describe(lists),
         *rows_of.describe(spec),
         *relations.describe(spec),
@@ -46,4 +52,4 @@ def analyze(spec: Spec) -> Facts:
         *separable.describe(spec),
         *domain.describe(spec),
     )
-    return Facts(rows, columns, grid, lists, found)
+    return Facts(rows, columns, grid, searched, lists, found)

@@ -16,7 +16,7 @@ from attnspec.dsl.analysis.bounds import HI, LO, Run, bounds, hull
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import rebuild
-from attnspec.dsl.ast import Apply, Coord, Expr, Index, Kind, Size, Spec, walk
+from attnspec.dsl.ast import Apply, Coord, Expr, Index, Kind, Size, Spec, conjuncts, walk
 from attnspec.dsl.formula import formula
 
 
@@ -40,7 +40,7 @@ def patches(spec: Spec) -> Patches | None:
     axes = names["i"]
     if not axes or len(axes) != len(names["j"]):
         return None
-    parts = _conjuncts(inline(spec, spec.mask))
+    parts = list(conjuncts(inline(spec, spec.mask)))
     rows, columns = [], []
     for place, axis in enumerate(axes):
         mine = [along for part in parts if (along := _along(part, place, names)) is not None]
@@ -81,13 +81,6 @@ def describe(found: Patches | None) -> Iterator[Fact]:
 
 def _names(spec: Spec, side: str) -> tuple[str, ...]:
     return next((g.names for g in spec.grids if g.side == side or spec.shared_grid), ())
-
-
-def _conjuncts(mask: Expr) -> list[Expr]:
-    match mask:
-        case Apply(op="and", args=args):
-            return [part for arg in args for part in _conjuncts(arg)]
-    return [mask]
 
 
 def _along(part: Expr, place: int, names: dict[str, tuple[str, ...]]) -> Expr | None:

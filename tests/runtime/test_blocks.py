@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import attnspec
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.api import Attention
-from attnspec.runtime.blocks import Lists, lists, visited
+from attnspec.runtime.blocks import Lists, limits, lists, visited
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.reference import Evaluator
 from attnspec.runtime.sampling import keywords, sample
@@ -143,6 +143,83 @@ def test_nothing_to_list(rows: int, columns: int) -> None:
         assert found.counts.sum() == 0
         assert found.counts.shape[2] == (columns if by_columns else rows) // 5
     assert visited(call, 16) == [[]] * (rows // 5)
+
+
+CLAIM = "where doc[n - 1, pad=0] <= doc[n]"
+ASCENDING = {
+    "same": "mask doc[i] == doc[j]",
+    "causal": "mask doc[i] == doc[j]\nmask j <= i",
+    "earlier": "mask doc[j] < doc[i]",
+    "window": "mask doc[j] <= doc[i]\nmask i - 40 < j",
+    "later": "mask doc[j] > doc[i]",
+}
+
+
+@pytest.mark.parametrize("axes", ["n", "b, n", "b, h, n"])
+@pytest.mark.parametrize("name", ASCENDING)
+def test_ranges_of_ascending_inputs(name: str, axes: str) -> None:
+    f = attnspec.compile(f"attention a\ninput doc[{axes}]: int {CLAIM}\n{ASCENDING[name]}\n")
+    for size, starts in (((150, 150), (0, 0)), ((150, 190), (0, 0)), ((100, 150), (3, 0))):
+        call, mask = ascending_call(f, size, starts)
+        assert mask.any()
+        for rows, columns in ((16, 32), (32, 16)):
+            for by_columns in (False, True):
+                found = limits(call, rows, columns, by_columns)
+                assert found.dtype == torch.int32
+                turned = mask.mT if by_columns else mask
+                own, other = (columns, starts[0]) if by_columns else (rows, starts[1])
+                assert_within(found, turned, own, other)
+
+
+def ascending_call(
+    f: Attention, size: tuple[int, int], starts: tuple[int, int]
+) -> tuple[Problem, Tensor]:
+    """A call with ascending ids, some of them missing, and its mask."""
+    generator = torch.Generator().manual_seed(1)
+    rows, columns = size
+    q, k, v = (torch.zeros(2, h, n, 4) for h, n in ((4, rows), (2, columns), (2, columns)))
+    axes = next(a.axes for a in f.signature.arguments if a.name == "doc")
+    lead = [{"b": 2, "h": 4}[a] for a in axes[:-1]]
+    ids = torch.randint(0, 9, (*lead, max(size) + 3), generator=generator).sort(-1).values
+    pair = ids[..., starts[0] : starts[0] + rows], ids[..., starts[1] : starts[1] + columns]
+    given = {"q": q, "k": k, "v": v, "doc": pair, "q_start": starts[0], "k_start": starts[1]}
+    bound = f.bind(**given)
+    assert f.spec.mask is not None
+    mask = Evaluator(f.spec, bound, torch.float64).full(f.spec.mask, ("b", "h", "i", "j"))
+    return call_of(f._generated, given), mask
+
+
+def assert_within(found: Tensor, mask: Tensor, own: int, start: int) -> None:
+    """Every pair lies in its block's range, and the full range holds nothing else."""
+    found = found.expand(*mask.shape[:2], *found.shape[2:])
+    place = torch.arange(mask.shape[-1]) + start
+    for block, part in enumerate(mask.split(own, -2)):
+        first, last, full_first, full_last = found[:, :, block, :, None].unbind(-2)
+        some, every = part.any(-2), part.all(-2)
+        inside = (first <= place) & (place <= last)
+        full = inside & (full_first <= place) & (place <= full_last)
+        assert not (some & ~inside).any()
+        assert not (full & ~every).any()
+        assert (every == full).all()
+
+
+def test_ranges_are_used_in_kernels_and_on_the_cpu() -> None:
+    f = attnspec.compile(f"attention a\ninput doc[b, n]: int {CLAIM}\n{ASCENDING['causal']}\n")
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(1, h, 300, 8, generator=generator) for h in (2, 1, 1))
+    given = [x.requires_grad_() for x in (q, k, v)]
+    doc = documents(300, 6)
+    expected = f.reference(*given, doc=doc)
+    upstream = torch.randn(expected.shape, generator=generator)
+    grads = torch.autograd.grad(expected, given, upstream.double())
+    y = f(*given, doc=doc)
+    for a, b in zip((y, *torch.autograd.grad(y, given, upstream)), (expected, *grads), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4, check_dtype=False)
+    with pytest.raises(attnspec.AttnError, match="doc"):
+        f(*given, doc=doc.flip(1))
+    with Peak() as peak:
+        limits(call_of(f._generated, {"q": q, "k": k, "v": v, "doc": doc}), 16, 16)
+    assert peak.most < 64 * 1024
 
 
 class Peak(TorchDispatchMode):
