@@ -23,12 +23,12 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, bounds, symbolic
+from attnspec.dsl.analysis.ascending import Ranges
 from attnspec.dsl.analysis.bounds import HI, LO, Bounds
 from attnspec.dsl.analysis.boxes import Box, End
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.analysis.ranges import Ranges
 from attnspec.dsl.analysis.score import score_of
 from attnspec.dsl.ast import (
     Expr,

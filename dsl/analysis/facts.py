@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from attnspec.dsl.analysis import boxes, domain, index_sets, relations, separable
 from attnspec.dsl.analysis import rows as rows_of
+from attnspec.dsl.analysis.ascending import Ranges, ranges
+from attnspec.dsl.analysis.ascending import describe as describe_ranges
 from attnspec.dsl.analysis.bounds import Bounds, bounds, describe
 from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.fact import Fact
@@ -13,8 +15,6 @@ from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.patches import Patches, patches
 from attnspec.dsl.analysis.patches import describe as describe_patches
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.analysis.ranges import Ranges, ranges
-from attnspec.dsl.analysis.ranges import describe as describe_ranges
 from attnspec.dsl.ast import Spec
 
 
