@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR, inline
-from attnspec.dsl.ast import Expr, Form, Index, Kind, Read, Role, Spec, children
+from attnspec.dsl.ast import Apply, Expr, Form, Index, Kind, Read, Role, Spec, children
 from attnspec.dsl.check_gradient import parts_with_gradient
 
 _REDUCED = {
@@ -87,9 +87,12 @@ class _Walk:
         self._seen.add((id(expr), within))
         self._alive.append(expr)
         if not self._holds_pair(expr):
-            if within:
+            if not within:
+                return
+            # an operand is made as a whole; arithmetic on numbers is done for the pair
+            if expr.free - PAIR - {"b", "h"} or not isinstance(expr, Apply):
                 self._leaf(expr)
-            return
+                return
         within = within or self._sides(expr) >= PAIR
         if isinstance(expr, Read):
             self._at_pair(expr)

@@ -194,6 +194,13 @@ output = gated * sum(j, weight * v[j])
     assert "logits at its own pair" in found.buys
 
 
+def test_arithmetic_on_numbers_is_done_for_the_pair() -> None:
+    text = (
+        "param w[h] = 1\ninput x[b, j]\nscore = dot(q[i], k[j]) + where(x[j] > 0, exp(w), w * x[j])"
+    )
+    assert facts(text)["index sets"].value == "q: b, h, i; k, v: b, h, j; w: h; x: b, j"
+
+
 def test_what_has_no_gradient_has_no_index_set() -> None:
     text = "param w[h] = 1\nscore = dot(stopgrad(q[i]), k[j]) + floor(w)\nmask w * j <= i"
     assert facts(text)["index sets"].value == "k, v: b, h, j"
