@@ -56,6 +56,9 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     score = build.sym(lower(found.score))
     if not build.dots:
         raise Unsupported("a score without a dot product")
+    patches = _patches(build, facts.patches)
+    if patches is not None and facts.patches is not None:  # tiles fulfil the rest of the mask
+        mask = None if facts.patches.mask is None else coordinates(facts.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
     softmax = found.normalizer is not None
     log2e = sp.Symbol("LOG2E")
@@ -95,8 +98,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for leaf in build.leaves:
         if leaf.role not in ("table", "pair"):
             host.require_supported(spec, leaf.operand.expr)
-    patches, ranges = _patches(build, facts.patches), _ranges(build, facts.ranges)
-    blocks = _blocks(build, facts.blocks)
+    ranges, blocks = _ranges(build, facts.ranges), _blocks(build, facts.blocks)
     if blocks is not None or ranges is not None:
         full = blocks is None or blocks.certain is not False
         rows = columns = Loop((), (Run(None, None, None, None, full),))
@@ -176,16 +178,18 @@ def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
     if found is None:
         return None
     for axis in found.axes:
-        for end in (LO, HI):
-            build.end(f"{end}_{axis}", Kind.INT, "")
+        for name in (LO, HI, "rest"):
+            build.end(f"{name}_{axis}", Kind.INT, "")
     try:
         rows, columns = _runs(build, found.rows), _runs(build, found.columns)
     except Unsupported:
         return None
     i_sides, j_sides = (
-        tuple(build.scalar(side) for side in sides) for sides in (found.i_sides, found.j_sides)
+        tuple(None if side is None else build.scalar(side) for side in sides)
+        for sides in (found.i_sides, found.j_sides)
     )
-    return PatchPlan(found.axes, i_sides, j_sides, rows, columns)
+    steps = tuple(build.scalar(step) for step in found.steps)
+    return PatchPlan(found.axes, i_sides, j_sides, steps, rows, columns)
 
 
 def _ranges(build: Builder, found: Ranges | None) -> RangePlan | None:

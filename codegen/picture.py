@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 from attnspec.codegen.scene import ALL, Scene
 from attnspec.codegen.visits import Reach, Shape, by_lists, compact, in_order
@@ -14,7 +13,7 @@ from attnspec.dsl.check_witness import Unknown
 
 FULL, PARTIAL, EMPTY, VISITED = "█", "▒", "·", "○"
 _TILES, _TILE = 16, 4
-_SIDES = {2: (8, 128), 3: (4, 32)}  # of a grid, to draw and to count
+_SIDES = {1: (_TILES * _TILE, 4096), 2: (8, 128), 3: (4, 32)}  # of a grid, to draw and to count
 _USUAL = 128
 _MOST_NODES = 600
 
@@ -57,7 +56,7 @@ def picture(spec: Spec, facts: Facts) -> Picture | None:
     if spec.states or _count(mask) > _MOST_NODES:
         return None
     axes = max((len(grid.names) for grid in spec.grids), default=1)
-    side, longer = _SIDES.get(axes, (_TILES * _TILE, 0))
+    side, longer = _SIDES[axes]
     length = side**axes
     tile = max(length // _TILES, 1)
     scene = Scene(spec, length, side)
@@ -95,24 +94,7 @@ def _tiles(
             return whole, whole, by_lists(facts.blocks, scene.number, scene.length, tile)
         return whole, whole, in_order(facts.rows, scene.number, scene.length, tile)
     found = compact(facts.patches, scene.number, sides, tile)
-    return _patches(sides, found.rows), _patches(sides, found.columns), found.reaches(sides)
-
-
-def _patches(sides: Shape, shape: Shape) -> list[list[int]]:
-    """The tokens of every patch, both in row-major order."""
-    axes = list(zip(sides, shape, strict=True))
-    found = []
-    for corner in product(*(range(0, side, step) for side, step in axes)):
-        spans = [range(c, min(c + n, s)) for c, (s, n) in zip(corner, axes, strict=True)]
-        found.append([_flat(at, sides) for at in product(*spans)])
-    return found
-
-
-def _flat(at: tuple[int, ...], sides: Shape) -> int:
-    place = 0
-    for coordinate, side in zip(at, sides, strict=True):
-        place = place * side + coordinate
-    return place
+    return found.tokens(found.rows), found.tokens(found.columns), found.reaches()
 
 
 def _counted(spec: Spec, facts: Facts, sides: Shape) -> OnGrid:

@@ -121,11 +121,13 @@ class Loop:
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
     """Tiles that are compact on a grid: its axes, slowest first, the numbers of tokens along each
-    for queries and keys, and loops that have one run an axis, over `lo_y` to `hi_y` and so on."""
+    for queries and keys (None: all positions), steps whose remainders `rest_y` part an axis, and
+    loops that have one run an axis, over `lo_y` to `hi_y` and so on."""
 
     axes: tuple[str, ...]
-    i_sides: tuple[Atom, ...]
-    j_sides: tuple[Atom, ...]
+    i_sides: tuple[Atom | None, ...]
+    j_sides: tuple[Atom | None, ...]
+    steps: tuple[Atom, ...]
     rows: Loop
     columns: Loop
 

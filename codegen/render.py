@@ -152,7 +152,7 @@ def _patches(pair: PairPlan) -> str:
     found = pair.patches
     if found is None:
         return "None"
-    return f"Patches({found.axes!r}, {found.i_sides!r}, {found.j_sides!r}, boxes)"
+    return f"Patches({found.axes!r}, {found.i_sides!r}, {found.j_sides!r}, {found.steps!r}, boxes)"
 
 
 def _tuple(items: list[str]) -> str:

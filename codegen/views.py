@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attnspec.codegen.plan_types import Leaf, Loop, Operand, PairPlan
@@ -115,20 +116,22 @@ class LoopView:
 
     @property
     def names(self) -> str:
-        """The runs' names as the inside of a tuple."""
-        return ", ".join(run.name for run in self.runs) + ("," if len(self.runs) == 1 else "")
+        """The runs' names as a tuple."""
+        return _tuple(run.name for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class PatchView:
-    """Compact tiles: sides of the grid and shape of a patch as tuples' texts."""
+    """Compact tiles, as texts: (sides, steps, shape) of a program's own tile and of those that its
+    loop visits, parts of the latter, and names of what the own tile fixes."""
 
-    own: str  # of the program's own tile: sides, then shape
-    others: str  # of the tiles that its loop visits
+    own: str
+    others: str
+    others_grid: str
     others_sides: str
-    sides: tuple[str, ...]  # of the others, axis by axis
     shape: tuple[str, ...]
-    ends: str  # names of the own tile's first and last coordinates
+    ends: str
+    rests: str
 
 
 def loop_view(loop: Loop) -> LoopView:
@@ -221,16 +224,21 @@ class Kernel:
         found = self.plan.patches
         if found is None:
             return None
-        i = tuple(text(side) for side in found.i_sides), _shape("M", found.axes)
-        j = tuple(text(side) for side in found.j_sides), _shape("N", found.axes)
-        own, others = (i, j) if self.side == "rows" else (j, i)
-        ends = ", ".join(f"lo_{axis}, hi_{axis}" for axis in found.axes)
+        steps = _tuple(text(step) for step in found.steps)
+        shapes = {side: _shape(side, found.axes) for side in "MN"}
+        grids = {
+            "M": _tuple("q_start + M" if n is None else text(n) for n in found.i_sides),
+            "N": _tuple("k_start + N" if n is None else text(n) for n in found.j_sides),
+        }
+        own, other = "MN" if self.side == "rows" else "NM"
         return PatchView(
-            f"({', '.join(own[0])}), ({', '.join(own[1])})",
-            f"({', '.join(others[0])}), ({', '.join(others[1])})",
-            f"({', '.join(others[0])})",
-            *others,
-            ends,
+            f"{grids[own]}, {steps}, {_tuple(shapes[own])}",
+            f"{grids[other]}, {steps}, {_tuple(shapes[other])}",
+            f"{grids[other]}, {steps}",
+            grids[other],
+            shapes[other],
+            ", ".join(f"lo_{axis}, hi_{axis}" for axis in found.axes),
+            _targets(f"rest_{axis}" for axis in found.axes),
         )
 
     def _roots(self, masked: bool) -> list[Atom]:
@@ -293,8 +301,11 @@ class Kernel:
         roots, loop, patches = self._roots(True), self._walk, self.plan.patches
         ops = (*needed(self.plan.ops, roots), *loop.ops)
         after = [g.value for g in self.gradients]
-        sides = [] if patches is None else [*patches.i_sides, *patches.j_sides]
-        return names_used(ops, [*roots, *loop.limits, *after, *sides])
+        grid: list[Atom] = []
+        if patches is not None:
+            sides = (*patches.i_sides, *patches.j_sides)
+            grid = [*patches.steps, *(side for side in sides if side is not None)]
+        return names_used(ops, [*roots, *loop.limits, *after, *grid])
 
     def _leaves(self, role: str) -> list[Tensor]:
         used = self._used()
@@ -425,6 +436,18 @@ class Kernel:
         names += [s for s in self.scalars if s in ints or s.startswith("T_")]
         names += [f"s_{t.name}_{d}" for t in self.visits for d in t.strides]  # as the lengths
         return ", ".join(f'"{n}"' for n in names)
+
+
+def _tuple(items: Iterable[str]) -> str:
+    """A tuple's text."""
+    listed = list(items)
+    return f"({', '.join(listed)}{',' if len(listed) == 1 else ''})"
+
+
+def _targets(names: Iterable[str]) -> str:
+    """Names to assign a tuple to."""
+    listed = list(names)
+    return f"({listed[0]},)" if len(listed) == 1 else ", ".join(listed)
 
 
 def _shape(side: str, axes: tuple[str, ...]) -> tuple[str, ...]:

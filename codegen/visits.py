@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -99,12 +99,12 @@ def _reach(run: Run, at: Mapping[str, Number], number: Value, length: int, tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Compact:
-    """Patches of queries and of keys, as long along each axis as their shapes say; `along` is what
-    a place along one axis reaches along it, axis by axis."""
+class Part:
+    """The tokens of one remainder along each axis: how many there are, and what a place along one
+    axis reaches along it, axis by axis."""
 
-    rows: Shape
-    columns: Shape
+    rest: Shape
+    sides: Shape
     along: tuple[tuple[Reach, ...], ...]
 
     @property
@@ -112,43 +112,94 @@ class Compact:
         """How many pairs of patches are visited: a product, as every box is."""
         return prod(sum(len(r.visited) for r in reaches) for reaches in self.along)
 
-    def reaches(self, sides: Shape) -> list[Reach]:
-        """What each patch of queries reaches, patches counted in row-major order."""
-        counts = [-(-side // step) for side, step in zip(sides, self.columns, strict=True)]
 
-        def flat(parts: tuple[frozenset[int], ...]) -> frozenset[int]:
-            found = {0}
-            for part, count in zip(parts, counts, strict=True):
-                found = {place * count + n for place in found for n in part}
-            return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Patches of queries and of keys, as long along each axis as their shapes say, on a grid of
+    `sides` that `steps` part by remainders."""
 
-        return [
-            Reach(flat(tuple(r.visited for r in box)), flat(tuple(r.full for r in box)))
-            for box in product(*self.along)
-        ]
+    sides: Shape
+    steps: Shape
+    rows: Shape
+    columns: Shape
+    parts: tuple[Part, ...]
+
+    @property
+    def visited(self) -> int:
+        """How many pairs of patches are visited."""
+        return sum(part.visited for part in self.parts)
+
+    def tokens(self, shape: Shape) -> list[list[int]]:
+        """The tokens of every patch of a shape, remainder by remainder, both in row-major order."""
+        found = []
+        for part in self.parts:
+            axes = list(zip(part.sides, shape, strict=True))
+            for corner in product(*(range(0, side, step) for side, step in axes)):
+                spans = [range(c, min(c + n, s)) for c, (s, n) in zip(corner, axes, strict=True)]
+                found.append([self._position(at, part.rest) for at in product(*spans)])
+        return found
+
+    def _position(self, at: Shape, rest: Shape) -> int:
+        place = 0
+        for coordinate, least, side, step in zip(at, rest, self.sides, self.steps, strict=True):
+            place = place * side + coordinate * step + least
+        return place
+
+    def reaches(self) -> list[Reach]:
+        """What each patch of queries reaches, patches counted as in `tokens`."""
+        found: list[Reach] = []
+        before = 0
+        for part in self.parts:
+            counts = [-(-n // step) for n, step in zip(part.sides, self.columns, strict=True)]
+            for box in product(*part.along):
+                visited = _flat([r.visited for r in box], counts, before)
+                found.append(Reach(visited, _flat([r.full for r in box], counts, before)))
+            before += prod(counts)
+        return found
+
+
+def _flat(box: Sequence[frozenset[int]], counts: Sequence[int], before: int) -> frozenset[int]:
+    found = {0}
+    for part, count in zip(box, counts, strict=True):
+        found = {place * count + n for place in found for n in part}
+    return frozenset(before + place for place in found)
 
 
 def compact(found: Patches, number: Value, sides: Shape, tile: int) -> Compact:
     """The shapes of `tile` tokens that visit least (the longest in memory of equals)."""
+    steps = tuple(number(step, {}) for step in found.steps)
+    rests = list(product(*map(range, map(min, sides, steps))))
 
-    def along(axis: int, own: int, other: int) -> tuple[Reach, ...]:
-        name, side, run = found.axes[axis], sides[axis], found.rows[axis]
+    def part(rest: Shape) -> Shape:
+        axes = zip(sides, steps, rest, strict=True)
+        return tuple(-(-(side - least) // step) for side, step, least in axes)
+
+    def along(axis: int, own: int, other: int, rest: Shape) -> tuple[Reach, ...]:
+        name, side, run = found.axes[axis], part(rest)[axis], found.rows[axis]
+        fixed = {f"rest_{a}": least for a, least in zip(found.axes, rest, strict=True)}
         patches = range(0, side, own)
-        ends = [{f"lo_{name}": p, f"hi_{name}": min(p + own, side) - 1} for p in patches]
+        ends = [{f"lo_{name}": p, f"hi_{name}": min(p + own, side) - 1, **fixed} for p in patches]
         return tuple(_reach(run, at, number, side, other) for at in ends)
 
-    table = {
-        (axis, own, other): along(axis, own, other)
+    cost = {
+        (axis, own, other): sum(len(r.visited) for r in along(axis, own, other, rests[0]))
         for axis in range(len(sides))
         for own, other in product(_powers(tile), repeat=2)
     }
 
-    def shaped(rows: Shape, columns: Shape) -> Compact:
-        lengths = enumerate(zip(rows, columns, strict=True))
-        return Compact(rows, columns, tuple(table[axis, a, b] for axis, (a, b) in lengths))
+    def visits(pair: tuple[Shape, ...]) -> tuple[int, Shape]:
+        rows, columns = pair
+        axes = zip(range(len(sides)), rows, columns, strict=True)
+        return prod(cost[step] for step in axes), (*rows[:-1], *columns[:-1])
 
-    options = [shaped(*pair) for pair in product(_shapes(tile, len(sides)), repeat=2)]
-    return min(options, key=lambda c: (c.visited, (*c.rows[:-1], *c.columns[:-1])))
+    rows, columns = min(product(_shapes(tile, len(sides)), repeat=2), key=visits)
+    parts = [
+        Part(
+            rest, part(rest), tuple(along(n, rows[n], columns[n], rest) for n in range(len(sides)))
+        )
+        for rest in rests
+    ]
+    return Compact(sides, steps, rows, columns, tuple(parts))
 
 
 def _powers(total: int) -> list[int]:

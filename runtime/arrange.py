@@ -127,8 +127,7 @@ def programs(call: Problem, tile: Config, by_columns: bool) -> int:
     if found is None:
         length, block = (call.columns, tile.block_n) if by_columns else (call.rows, tile.block_m)
         return -(-length // block)
-    grid = patches.sides(call, found.columns if by_columns else found.rows)
-    return patches.amount(grid, patch_shapes(call, tile)[by_columns])
+    return patches.grids(call)[by_columns].patches(patch_shapes(call, tile)[by_columns])
 
 
 def patch_shapes(call: Problem, tile: Config) -> tuple[patches.Shape, patches.Shape]:

@@ -113,21 +113,21 @@ def _visits(call: Problem) -> list[list[Stretch]] | None:
 
 
 def _patches(call: Problem, found: Patches) -> Iterator[Block]:
-    grid = patches.sides(call, found.rows)
+    grid, _ = patches.grids(call)
     shape, _ = patches.shapes(call, fixed_values(call), ROWS, ROWS)
-    for low in product(*(range(0, side, n) for side, n in zip(grid, shape, strict=True))):
-        high = tuple(min(a + n, s) - 1 for a, n, s in zip(low, shape, grid, strict=True))
-        rows = patches.grid_tokens(low, high, grid, call.q_start, call.rows)
-        if len(rows) > 0:
-            ends = zip(found.axes, low, high, strict=True)
-            yield Block(
-                rows,
-                {
-                    name: torch.tensor(at)
-                    for axis, first, last in ends
-                    for name, at in ((f"lo_{axis}", first), (f"hi_{axis}", last))
-                },
-            )
+    for rest in grid.rests():
+        sides = grid.part(rest)
+        for low in product(*(range(0, side, n) for side, n in zip(sides, shape, strict=True))):
+            high = tuple(min(a + n, s) - 1 for a, n, s in zip(low, shape, sides, strict=True))
+            rows = grid.tokens(low, high, rest, call.q_start, call.rows)
+            fixed = {"lo": low, "hi": high, "rest": rest}
+            ends = {
+                f"{name}_{axis}": torch.tensor(at)
+                for name, place in fixed.items()
+                for axis, at in zip(found.axes, place, strict=True)
+            }
+            if len(rows) > 0:
+                yield Block(rows, ends)
 
 
 def positions(place: Place, length: int, start: int, device: torch.device) -> Tensor:
@@ -201,17 +201,18 @@ def _reached(call: Problem, runs: Limits) -> list[Stretch]:
 def _box(call: Problem, values: Values, block: Block) -> list[Tile]:
     """The tiles of the box of keys that a patch of queries reaches."""
     assert call.plan.patches is not None
-    grid = patches.sides(call, call.plan.patches.columns)
+    _, grid = patches.grids(call)
+    rest = tuple(int(values[f"rest_{axis}"]) for axis in call.plan.patches.axes)
     low, high, whole = [], [], True
     for side, (first, last, full_first, full_last, full) in zip(
-        grid, call.plan.patches.boxes(values), strict=True
+        grid.part(rest), call.plan.patches.boxes(values), strict=True
     ):
         low.append(max(0, _limit(first, torch.amin, 0)))
         high.append(min(side - 1, _limit(last, torch.amax, side - 1)))
         whole = whole and bool(full)
         whole = whole and _limit(full_first, torch.amax, 0) <= low[-1]
         whole = whole and _limit(full_last, torch.amin, side - 1) >= high[-1]
-    tokens = patches.grid_tokens(tuple(low), tuple(high), grid, call.k_start, call.columns)
+    tokens = grid.tokens(tuple(low), tuple(high), rest, call.k_start, call.columns)
     return [Tile(block.rows, part, not whole) for part in tokens.split(COLUMNS) if len(part) > 0]
 
 

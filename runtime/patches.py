@@ -8,6 +8,7 @@ product of the axes' sums.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import TypeAlias
@@ -23,25 +24,64 @@ _REMEMBERED = 256
 _shapes: dict[object, tuple[Shape, Shape]] = {}
 
 
-def sides(call: Problem, of: tuple[str | int, ...]) -> Shape:
-    """Tokens of a grid along each axis."""
-    return tuple(int(call.numbers[n]) if isinstance(n, str) else n for n in of)
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One side's tokens along each axis, and the steps that part them by remainders."""
+
+    sides: Shape
+    steps: Shape
+
+    def part(self, rest: Shape) -> Shape:
+        """Tokens along each axis with the remainders `rest`."""
+        axes = zip(self.sides, self.steps, rest, strict=True)
+        return tuple(-(-max(side - least, 0) // step) for side, step, least in axes)
+
+    def patches(self, shape: Shape) -> int:
+        """The number of patches of all remainders."""
+        lengths = zip(self.part(tuple(0 for _ in shape)), shape, strict=True)
+        return prod(-(-side // length) for side, length in lengths) * prod(
+            map(min, self.sides, self.steps)
+        )
+
+    def rests(self) -> Iterator[Shape]:
+        """All remainders that tokens leave."""
+        return product(*map(range, map(min, self.sides, self.steps)))
+
+    def tokens(self, low: Shape, high: Shape, rest: Shape, start: int, length: int) -> Tensor:
+        """Rows of a tensor, whose first holds position `start`, of the tokens at coordinates `low`
+        to `high` of remainders `rest`, row-major; those that it has not are left out."""
+        position = torch.zeros((), dtype=torch.int64)
+        axes = zip(low, high, self.part(rest), self.sides, self.steps, rest, strict=True)
+        for first, last, amount, side, step, least in axes:
+            end = max(first, min(last + 1, amount))
+            position = position[..., None] * side + torch.arange(first, end) * step + least
+        token = position.flatten() - start
+        return token[(token >= 0) & (token < length)]
 
 
-def amount(grid: Shape, shape: Shape) -> int:
-    """The number of patches of a grid."""
-    return prod(-(-side // length) for side, length in zip(grid, shape, strict=True))
+def grids(call: Problem) -> tuple[Grid, Grid]:
+    """The grids of queries and of keys."""
+    found = _patches(call)
+
+    def number(of: str | int | None, otherwise: int) -> int:
+        if of is None:
+            return otherwise
+        return int(call.numbers[of]) if isinstance(of, str) else of
+
+    steps = tuple(number(n, 1) for n in found.steps)
+    rows = tuple(number(n, call.q_start + call.rows) for n in found.rows)
+    columns = tuple(number(n, call.k_start + call.columns) for n in found.columns)
+    return Grid(rows, steps), Grid(columns, steps)
 
 
 def shapes(call: Problem, values: Values, rows: int, columns: int) -> tuple[Shape, Shape]:
     """Shapes of patches of `rows` queries and `columns` keys (powers of two) that visit least."""
-    found = _patches(call)
-    grids = sides(call, found.rows), sides(call, found.columns)
-    key = found.boxes, grids, tuple(call.numbers.items()), rows, columns
+    found, both = _patches(call), grids(call)
+    key = found.boxes, both, tuple(call.numbers.items()), rows, columns
     if key not in _shapes:
         if len(_shapes) >= _REMEMBERED:
             _shapes.clear()
-        _shapes[key] = _least(found, values, *grids, rows, columns)
+        _shapes[key] = _least(found, values, *both, rows, columns)
     return _shapes[key]
 
 
@@ -51,12 +91,16 @@ def _patches(call: Problem) -> Patches:
 
 
 def _least(
-    found: Patches, values: Values, rows: Shape, columns: Shape, m: int, n: int
+    found: Patches, values: Values, rows: Grid, columns: Grid, m: int, n: int
 ) -> tuple[Shape, Shape]:
+    rest = tuple(0 for _ in found.axes)  # the others are as large, or a token smaller
+    values = values | {f"rest_{axis}": torch.tensor(0) for axis in found.axes}
     visits: dict[tuple[int, int, int], int] = {}
-    for own in {length for shape in _factors(m, len(rows)) for length in shape}:
-        for axis, (first, last) in enumerate(boxes(found, values, rows, columns, own)):
-            for other in {length for shape in _factors(n, len(rows)) for length in shape}:
+    for own in {length for shape in _factors(m, len(rest)) for length in shape}:
+        for axis, (first, last) in enumerate(
+            boxes(found, values, rows.part(rest), columns.part(rest), own)
+        ):
+            for other in {length for shape in _factors(n, len(rest)) for length in shape}:
                 some = (last // other - first // other + 1).where(last >= first, 0)
                 visits[axis, own, other] = int(some.sum())
 
@@ -67,7 +111,7 @@ def _least(
         )
         return total, (*mine[:-1], *others[:-1])  # of equals the one longest in memory
 
-    return min(product(_factors(m, len(rows)), _factors(n, len(rows))), key=cost)
+    return min(product(_factors(m, len(rest)), _factors(n, len(rest))), key=cost)
 
 
 def _factors(total: int, axes: int) -> list[Shape]:
@@ -96,14 +140,3 @@ def _limit(limit: Tensor | int | bool | None, like: Tensor, otherwise: int) -> T
     """A limit of every patch along an axis, [heads or 1, patches]."""
     limit = torch.as_tensor(otherwise if limit is None else limit)
     return limit.expand(torch.broadcast_shapes(limit.shape, like.shape)).reshape(-1, len(like))
-
-
-def grid_tokens(low: Shape, high: Shape, grid: Shape, start: int, length: int) -> Tensor:
-    """Rows of a tensor, whose first holds position `start`, of the tokens at coordinates `low` to
-    `high`, row-major; those that it has not are left out."""
-    position = torch.zeros((), dtype=torch.int64)
-    for first, last, side in zip(low, high, grid, strict=True):
-        end = max(first, min(last + 1, side))
-        position = position[..., None] * side + torch.arange(first, end)
-    token = position.flatten() - start
-    return token[(token >= 0) & (token < length)]

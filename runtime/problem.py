@@ -28,12 +28,14 @@ class Leaf:
 @dataclass(frozen=True, slots=True)
 class Patches:
     """Compact tiles on a grid: its axes, slowest first, the tokens along each for queries and for
-    keys (numbers, or their names), and `boxes(values)`: the `Limits` of the keys' coordinates along
-    each axis for queries at coordinates `lo_y` to `hi_y` and so on."""
+    keys (numbers, or their names; None: all positions), steps whose remainders part each axis, and
+    `boxes(values)`: the `Limits` of the keys' coordinates along each axis for queries at
+    coordinates `lo_y` to `hi_y` and so on, of the remainders `rest_y`."""
 
     axes: tuple[str, ...]
-    rows: tuple[str | int, ...]
-    columns: tuple[str | int, ...]
+    rows: tuple[str | int | None, ...]
+    columns: tuple[str | int | None, ...]
+    steps: tuple[str | int, ...]
     boxes: Callable[[Values], Limits]
 
 

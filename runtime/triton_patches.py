@@ -1,8 +1,9 @@
 """Tiles that are compact on a grid: their tokens, and the boxes of them that a loop visits.
 
-`sides` are the grid's tokens along each axis, slowest first, `shape` a patch's: powers of two whose
-product is the tile's length. Patches are counted row-major like tokens. A box is a span
-(begin, end) of patches an axis.
+`sides` are the grid's tokens along each axis, slowest first. `steps` part each axis by remainders:
+the tokens of one remainder on every axis, `rest`, are a grid of their own (one step: the whole
+grid). `shape` is a patch's, powers of two whose product is the tile's length. Patches are counted
+row-major, remainder by remainder. A box is a span (begin, end) of patches an axis.
 """
 # mypy: ignore-errors
 
@@ -13,39 +14,81 @@ import triton.language as tl
 
 
 @triton.jit
-def patches(sides, shape):
-    """The number of patches of a grid."""
-    total = tl.cdiv(sides[0], shape[0])
-    for axis in tl.static_range(1, len(sides)):
-        total *= tl.cdiv(sides[axis], shape[axis])
-    return total
+def parted(sides, steps, rest):
+    """The sides of the grid of tokens with the remainders `rest`."""
+    found = ()
+    for axis in tl.static_range(len(sides)):
+        found += (tl.cdiv(tl.maximum(sides[axis] - rest[axis], 0), steps[axis]),)
+    return found
 
 
 @triton.jit
-def patch(number, sides, shape):
-    """The place of patch `number` along each axis."""
+def digits(number, sizes):
+    """`number` written row-major over axes of `sizes`."""
     at = ()
-    for axis in tl.static_range(len(sides)):
+    for axis in tl.static_range(len(sizes)):
         size = 1
-        for inner in tl.static_range(axis + 1, len(sides)):
-            size *= tl.cdiv(sides[inner], shape[inner])
+        for inner in tl.static_range(axis + 1, len(sizes)):
+            size *= sizes[inner]
         at += (number // size,)
         number = number % size
     return at
 
 
 @triton.jit
-def ends(at, sides, shape):
-    """First and last coordinate of a patch along each axis, as one tuple."""
+def grid_of_patches(sides, steps, shape):
+    """The patches along each axis, as many as any remainder has."""
     found = ()
     for axis in tl.static_range(len(sides)):
-        low = at[axis] * shape[axis]
-        found += (low, tl.minimum(low + shape[axis], sides[axis]) - 1)
+        found += (tl.cdiv(tl.cdiv(sides[axis], steps[axis]), shape[axis]),)
     return found
 
 
 @triton.jit
-def tokens(at, sides, shape, start, length, amount: tl.constexpr):
+def remainders(sides, steps):
+    """How many remainders tokens leave along each axis."""
+    found = ()
+    for axis in tl.static_range(len(sides)):
+        found += (tl.minimum(sides[axis], steps[axis]),)
+    return found
+
+
+@triton.jit
+def times(numbers):
+    """The product of a tuple."""
+    total = numbers[0]
+    for axis in tl.static_range(1, len(numbers)):
+        total *= numbers[axis]
+    return total
+
+
+@triton.jit
+def patches(sides, steps, shape):
+    """The number of patches of all remainders."""
+    return times(grid_of_patches(sides, steps, shape)) * times(remainders(sides, steps))
+
+
+@triton.jit
+def patch(number, sides, steps, shape):
+    """The remainders of patch `number`, and its place along each axis."""
+    lengths = grid_of_patches(sides, steps, shape)
+    each = times(lengths)
+    return digits(number // each, remainders(sides, steps)), digits(number % each, lengths)
+
+
+@triton.jit
+def ends(at, rest, sides, steps, shape):
+    """First and last coordinate of a patch along each axis, as one tuple."""
+    lengths = parted(sides, steps, rest)
+    found = ()
+    for axis in tl.static_range(len(sides)):
+        low = at[axis] * shape[axis]
+        found += (low, tl.minimum(low + shape[axis], lengths[axis]) - 1)
+    return found
+
+
+@triton.jit
+def tokens(at, rest, sides, steps, shape, start, length, amount: tl.constexpr):
     """The `amount` tokens of a patch as rows of a tensor whose first holds position `start`;
     `length` where the tensor has none."""
     local = tl.arange(0, amount)
@@ -54,7 +97,8 @@ def tokens(at, sides, shape, start, length, amount: tl.constexpr):
     size = amount
     for axis in tl.static_range(len(sides)):
         size = size // shape[axis]
-        coordinate = at[axis] * shape[axis] + local // size % shape[axis]
+        coordinate = (at[axis] * shape[axis] + local // size % shape[axis]) * steps[axis]
+        coordinate += rest[axis]
         there = there & (coordinate < sides[axis])
         position = position * sides[axis] + coordinate
     token = position - start
@@ -67,10 +111,7 @@ def box(runs, sides, start, length):
 
     Where the tensor does not hold the whole grid no patch counts as full.
     """
-    size = 1
-    for axis in tl.static_range(len(sides)):
-        size *= sides[axis]
-    whole = (start == 0) & (length == size)
+    whole = (start == 0) & (length == times(sides))
     visited, full = (), ()
     for axis in tl.static_range(len(runs)):
         visited += (runs[axis][0],)
@@ -90,13 +131,12 @@ def area(spans):
 @triton.jit
 def cell(place, spans):
     """The patch at `place` of a box, row-major, as its place along each axis."""
-    at = ()
+    lengths, at = (), ()
     for axis in tl.static_range(len(spans)):
-        size = 1
-        for inner in tl.static_range(axis + 1, len(spans)):
-            size *= spans[inner][1] - spans[inner][0]
-        at += (spans[axis][0] + place // size,)
-        place = place % size
+        lengths += (spans[axis][1] - spans[axis][0],)
+    local = digits(place, lengths)
+    for axis in tl.static_range(len(spans)):
+        at += (spans[axis][0] + local[axis],)
     return at
 
 

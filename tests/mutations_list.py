@@ -151,12 +151,14 @@ MUTATIONS = (
     # compact tiles on grids
     Mutation(
         PATCHES,
-        "low + shape[axis], sides[axis]) - 1)",
-        "low + 1, sides[axis]) - 1)",
+        "low + shape[axis], lengths[axis]) - 1)",
+        "low + 1, lengths[axis]) - 1)",
         (*BOXES, *KERNELS),
     ),
     Mutation(PATCHES, "there & (coordinate < sides[axis])", "there", (*BOXES, *KERNELS)),
-    Mutation(PATCHES, "whole = (start == 0) & (length == size)", "whole = start == 0", BOXES),
+    Mutation(
+        PATCHES, "whole = (start == 0) & (length == times(sides))", "whole = start == 0", BOXES
+    ),
     Mutation(PATCHES, "rest = size - cut", "rest = size", BOXES),
     Mutation(PATCHES, "place + slices * cut, place)", "place, place)", BOXES),
     Mutation(

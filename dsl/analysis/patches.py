@@ -1,10 +1,15 @@
-"""Tiles that are compact on a grid, and the box of them that a mask reaches.
+"""Tiles that are compact on a grid, or of one residue, and the box of them that a mask reaches.
 
 Neighbours on a grid of two or three axes lie far apart in row-major order: a tile of consecutive
 tokens is a thin strip, and what it sees are many strips. A patch is a tile that is an interval
 along every axis. Where the mask is a conjunction in which comparisons of coordinates of one axis
 bound an axis other than the slowest, the patches that a patch reaches are a box: along each axis
 an interval, solved like any other loop's bounds, over the patch's first and last coordinate.
+
+Where a dilated mask asks that two coordinates leave the same remainder by a step, tokens of one
+remainder are a grid of their own, in which quotients are the coordinates. A patch holds tokens of
+one such grid, and so do all that it reaches: the remainders are numbers there. Plain positions
+count as a grid of one axis for that.
 """
 
 from __future__ import annotations
@@ -12,62 +17,90 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from attnspec.dsl.analysis.bounds import HI, LO, Run, bounds, hull
+from attnspec.dsl.analysis.bounds import Run, bounds, hull
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import rebuild
-from attnspec.dsl.ast import Apply, Coord, Expr, Index, Kind, Size, Spec, conjuncts, walk
+from attnspec.dsl.ast import (
+    Apply,
+    Coord,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Size,
+    Spec,
+    conjuncts,
+    walk,
+)
+from attnspec.dsl.build import conjunction
 from attnspec.dsl.formula import formula
+
+_ONE = Literal(1, kind=Kind.INT)
 
 
 @dataclass(frozen=True, slots=True)
 class Patches:
     """Boxes by axis, slowest first. `rows`: keys' coordinates for a patch of queries whose own are
-    `lo_y` to `hi_y` along y; `columns` the reverse. `i_sides` and `j_sides` are the grids'."""
+    `lo_y` to `hi_y` along y; `columns` the reverse. `i_sides` and `j_sides` are the grids', None
+    that of plain positions; `steps` part them by remainders, which are `rest_y` (and coordinates
+    quotients). `mask` is what is left of the mask then."""
 
     axes: tuple[str, ...]
-    i_sides: tuple[Expr, ...]
-    j_sides: tuple[Expr, ...]
+    i_sides: tuple[Expr | None, ...]
+    j_sides: tuple[Expr | None, ...]
+    steps: tuple[Expr, ...]
     rows: tuple[Run, ...]
     columns: tuple[Run, ...]
+    mask: Expr | None
 
 
 def patches(spec: Spec) -> Patches | None:
     """Boxes of the mask of `spec`, if tiles that are compact on its grid can pay."""
-    if spec.mask is None or not spec.grids:
+    if spec.mask is None:
         return None
     names = {side: _names(spec, side) for side in "ij"}
     axes = names["i"]
-    if not axes or len(axes) != len(names["j"]):
+    if len(axes) != len(names["j"]):
         return None
     parts = list(conjuncts(inline(spec, spec.mask)))
-    rows, columns = [], []
+    read: set[int] = set()
+    held: set[int] = set()  # what every pair of a patch and one that it reaches fulfils
+    rows, columns, steps = [], [], []
     for place, axis in enumerate(axes):
-        mine = [along for part in parts if (along := _along(part, place, names)) is not None]
-        whole = mine[0] if len(mine) == 1 else Apply("and", tuple(mine), kind=Kind.BOOL)
-        mask = whole if mine else None
+        own = {n: at for n, part in enumerate(parts) if (at := _along(part, place, names))}
+        step = next((found for part in own.values() if (found := _step(part))), _ONE)
+        read |= own.keys()
+        held |= {n for n, part in own.items() if _step(part) == step}
+        mine = [_quotients(part, step, axis) for n, part in own.items() if n not in held]
+        mask = conjunction(tuple(mine))
         rows.append(_named(hull(bounds(mask, "j", "i")), axis))
         columns.append(_named(hull(bounds(mask, "i", "j")), axis))
-    if all(run.first is None and run.last is None for run in rows[1:]):
+        steps.append(step)
+    inner = any(run.first is not None or run.last is not None for run in rows[1:])
+    if not inner and all(step == _ONE for step in steps):
         return None
-    unread = [p for p in parts if all(_along(p, n, names) is None for n in range(len(axes)))]
-    if unread:  # some pairs of any patch may be excluded besides
+    if len(read) < len(parts):  # some pairs of any patch may be excluded besides
         rows = [replace(run, full=False) for run in rows]
         columns = [replace(run, full=False) for run in columns]
-    sides = {
-        side: tuple(
-            Size(f"{'i' if spec.shared_grid else side}.{name}", kind=Kind.INT)
-            for name in names[side]
-        )
-        for side in "ij"
-    }
-    return Patches(axes, sides["i"], sides["j"], tuple(rows), tuple(columns))
+    i_sides, j_sides = (_sides(spec, side, names[side]) for side in "ij")
+    left = conjunction(tuple(part for n, part in enumerate(parts) if n not in held))
+    return Patches(axes, i_sides, j_sides, tuple(steps), tuple(rows), tuple(columns), left)
 
 
 def describe(found: Patches | None) -> Iterator[Fact]:
     """Compact tiles as a fact."""
     if found is None:
         return
+    for axis, step in zip(found.axes, found.steps, strict=True):
+        if step != _ONE:
+            yield Fact(
+                f"step along {axis}",
+                formula(step),
+                "pairs leave the same remainder by it",
+                "tokens of each remainder have tiles of their own",
+            )
     for axis, run in zip(found.axes, found.rows, strict=True):
         first = "start" if run.first is None else formula(run.first)
         last = "end" if run.last is None else formula(run.last)
@@ -80,16 +113,29 @@ def describe(found: Patches | None) -> Iterator[Fact]:
 
 
 def _names(spec: Spec, side: str) -> tuple[str, ...]:
-    return next((g.names for g in spec.grids if g.side == side or spec.shared_grid), ())
+    """The names of the axes of a side's grid; `n` of plain positions."""
+    return next((g.names for g in spec.grids if g.side == side or spec.shared_grid), ("n",))
+
+
+def _sides(spec: Spec, side: str, names: tuple[str, ...]) -> tuple[Expr | None, ...]:
+    if not spec.grids:
+        return (None,)
+    of = "i" if spec.shared_grid else side
+    return tuple(Size(f"{of}.{name}", kind=Kind.INT) for name in names)
 
 
 def _along(part: Expr, place: int, names: dict[str, tuple[str, ...]]) -> Expr | None:
     """`part` with coordinates of the axis at `place` as positions, if it has no others."""
+    grid = names["i"] != ("n",)
+    seen = False
     for node in walk(part):
         match node:
-            case Coord(axis="i" | "j" as side, along=along):
+            case Coord(axis="i" | "j" as side, along=along) if grid:
                 if names[side].index(along) != place:
                     return None
+                seen = True
+            case Index(axis="i" | "j") if not grid:
+                seen = True
             case Index() | Coord():
                 return None
 
@@ -98,16 +144,57 @@ def _along(part: Expr, place: int, names: dict[str, tuple[str, ...]]) -> Expr | 
             return Index(node.axis, kind=Kind.INT)
         return rebuild(node, position)
 
-    seen = any(isinstance(node, Coord) for node in walk(part))
     return position(part) if seen else None
+
+
+_I, _J = Index("i", kind=Kind.INT), Index("j", kind=Kind.INT)
+
+
+def _step(part: Expr) -> Expr | None:
+    """r, if `part` says that i and j leave the same remainder by r."""
+    match part:
+        case Apply(op="eq", args=(Apply(op="mod", args=(x, r)), Apply(op="mod", args=(y, s)))):
+            if {x, y} == {_I, _J} and r == s and not r.free:
+                return r
+        case Apply(op="eq", args=(Apply(op="mod", args=(x, r)), Literal(value=0))):
+            if x in (Apply("sub", (_I, _J), kind=Kind.INT), Apply("sub", (_J, _I), kind=Kind.INT)):
+                return None if r.free else r
+    return None
+
+
+def _quotients(part: Expr, step: Expr, axis: str) -> Expr:
+    """`part` over quotients by `step`, where both tokens leave the remainder `rest_y`."""
+    if step == _ONE:
+        return part
+    rest = Read(_rest(axis), (), kind=Kind.INT)
+
+    def written(node: Expr) -> Expr:
+        match node:
+            case Apply(op="floordiv", args=(Index() as x, r)) if r == step:
+                return x
+            case Apply(op="mod", args=(Index(), r)) if r == step:
+                return rest
+            case Index():
+                whole = Apply("mul", (node, step), kind=Kind.INT)
+                return Apply("add", (whole, rest), kind=Kind.INT)
+        return rebuild(node, written)
+
+    return written(part)
+
+
+def _rest(axis: str) -> str:
+    return f"rest_{axis}"
 
 
 def _named(run: Run, axis: str) -> Run:
     """`run` over the ends of a patch along `axis`."""
 
     def named(node: Expr) -> Expr:
-        if isinstance(node, Index) and node.axis in (LO, HI):
-            return replace(node, axis=f"{node.axis}_{axis}")
+        match node:
+            case Index(axis="lo" | "hi"):
+                return replace(node, axis=f"{node.axis}_{axis}")
+            case Read(name=name) if name == _rest(axis):
+                return Index(name, kind=Kind.INT)
         return rebuild(node, named)
 
     def end(limit: Expr | None) -> Expr | None:
