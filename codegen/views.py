@@ -149,7 +149,7 @@ def loop_view(loop: Loop) -> LoopView:
 
 def read_view(loop: Loop) -> LoopView:
     """A loop's runs as Triton code that reads their limits."""
-    own = "p_limits + b64 * s_limits_b + h64 * s_limits_h + block * s_limits_r"
+    own = "p_limits + b64 * s_limits_b + h64 * s_limits_h + block * s_limits_t"
     runs, lines = [], [f"limits = {own}"]
     for place, run in enumerate(loop.runs):
         ends = tuple(f"{end}_{place}" for end in ("first", "last", "full_first", "full_last"))
@@ -349,7 +349,7 @@ class Kernel:
         """What says which tiles to visit, where that is read from memory."""
         names = ["limits"] if self.plan.ranges is not None else []
         names += ["counts", "index"] if self.lists else []
-        return [Tensor(name, ("b", "h", "r")) for name in names]
+        return [Tensor(name, ("b", "h", "t")) for name in names]
 
     @property
     def lists(self) -> bool:

@@ -20,7 +20,7 @@ from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
-SIDES = ("b", "h", "i", "j", "t", "r")  # dimensions of a tensor that are no channels
+SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def arrange(
             whole = tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
     for key, part in visits(call, tile.block_m, tile.block_n, by_columns).items():
-        dims[key] = ("b", "h", "r", "c")
+        dims[key] = ("b", "h", "t", "c")
         tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
     dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
     for tensor, axes in dims.items():

@@ -11,7 +11,7 @@ import attnspec
 from attnspec.dsl.ast import Spec
 from attnspec.runtime import aot
 from attnspec.runtime.arrange import need
-from attnspec.runtime.compat import interpreted
+from attnspec.runtime.compat import interpreted, targeting
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import SHARED, TARGETS, config
 
@@ -113,3 +113,13 @@ def test_a_launch_is_compiled_for_what_is_known_of_its_arguments() -> None:
     assert source.signature["M"] == "i32"
     assert place["s_u_q_h"] in source.attrs
     assert place["M"] not in source.attrs
+
+
+def test_a_channel_axis_of_any_name_has_its_stride() -> None:
+    text = "axis r\nquery q2[r]\nkey k2[r]\nscore = dot(q[i], k[j]) + dot(q2[i], k2[j])"
+    attention = attnspec.compile(f"attention a\n{text}\n")
+    module = attention._generated
+    call = aot.record(attention.spec, module, "fp32", 16)
+    tile = config(need(call, "forward"), "cuda:90")
+    with targeting(aot.gpu_target("cuda:90")):
+        assert aot.source_of(module, "forward", call, "cuda:90", tile) is not None
