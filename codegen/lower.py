@@ -17,9 +17,9 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.tile import Atom, Tape
 from attnspec.dsl.analysis import symbolic
-from attnspec.dsl.analysis.bounds import HI, LO
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import divides, nonnegative
+from attnspec.dsl.analysis.runs import HI, LO
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import (
     COMPARISONS,

@@ -22,15 +22,16 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.tile import Atom, needed
-from attnspec.dsl.analysis import Facts, bounds, symbolic
+from attnspec.dsl.analysis import Facts, symbolic
 from attnspec.dsl.analysis.ascending import Ranges
-from attnspec.dsl.analysis.bounds import HI, LO, Bounds
 from attnspec.dsl.analysis.boxes import Box, End
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
-from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.positions import coordinates, rebuild
+from attnspec.dsl.analysis.runs import HI, LO, Bounds, Runs
 from attnspec.dsl.analysis.score import score_of
 from attnspec.dsl.ast import (
+    Apply,
     Expr,
     Kind,
     Read,
@@ -164,14 +165,21 @@ def _loop(build: Builder, found: Bounds) -> Loop:
         return Loop((), (Run(None, None, None, None, False),))
 
 
-def _runs(build: Builder, found: Sequence[bounds.Run]) -> Loop:
+def _runs(build: Builder, found: Runs) -> Loop:
     def end(expr: Expr | None) -> Atom | None:
-        return None if expr is None else build.emit(expr)
+        return None if expr is None else build.emit(_detached(expr))
 
     runs = tuple(
         Run(end(r.first), end(r.last), end(r.full_first), end(r.full_last), r.full) for r in found
     )
     return Loop(needed(build.tape.ops, Loop((), runs).limits), runs)
+
+
+def _detached(expr: Expr) -> Expr:
+    """`expr` without a gradient: how far a loop runs has none."""
+    if isinstance(expr, Read) and expr.kind is Kind.FLOAT:
+        return Apply("stopgrad", (expr,), kind=Kind.FLOAT)
+    return rebuild(expr, _detached)
 
 
 def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:

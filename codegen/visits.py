@@ -8,9 +8,9 @@ from itertools import product
 from math import prod
 from typing import TypeAlias
 
-from attnspec.dsl.analysis.bounds import Bounds, Run
 from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.patches import Patches
+from attnspec.dsl.analysis.runs import Bounds, Run
 from attnspec.dsl.ast import Expr
 from attnspec.dsl.check_witness import Number
 

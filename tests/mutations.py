@@ -41,7 +41,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
     "walks": ("-m", "tests.runtime.walk"),
     "boxes": ("-m", "tests.runtime.boxes"),
-    "bounds": (*_PYTEST, "tests/codegen/test_bounds.py"),
+    "bounds": (*_PYTEST, "tests/dsl/test_bounds.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attnspec.dsl.analysis.bounds import Run, bounds
+from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.boxes import MOST, Boxes, End
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import nonnegative
+from attnspec.dsl.analysis.runs import Run
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import Apply, Cumsum, Expr, Index, Kind, Literal, Read, Spec, conjuncts
+from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.formula import formula
 
 INT = Kind.INT
@@ -35,7 +37,7 @@ class Ranges:
     ends: tuple[End, ...]
 
 
-def ranges(spec: Spec, mask: Expr | None) -> Ranges | None:
+def ranges(spec: Spec, mask: Expr | None, prover: Prover) -> Ranges | None:
     """The ranges of a mask, inlined and with coordinates written out; None where there are none."""
     parts = list(conjuncts(mask)) if mask is not None else []
     inputs = [part for part in parts if tensors(spec, part)]
@@ -46,7 +48,7 @@ def ranges(spec: Spec, mask: Expr | None) -> Ranges | None:
     boxes = Boxes(spec)
     loops: list[tuple[Run, ...]] = []
     for variable, other in (("j", "i"), ("i", "j")):
-        base = bounds(positions, variable, other)
+        base = bounds(positions, variable, other, prover)
         solved = [_solved(spec, boxes, part, variable) for part in inputs]
         found = [run for run in solved if run is not None]
         if not base.tight or len(found) != len(solved):

@@ -1,53 +1,207 @@
 """Loop bounds of a tile from the mask alone.
 
-A mask is read as a union of conjunctions of integer comparisons. In each comparison the loop's
-variable is isolated (through sums and floor divisions), which leaves `variable >= L` or
-`variable <= U` with L and U free of it. Over a tile of the other
-variable the least L and the greatest U bound what can be allowed at all (`first`, `last`), the
-greatest L and the least U what is allowed for the whole tile (`full_first`, `full_last`).
-Results are expressions over `Index("lo")` and `Index("hi")`, the first and last position of the
-tile, so the same result serves every tile size. What cannot be read bounds nothing, and then
-no tile counts as full: always sound, not always tight.
+A mask is read as a union of conjunctions of comparisons. In each comparison the loop's variable
+is isolated, through sums, factors, floor divisions, `min`, `max`, `abs`, `clamp` and `where`, which
+leaves `variable >= L` or `variable <= U` with L and U free of it. Over a tile of the other variable
+the least L and the greatest U bound what can be allowed at all (`first`, `last`), the greatest L
+and the least U what is allowed for the whole tile (`full_first`, `full_last`). What cannot be read
+bounds nothing, and then no tile counts as full: always sound, not always tight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
+from attnspec.dsl.analysis.extents import FLOAT, INT, Claim, Extents, Unread
 from attnspec.dsl.analysis.fact import Fact
-from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, Read, Size, walk
+from attnspec.dsl.analysis.linear import Sum, number
+from attnspec.dsl.analysis.periods import repeat
+from attnspec.dsl.analysis.runs import (
+    EVERYTHING,
+    UNKNOWN,
+    Bounds,
+    Run,
+    Runs,
+    bounds_of,
+    choose,
+    given,
+    meet,
+    parted,
+    union,
+    without_full,
+)
+from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, walk
+from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.formula import formula
 
-LO, HI = "lo", "hi"
-Range: TypeAlias = "tuple[Expr, Expr]"
+_STEPS = 500  # comparisons solved for one mask
+_NODES = 400  # of the ends of one run
+_FAR = Literal(2.0**30, kind=FLOAT)  # past every position
+_NEAR = Literal(-(2.0**30), kind=FLOAT)
+_LIFTED = frozenset({"min", "max", "abs", "clamp", "where"})
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Positions of the loop variable: [first, last] may hold pairs, [full_first, full_last] only.
-
-    None leaves that side open. `full` is false when some tile inside may still have a hole.
-    The run is empty where last < first.
-    """
-
-    first: Expr | None = None
-    last: Expr | None = None
-    full_first: Expr | None = None
-    full_last: Expr | None = None
-    full: bool = True
+def bounds(mask: Expr | None, variable: str, other: str, prover: Prover) -> Bounds:
+    """Bounds of a loop over `variable` for a tile of `other`; `mask` is inlined."""
+    if mask is None:
+        return Bounds(EVERYTHING, tight=True)
+    reader = _Reader(variable, other, prover)
+    runs = reader.read(mask)
+    found = bounds_of(runs, tight=repeat(reader.left_out))
+    if any(_size(run) > _NODES for run in found.runs):
+        return Bounds(UNKNOWN, tight=False)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The union of some runs, which may overlap: what stands in none of them holds no pair.
+def _size(run: Run) -> int:
+    ends = (run.first, run.last, run.full_first, run.full_last)
+    return sum(1 for end in ends if end is not None for _ in walk(end))
 
-    `tight` says that every comparison of the mask was read.
-    """
 
-    runs: tuple[Run, ...]
-    tight: bool
+class _Reader(Extents):
+    """Reads one mask for a loop over `variable`."""
+
+    steps = _STEPS
+
+    def read(self, mask: Expr, holds: bool = True) -> Runs:
+        """Where a condition holds, or does not."""
+        if self.variable not in mask.free:
+            return given(*self.chances(mask, holds))
+        try:
+            return self._read(mask, holds)
+        except Unread:
+            self.left_out.append(mask)
+            return UNKNOWN
+
+    def _read(self, mask: Expr, holds: bool) -> Runs:
+        match mask:
+            case Apply(op=("and" | "or") as op, args=args):
+                parts = [self.read(arg, holds) for arg in args]
+                if (op == "and") is holds:
+                    return reduce(meet, parts)
+                return _either(*parts)
+            case Apply(op="not", args=(inner,)):
+                return self.read(inner, not holds)
+            case Apply(op="where", args=(c, a, b)):
+                no = meet(self.read(c, holds=False), self.read(b, holds))
+                return _either(meet(self.read(c), self.read(a, holds)), no)
+            case Apply(op=("eq" | "ne") as op, args=(a, b)) if a.kind is Kind.BOOL:
+                same = (op == "eq") is holds
+                no = meet(self.read(a, holds=False), self.read(b, not same))
+                return _either(meet(self.read(a), self.read(b, same)), no)
+            case Apply(op=op, args=(a, b)) if op in COMPARISONS:
+                cases = self.cases(op, a, b, holds)
+                return _either(*(reduce(meet, map(self.solve, case)) for case in cases))
+        raise Unread
+
+    def solve(self, claim: Claim) -> Runs:
+        """Where a claim holds."""
+        self.steps -= 1
+        if self.steps < 0:
+            raise Unread
+        atoms = claim.total.atoms(self.variable)
+        if not atoms:
+            return given(*self.decided(claim))
+        lifted = next((a for a in atoms if isinstance(a, Apply) and a.op in _LIFTED), None)
+        if lifted is not None:
+            return self._lifted(claim, lifted)
+        if len(atoms) > 1:
+            return self.solve(self._relaxed(claim, atoms))
+        by, rest = claim.total.parted(atoms[0])
+        match atoms[0]:
+            case Apply(op="div", args=(x, n)) if self.positive(n):
+                whole = self.sum(x).by(by).plus(rest.by(self.sum(n)))
+                return self.solve(claim.of(whole))
+        up = self.sign(by) > 0
+        size = by if up else by.times(-1)
+        if claim.real:
+            return self._isolated(atoms[0], self._real_limit(rest, size, up), up)
+        quotient = self.quotient(rest.times(-1), size)
+        return self._isolated(atoms[0], quotient if up else quotient.times(-1), up)
+
+    def _isolated(self, atom: Expr, limit: Sum, up: bool) -> Runs:
+        """Where atom <= limit (`up`) or atom >= limit."""
+        match atom:
+            case Index():
+                low, high = (end.expr() for end in self.ends(limit))
+                return (Run(last=high, full_last=low) if up else Run(first=low, full_first=high),)
+            case Apply(op="floordiv", args=(x, n)) if self.positive(n):
+                inside, divisor = self.sum(x), self.sum(n)
+                if not up:
+                    return self.solve(Claim(limit.by(divisor).minus(inside), real=False))
+                over = limit.plus(number(1)).by(divisor)
+                return self.solve(Claim(inside.minus(over).plus(number(1)), real=False))
+        raise Unread
+
+    def _lifted(self, claim: Claim, atom: Apply) -> Runs:
+        """`min`, `max`, `abs`, `clamp` and `where` as unions and conjunctions of their parts."""
+        by, rest = claim.total.parted(atom)
+
+        def holds(value: Expr) -> Runs:
+            return self.solve(claim.of(rest.plus(self.sum(value).by(by))))
+
+        op, args = atom.op, atom.args
+        match op, args:
+            case "where", (c, a, b):
+                return _either(meet(self.read(c), holds(a)), meet(self.read(c, False), holds(b)))
+            case "abs", (x,):
+                op, args = "max", (x, Apply("neg", (x,), kind=x.kind))
+            case "clamp", (x, low, high):
+                op, args = "min", (Apply("max", (x, low), kind=atom.kind), high)
+        parts = [holds(arg) for arg in args]
+        if (op == "max") == (self.sign(by) > 0):
+            return reduce(meet, parts)
+        for at, _ in enumerate(parts):  # one part is enough only if the others are numbers
+            others = (*args[:at], *args[at + 1 :])
+            if any(x.kind is FLOAT and not isinstance(x, Literal) for x in others):
+                parts[at] = without_full(parts[at])
+        return _either(*parts)
+
+    def _relaxed(self, claim: Claim, atoms: Sequence[Expr]) -> Claim:
+        """x // n as (x - r) / n with some r from 0 to n - 1, where it stands beside others."""
+        for atom in atoms:
+            match atom:
+                case Apply(op="floordiv", args=(x, n)) if self.positive(n) and not claim.real:
+                    by, rest = claim.total.parted(atom)
+                    divisor = self.sum(n)
+                    most = divisor.minus(number(1)).expr()
+                    left = self.between(Literal(0, kind=INT), most)
+                    whole = rest.by(divisor).plus(self.sum(x).minus(left).by(by))
+                    if whole.atoms(self.variable):
+                        return claim.of(whole)
+        raise Unread
+
+    def _real_limit(self, rest: Sum, size: Sum, up: bool) -> Sum:
+        """The limit of a whole number of which size * number + rest <= 0 (`up`), or - size."""
+        value = size.literal()
+        limit = rest.times(-1 if up else 1)
+        if value is not None:
+            limit = limit.times(1 / value)
+        else:
+            one = Literal(1.0, kind=FLOAT)
+            limit = limit.times(1, Apply("div", (one, size.expr(FLOAT)), kind=FLOAT))
+        low, high = self.ends(limit)
+        slack = self.slack(limit)
+        return self.between(*_rounded(low.minus(slack), high.plus(slack), up))
+
+
+def _rounded(low: Sum, high: Sum, up: bool) -> tuple[Expr, Expr]:
+    """A real limit from `low` to `high` in whole numbers: the greatest up to it, or the least from
+    it on. What is not a number allows nothing for certain."""
+    op, (least, most) = "floor" if up else "ceil", (x.literal() for x in (low, high))
+    if least is not None and most is not None:
+        turn = math.floor if up else math.ceil
+        return Literal(turn(least), kind=INT), Literal(turn(most), kind=INT)
+    surely, maybe = (low, high) if up else (high, low)
+    inside = Apply("clamp", (maybe.expr(FLOAT), _NEAR, _FAR), kind=FLOAT)
+    end = surely.expr(FLOAT)
+    holds, near, far, side = ("ge", _NEAR, _FAR, "min") if up else ("le", _FAR, _NEAR, "max")
+    known = Apply(holds, (end, near), kind=Kind.BOOL)
+    kept = choose(known, Apply(side, (end, far), kind=FLOAT), near)
+    ends = [Apply(op, (x,), kind=INT) for x in ((kept, inside) if up else (inside, kept))]
+    return ends[0], ends[1]
 
 
 def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]:
@@ -68,286 +222,19 @@ def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]
 
 
 def _shown(run: Run) -> str:
-    first = "start" if run.first is None else formula(run.first)
-    last = "end" if run.last is None else formula(run.last)
-    return f"{first} .. {last}"
+    text = _interval(run.first, run.last)
+    if run.full:
+        text += f" (full: {_interval(run.full_first, run.full_last)})"
+    return text
 
 
-def integer(value: int) -> Literal:
-    """An int literal."""
-    return Literal(value, kind=Kind.INT)
+def _interval(first: Expr | None, last: Expr | None) -> str:
+    """An interval of positions; the condition for it to begin at all stands after it."""
+    only, first = parted(first)
+    low = "start" if first is None else formula(first)
+    high = "end" if last is None else formula(last)
+    return f"{low} .. {high}" + (f" if {formula(only)}" if only is not None else "")
 
 
-def apply(op: str, *args: Expr) -> Expr:
-    """An int operation, with the trivial cases folded."""
-    match op, args:
-        case (("add" | "sub"), (a, Literal(value=0))):
-            return a
-        case "add", (Literal(value=0), b):
-            return b
-        case (("mul" | "floordiv"), (a, Literal(value=1))):
-            return a
-        case _ if all(isinstance(a, Literal) for a in args):
-            return integer(_fold(op, [int(a.value) for a in args if isinstance(a, Literal)]))
-    return Apply(op, args, kind=Kind.INT)
-
-
-def _fold(op: str, values: list[int]) -> int:
-    match op, values:
-        case "add", [a, b]:
-            return a + b
-        case "sub", [a, b]:
-            return a - b
-        case "mul", [a, b]:
-            return a * b
-        case "floordiv", [a, b]:
-            return a // b if b else 0
-        case "mod", [a, b]:
-            return a % b if b else 0
-        case "neg", [a]:
-            return -a
-        case "min", _:
-            return min(values)
-        case "max", _:
-            return max(values)
-        case "abs", [a]:
-            return abs(a)
-    raise ValueError(op)
-
-
-def bounds(mask: Expr | None, variable: str, other: str) -> Bounds:
-    """Bounds of a loop over `variable` for a tile of `other`."""
-    found = Run() if mask is None else _run(mask, variable, other)
-    return Bounds((found,), found.full)
-
-
-def hull(found: Bounds) -> Run:
-    """The least single run around all runs."""
-    if len(found.runs) == 1:
-        return found.runs[0]
-    return Run(
-        first=_hull("min", [r.first for r in found.runs]),
-        last=_hull("max", [r.last for r in found.runs]),
-        full=False,
-    )
-
-
-def _run(mask: Expr, variable: str, other: str) -> Run:
-    """One run around what a mask allows."""
-    match mask:
-        case Apply(op="and", args=args):
-            found = Run()
-            for arg in args:
-                found = _meet(found, _run(arg, variable, other))
-            return found
-        case Apply(op="or", args=args):
-            parts = [_run(arg, variable, other) for arg in args]
-            return Run(
-                first=_hull("min", [p.first for p in parts]),
-                last=_hull("max", [p.last for p in parts]),
-                full=False,
-            )
-        case Apply(op="not", args=(Apply(op=op, args=args, kind=kind),)) if op in _NEGATED:
-            return _run(Apply(_NEGATED[op], args, kind=kind), variable, other)
-        case Apply(op=op, args=(a, b)) if op in _FLIPPED:
-            return _comparison(op, a, b, variable, other)
-        case Literal(value=True):
-            return Run()
-    return Run(full=False)
-
-
-_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq"}
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
-
-
-def _meet(a: Run, b: Run) -> Run:
-    def tighter(op: str, x: Expr | None, y: Expr | None) -> Expr | None:
-        if x is None or y is None:
-            return y if x is None else x
-        return x if x == y else apply(op, x, y)
-
-    return Run(
-        tighter("max", a.first, b.first),
-        tighter("min", a.last, b.last),
-        tighter("max", a.full_first, b.full_first),
-        tighter("min", a.full_last, b.full_last),
-        a.full and b.full,
-    )
-
-
-def _hull(op: str, values: list[Expr | None]) -> Expr | None:
-    found: Expr | None = values[0]
-    for value in values[1:]:
-        if found is None or value is None:
-            return None
-        found = found if found == value else apply(op, found, value)
-    return found
-
-
-def _comparison(op: str, a: Expr, b: Expr, variable: str, other: str) -> Run:
-    if a.kind is not Kind.INT or b.kind is not Kind.INT:
-        return Run(full=False)
-    if op == "eq":
-        le = _comparison("le", a, b, variable, other)
-        return _meet(le, _comparison("ge", a, b, variable, other))
-    if op in ("gt", "ge"):
-        a, b, op = b, a, _FLIPPED[op]
-    return _at_most(a, b, variable, other, gap=1 if op == "lt" else 0)
-
-
-def _at_most(a: Expr, b: Expr, variable: str, other: str, gap: int) -> Run:
-    """Run from a + gap <= b."""
-
-    def each(pairs: list[tuple[Expr, Expr]]) -> Run:
-        found = Run()
-        for x, y in pairs:
-            found = _meet(found, _at_most(x, y, variable, other, gap))
-        return found
-
-    match a, b:  # |x| <= b and max(x, y) <= b are conjunctions; so is a <= min(x, y)
-        case Apply(op="abs", args=(x,)), _ if variable in x.free:
-            return each([(x, b), (apply("neg", x), b)])
-        case Apply(op="max", args=args), _ if variable in a.free:
-            return each([(x, b) for x in args])
-        case _, Apply(op="min", args=args) if variable in b.free:
-            return each([(a, x) for x in args])
-    terms: list[tuple[int, Expr]] = [(1, integer(gap))] if gap else []
-    _flatten(a, 1, terms)
-    _flatten(b, -1, terms)
-    mine = [(sign, t) for sign, t in terms if variable in t.free]
-    rest = [(sign, t) for sign, t in terms if variable not in t.free]
-    if not mine:  # a condition on the tile alone: decides no bound, and may leave holes
-        return Run(full=False)
-    if len(mine) != 1:
-        return Run(full=False)
-    sign, term = mine[0]
-    limit = _total([(-sign * s, t) for s, t in rest])  # sign * term <= -rest
-    span = extent(limit, other)
-    if span is None:
-        return Run(full=False)
-    low, high = span
-    if sign > 0:  # term <= limit
-        last, full_last = _solve_most(term, high, variable), _solve_most(term, low, variable)
-        return Run(full=False) if last is None else Run(last=last, full_last=full_last)
-    first, full_first = _solve_least(term, low, variable), _solve_least(term, high, variable)
-    return Run(full=False) if first is None else Run(first=first, full_first=full_first)
-
-
-def _flatten(expr: Expr, sign: int, out: list[tuple[int, Expr]]) -> None:
-    match expr:
-        case Apply(op="add", args=args):
-            for arg in args:
-                _flatten(arg, sign, out)
-        case Apply(op="sub", args=(a, b)):
-            _flatten(a, sign, out)
-            _flatten(b, -sign, out)
-        case Apply(op="neg", args=(a,)):
-            _flatten(a, -sign, out)
-        case _:
-            out.append((sign, expr))
-
-
-def _total(terms: list[tuple[int, Expr]]) -> Expr:
-    total: Expr = integer(0)
-    for sign, term in terms:
-        if sign > 0:
-            total = apply("add", total, term)
-    for sign, term in terms:
-        if sign < 0:
-            total = apply("sub", total, term)
-    return total
-
-
-def _divisor(term: Expr, variable: str) -> tuple[Expr, Expr] | None:
-    """(x, c) when `term` is x // c with a positive c and the variable in x alone."""
-    match term:
-        case Apply(op="floordiv", args=(x, c)) if variable not in c.free and _positive(c):
-            return x, c
-    return None
-
-
-def _solve_most(term: Expr, limit: Expr, variable: str) -> Expr | None:
-    """The greatest variable with term <= limit."""
-    if isinstance(term, Index):
-        return limit
-    divided = _divisor(term, variable)
-    if divided is None:
-        return None
-    x, c = divided
-    most = apply("sub", apply("mul", apply("add", limit, integer(1)), c), integer(1))
-    return _solve_most(x, most, variable)
-
-
-def _solve_least(term: Expr, limit: Expr, variable: str) -> Expr | None:
-    """The least variable with term >= limit."""
-    if isinstance(term, Index):
-        return limit
-    divided = _divisor(term, variable)
-    if divided is None:
-        return None
-    x, c = divided
-    return _solve_least(x, apply("mul", limit, c), variable)
-
-
-def _positive(expr: Expr) -> bool:
-    match expr:
-        case Literal(value=value):
-            return value > 0
-        case Size():
-            return True
-        case Apply(op=("mul" | "max" | "add"), args=args):
-            return all(_positive(a) for a in args)
-    return False
-
-
-def extent(expr: Expr, axis: str) -> Range | None:
-    """Least and greatest value while `axis` runs over [lo, hi]; None when it cannot be read.
-
-    Sound, and exact for sums of monotone terms that share no variable.
-    """
-    if axis not in expr.free:
-        # what depends on batch and head alone is one number for the whole tile
-        plain = all(isinstance(n, Literal | Size | Index | Apply | Read) for n in walk(expr))
-        return (expr, expr) if plain and expr.free <= {"b", "h"} else None
-    match expr:
-        case Index():
-            return Index(LO, kind=Kind.INT), Index(HI, kind=Kind.INT)
-        case Apply(op=op, args=args):
-            return _extent_apply(op, args, axis)
-    return None
-
-
-def _extent_apply(op: str, args: tuple[Expr, ...], axis: str) -> Range | None:
-    ranges = [extent(a, axis) for a in args]
-    found = [r for r in ranges if r is not None]
-    if len(found) != len(ranges):
-        if op == "mod" and _positive(args[1]) and axis not in args[1].free:
-            return integer(0), apply("sub", args[1], integer(1))
-        return None
-    match op, found:
-        case "add", [(a, b), (c, d)]:
-            return apply("add", a, c), apply("add", b, d)
-        case "sub", [(a, b), (c, d)]:
-            return apply("sub", a, d), apply("sub", b, c)
-        case "neg", [(a, b)]:
-            return apply("neg", b), apply("neg", a)
-        case (("min" | "max"), _):
-            low, high = found[0]
-            for a, b in found[1:]:
-                low, high = apply(op, low, a), apply(op, high, b)
-            return low, high
-        case "clamp", [(a, b), (c, d), (e, f)]:
-            return (
-                apply("min", apply("max", a, c), e),
-                apply("min", apply("max", b, d), f),
-            )
-        case "mul", [(a, b), (c, d)]:
-            if _positive(args[1]) and axis not in args[1].free:
-                return apply("mul", a, c), apply("mul", b, d)
-            if _positive(args[0]) and axis not in args[0].free:
-                return apply("mul", a, c), apply("mul", b, d)
-        case "floordiv", [(a, b), (c, _)] if _positive(args[1]) and axis not in args[1].free:
-            return apply("floordiv", a, c), apply("floordiv", b, c)
-        case "mod", [_, (c, _)] if _positive(args[1]) and axis not in args[1].free:
-            return integer(0), apply("sub", c, integer(1))
-    return None
+def _either(*parts: Runs) -> Runs:
+    return union(run for part in parts for run in part)

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from attnspec.dsl.analysis.bounds import Bounds
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR
+from attnspec.dsl.analysis.runs import Bounds
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, Read, Spec
 from attnspec.dsl.formula import formula

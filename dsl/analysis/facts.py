@@ -8,14 +8,16 @@ from attnspec.dsl.analysis import boxes, domain, index_sets, relations, separabl
 from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.ascending import Ranges, ranges
 from attnspec.dsl.analysis.ascending import describe as describe_ranges
-from attnspec.dsl.analysis.bounds import Bounds, bounds, describe
+from attnspec.dsl.analysis.bounds import bounds, describe
 from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.patches import Patches, patches
 from attnspec.dsl.analysis.patches import describe as describe_patches
 from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.runs import Bounds
 from attnspec.dsl.ast import Spec
+from attnspec.dsl.check_prover import Prover
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,10 @@ class Facts:
 def analyze(spec: Spec) -> Facts:
     """The facts of a spec: each analysis describes its own."""
     mask = None if spec.mask is None else coordinates(inline(spec, spec.mask), spec)
-    rows, columns = bounds(mask, "j", "i"), bounds(mask, "i", "j")
-    grid = patches(spec)
-    searched = None if grid is not None else ranges(spec, mask)
+    prover = Prover(spec)
+    rows, columns = bounds(mask, "j", "i", prover), bounds(mask, "i", "j", prover)
+    grid = patches(spec, prover)
+    searched = None if grid is not None else ranges(spec, mask, prover)
     known = grid is not None or searched is not None
     lists = None if known else boxes.blocks(spec, mask, (rows, columns))
     found = (

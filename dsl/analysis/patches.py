@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from attnspec.dsl.analysis.bounds import Run, bounds, hull
+from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.runs import Run, hull
 from attnspec.dsl.ast import (
     Apply,
     Coord,
@@ -35,6 +36,7 @@ from attnspec.dsl.ast import (
     walk,
 )
 from attnspec.dsl.build import conjunction
+from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.formula import formula
 
 _ONE = Literal(1, kind=Kind.INT)
@@ -56,7 +58,7 @@ class Patches:
     mask: Expr | None
 
 
-def patches(spec: Spec) -> Patches | None:
+def patches(spec: Spec, prover: Prover) -> Patches | None:
     """Boxes of the mask of `spec`, if tiles that are compact on its grid can pay."""
     if spec.mask is None:
         return None
@@ -75,8 +77,8 @@ def patches(spec: Spec) -> Patches | None:
         held |= {n for n, part in own.items() if _step(part) == step}
         mine = [_quotients(part, step, axis) for n, part in own.items() if n not in held]
         mask = conjunction(tuple(mine))
-        rows.append(_named(hull(bounds(mask, "j", "i")), axis))
-        columns.append(_named(hull(bounds(mask, "i", "j")), axis))
+        rows.append(_named(hull(bounds(mask, "j", "i", prover)), axis))
+        columns.append(_named(hull(bounds(mask, "i", "j", prover)), axis))
         steps.append(step)
     inner = any(run.first is not None or run.last is not None for run in rows[1:])
     if not inner and all(step == _ONE for step in steps):

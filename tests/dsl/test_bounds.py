@@ -1,232 +1,276 @@
-"""Loop bounds against brute force: nothing allowed is skipped, no full tile has a hole."""
+"""Tile bounds against brute force: nothing allowed is skipped, no full tile has a hole."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
+from tests.dsl.tiles import Count, Loops, survey, value
 
 from attnspec.codegen.library import find, names
-from attnspec.dsl.analysis import analyze
-from attnspec.dsl.analysis.bounds import HI, LO, Bounds, Run, hull
-from attnspec.dsl.analysis.inlining import inline
-from attnspec.dsl.analysis.positions import coordinates, nonnegative
-from attnspec.dsl.ast import Apply, Expr, Index, Literal, Read, Size, Spec, walk
+from attnspec.dsl.analysis.bounds import describe
+from attnspec.dsl.analysis.positions import nonnegative
+from attnspec.dsl.analysis.runs import MOST_RUNS, Bounds, Run
+from attnspec.dsl.ast import Apply, Expr, Index, walk
 from attnspec.dsl.check import check
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.dsl.parse import parse
+from attnspec.runtime.bind import Bound
 from attnspec.runtime.sampling import sample
 
-Env = Mapping[str, int]
-
-
-def value(expr: Expr, env: Env) -> float:
-    """A number, from its definition."""
-    match expr:
-        case Literal(value=number):
-            return number
-        case Index(axis=name) | Read(name=name, index=()):
-            return env[name]
-        case Size(of=name):
-            return env[f"size {name}"]
-        case Apply(op="where", args=(c, a, b)):
-            return value(a if value(c, env) else b, env)
-        case Apply(op=op, args=args):
-            return OPERATIONS[op](*(value(a, env) for a in args))
-    raise NotImplementedError(type(expr).__name__)
-
-
-OPERATIONS: dict[str, Callable[..., float]] = {
-    "add": lambda *x: sum(x),
-    "sub": lambda a, b: a - b,
-    "mul": lambda *x: x[0] * x[1] * (x[2] if len(x) > 2 else 1),
-    "div": lambda a, b: a / b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-    "pow": lambda a, b: a**b,
-    "neg": lambda a: -a,
-    "abs": abs,
-    "min": min,
-    "max": max,
-    "clamp": lambda x, a, b: min(max(x, a), b),
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "and": lambda *x: all(x),
-    "or": lambda *x: any(x),
-    "not": lambda a: not a,
+TILES = (16, 32, 64, 128)
+LONGEST = 300
+# Library masks whose loops visit a tile without a pair although every comparison was read.
+VISITED_EMPTY = {
+    "block_halo": "how far a tile of keys is seen and where the keys end are two ends, not one",
 }
 
 
-def checked(text: str) -> Spec:
-    return check(parse(text))[0]
+def call(loops: Loops, seed: int, *, starts: bool = True, **sizes: int) -> Bound:
+    """Arguments for a call of up to `LONGEST` tokens, or on a grid."""
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {"b": 1, "h": 2, "d": 2}
+    for grid in loops.spec.grids:
+        most = {2: 17, 3: 6}[len(grid.names)]
+        drawn |= {f"{grid.side}.{name}": rng.randint(1, most) for name in grid.names}
+    if not loops.spec.grids:
+        drawn |= {"i": rng.randint(1, LONGEST), "j": rng.randint(1, LONGEST)}
+    start = rng.choice([0, 0, rng.randint(1, 40)]) if starts and not loops.spec.grids else 0
+    try:
+        return sample(loops.spec, generator, drawn | sizes, q_start=start)
+    except AttnError:  # these sizes do not satisfy the spec
+        return sample(loops.spec, generator, {"b": 1, "h": 2, "d": 2}, q_start=start)
 
 
-def positional(spec: Spec) -> bool:
-    """Whether the mask is decided by positions and sizes alone, with operations known here."""
-    if spec.mask is None:
-        return False
-    for node in walk(coordinates(inline(spec, spec.mask), spec)):
-        known = isinstance(node, Literal | Index | Size) or (
-            isinstance(node, Apply) and node.op in {*OPERATIONS, "where"}
-        )
-        number = isinstance(node, Read) and not node.index
-        if not known and not number:
-            return False
-        if isinstance(node, Index) and node.axis not in ("i", "j"):
-            return False
-    return True
+def distinct() -> list[str]:
+    """A library spec for every mask that there is."""
+    found: dict[tuple[object, ...], str] = {}
+    for name in names():
+        spec = check(parse(find(name)[0]))[0]
+        if spec.mask is not None:
+            key = (spec.mask, spec.grids, spec.requires, tuple(d.where for d in spec.decls))
+            found.setdefault(key, name)
+    return list(found.values())
 
 
-def ends(found: Run, env: Env, low: int, high: int) -> tuple[int, int, int, int]:
-    """first, last, full_first, full_last with open ends at `low` and `high`."""
-
-    def end(expr: Expr | None, otherwise: int) -> int:
-        return otherwise if expr is None else int(value(expr, env))
-
-    full = (end(found.full_first, low), end(found.full_last, high)) if found.full else (1, 0)
-    return end(found.first, low), end(found.last, high), *full
-
-
-def hold(spec: Spec, sizes: Env, q_start: int, k_start: int, tiles: tuple[int, ...]) -> int:
-    """Check both loops over every tile; gives the number of tiles that are full."""
-    facts = analyze(spec)
-    assert spec.mask is not None
-    mask = coordinates(inline(spec, spec.mask), spec)
-    rows = range(q_start, q_start + sizes["size i"])
-    columns = range(k_start, k_start + sizes["size j"])
-    allowed = {(i, j) for i in rows for j in columns if value(mask, {**sizes, "i": i, "j": j})}
-    full = 0
-    for mine, others, found, turned in (
-        (rows, columns, hull(facts.rows), False),
-        (columns, rows, hull(facts.columns), True),
-    ):
-        for size in tiles:
-            for start in range(mine.start, mine.stop, size):
-                tile = range(start, min(start + size, mine.stop))
-                env = {**sizes, LO: tile[0], HI: tile[-1]}
-                first, last, inner, until = ends(found, env, others.start, others.stop - 1)
-                for x in others:
-                    reached = [((x, a) if turned else (a, x)) in allowed for a in tile]
-                    assert first <= x <= last or not any(reached), (size, start, x)
-                    if inner <= x <= until and first <= x <= last:
-                        assert all(reached), (size, start, x)
-                        full += 1
-    return full
-
-
-LIBRARY = [n for n in names() if positional(checked(find(n)[0]))]
+LIBRARY = distinct()
 
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_library_masks(name: str) -> None:
-    spec = checked(find(name)[0])
-    for seed in range(4):
-        generator = torch.Generator().manual_seed(seed)
-        bound = sample(spec, generator, q_start=0 if spec.grids or seed < 2 else 7)
-        sizes = {f"size {k}": v for k, v in bound.sizes.items()}
-        sizes |= {k: int(v) for k, v in bound.scalars.items()}
-        hold(spec, sizes, bound.q_start, bound.k_start, (4, 8))
+    loops = Loops.of(find(name)[0])
+    total = Count()
+    for seed in range(12):
+        bound = call(loops, seed)
+        for tile, across in ((TILES[seed % 4], 64), (16, TILES[seed % 3])):
+            total += survey(loops, bound, tile, across)
+    assert total.full <= total.all
+    if loops.rows.tight and loops.columns.tight:
+        assert bool(total.empty) == (name in VISITED_EMPTY)
+    else:
+        assert name not in VISITED_EMPTY
 
 
-def test_there_are_library_masks_to_check() -> None:
-    assert len(LIBRARY) >= 25
+def test_most_library_masks_over_positions_are_read() -> None:
+    loops = [Loops.of(find(name)[0]) for name in LIBRARY]
+    assert sum(x.rows.tight and x.columns.tight for x in loops) >= 25
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "j <= i",
+        "i - 70 < j <= i",
+        "i // 48 == j // 48",
+        "j <= i and (j < 5 or i - j < 40)",
+        "(j - 4) // 60 <= i // 20",
+        "abs(i - j) <= 37.5",
+    ],
+)
+def test_every_length(mask: str) -> None:
+    loops = Loops.of(f"attention m\nmask {mask}\n")
+    for length in range(1, LONGEST + 1):
+        bound = call(loops, length, i=length, j=length)
+        found = survey(loops, bound, TILES[length % 4], TILES[length // 4 % 4])
+        assert found.empty == 0
 
 
 def random_mask(rng: random.Random) -> str:
-    """A conjunction or union of comparisons that bounds can partly read."""
+    """Unions and conjunctions of comparisons, most of which bounds can read."""
 
     def side(name: str) -> str:
-        c = rng.randint(1, 7)
+        c, s = rng.randint(1, 40), rng.randint(0, 60)
         return rng.choice(
-            [name, name, f"{name} // {c}", f"({name} + {c}) // {c}", f"({name} // {c}) * {c}"]
-        )
+            [name, name, name, f"{name} // {c}", f"({name} + {s}) // {c}", f"{name} // {c} * {c}",
+             f"{name} // w * w", f"clamp({name}, {s}, {s + c})", f"{c} * {name}",
+             f"max({name} - {s}, 0)", f"min({name}, {3 * s})", f"({name} - {name} % {c})",
+             f"{name} % {c}", f"({name} + {name} // {c})", f"where({name} < {2 * s}, {name}, {s})"]
+        )  # fmt: skip
 
     def comparison() -> str:
         op = rng.choice(["<=", "<", ">=", ">", "=="])
-        a, b, c = side("i"), side("j"), rng.randint(0, 9)
+        a, b, c, s = side("i"), side("j"), rng.randint(0, 90), rng.randint(1, 9)
         return rng.choice(
-            [
-                f"{b} {op} {a}",
-                f"{a} - {b} {op} {c}",
-                f"abs(i - j) <= {c}",
-                f"max({a}, {c}) >= {b}",
-                f"{b} + {c} {op} min({a}, {rng.randint(5, 40)})",
-                f"j {op} {c * 3}",
-                f"i % {c + 1} {op} j % {c + 1}",
-                f"not ({b} {op} {a} + {c})",
-                f"clamp({a}, {c}, {c + 9}) {op} {b}",
-            ]
-        )
+            [f"{b} {op} {a}", f"{b} {op} {a}", f"{a} - {b} {op} {c}", f"abs(i - j) {op} {c}",
+             f"max({a}, {c}) >= {b}", f"{b} + {c} {op} min({a}, {rng.randint(5, 240)})",
+             f"j {op} {c}", f"i {op} w", f"i % {s} {op} j % {s}", f"(i - j) % {s} == 0",
+             f"not ({b} {op} {a} + {c})", f"abs(i - j) <= {c} / 2", f"i - j < 0.3 * w + {s}",
+             f"(i - j) // {s} {op} {c // 9}", f"abs({s} * i - j) <= w", f"i != j + {c}",
+             f"clamp(i - j, 0, {c}) {op} {s}", f"floor(i / {s}) {op} floor(j / {s})",
+             f"h >= {rng.randint(0, 1)}", f"j % {s} >= {s // 2}", f"w * j <= {c} * i + {s}",
+             "(j - i) * 1.5 <= x", f"i // {s} {op} 0.5 * j", f"min(j, w) + j // {s} <= i"]
+        )  # fmt: skip
 
-    parts = [comparison() for _ in range(rng.randint(1, 3))]
-    mask = " and ".join(parts)
-    return f"({mask}) or ({comparison()})" if rng.random() < 0.3 else mask
+    def condition(depth: int) -> str:
+        if depth == 0:
+            return comparison()
+        parts = [condition(depth - 1) for _ in range(rng.randint(1, 3))]
+        text = f" {rng.choice(['and', 'or'])} ".join(parts)
+        return f"not ({text})" if rng.random() < 0.1 else f"({text})"
+
+    return condition(rng.randint(0, 2))
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(250))
 def test_random_masks(seed: int) -> None:
     rng = random.Random(seed)
-    spec = None
-    while spec is None:
+    declared = "input w: int where w > 0\ninput x: float = 20\n"
+    for _ in range(50):
         try:
-            spec = checked(f"attention m\nmask {random_mask(rng)}\n")
-        except AttnError:  # a mask that the checker proves to be empty
+            loops = Loops.of(f"attention m\n{declared}mask {random_mask(rng)}\n")
+        except AttnError:  # an empty mask, or a number that the mask does not use
             continue
-    sizes = {"size i": rng.randint(1, 40), "size j": rng.randint(1, 40)}
-    hold(spec, sizes, rng.choice([0, 0, 5]), rng.choice([0, 0, 3]), (1, 8, 16))
+        break
+    for at in range(3):
+        survey(loops, call(loops, 3 * seed + at), rng.choice(TILES), rng.choice(TILES))
 
 
 @pytest.mark.parametrize(
-    ("mask", "least"),
+    "mask",
     [
-        ("j <= i", 100),
-        ("i - 9 <= j <= i", 40),
-        ("i // 8 == j // 8", 40),
-        ("j < 16", 100),
-        ("abs(i - j) <= 12", 100),
-        ("j <= max(i, 11)", 100),
-        ("not (j > i)", 100),
+        "j <= i",
+        "j < i",
+        "i - 70 < j <= i",
+        "abs(i - j) <= 40",
+        "abs(i - j) <= 40 / 2 + 0.5",
+        "i // 8 == j // 8",
+        "i // 48 == j // 48 and j <= i",
+        "j // 5 <= i // 3",
+        "3 * j // 5 <= 2 * i",
+        "max(j, 20) <= i + 4",
+        "min(i, 33) <= j + 1",
+        "j >= clamp(i, 10, 130)",
+        "i + j < 240",
+        "2 * i >= 3 * j",
+        "j + j // 4 * 4 <= i + 7",
+        "clamp(i - 30, 0, 200) <= j < clamp(i - 30, 0, 200) + 61",
+        "i - i % 32 <= j",
+        "i != j",
+        "not (i - 20 < j < i)",
+        "i == 0 or j == 0 or abs(i - j) <= 20",
+        "j <= i and (j < 5 or i - j < 40)",
+        "j <= i and (h >= 1 or i - j < 40)",
+        "j < 128 or (j <= i and i // 50 == j // 50)",
+        "where(h == 1, j <= i, i - j < 50 and j <= i)",
+        "(i < 64) == (j < 64)",
+        "i // w == j // w",
+        "j <= i and i - j < w",
+        "w * i >= j",
     ],
 )
-def test_full_tiles_are_found(mask: str, least: int) -> None:
-    assert (
-        hold(checked(f"attention m\nmask {mask}\n"), {"size i": 40, "size j": 40}, 0, 0, (4,))
-        >= least
-    )
+def test_bounds_are_exact(mask: str) -> None:
+    loops = Loops.of(f"attention m\ninput w: int = 3 where w > 0\nmask {mask} and w > 0\n")
+    assert loops.rows.tight
+    assert loops.columns.tight
+    for seed in range(6):
+        tile = TILES[seed % 3]
+        found = survey(loops, call(loops, seed), tile, tile)
+        assert found.empty == 0
+        assert found.full == found.all
+
+
+def runs_of(mask: str, inputs: str = "") -> Bounds:
+    return Loops.of(f"attention m\n{inputs}\nmask {mask}\n").rows
 
 
 @pytest.mark.parametrize(
-    ("mask", "tile", "first", "last"),
+    ("mask", "runs"),
     [
-        ("j <= i", (8, 15), None, 15),
-        ("i - 5 < j <= i", (8, 15), 4, 15),
-        ("i // 8 == j // 8", (8, 11), 8, 15),
-        ("j <= i or j < 4", (0, 1), None, 3),
-        ("abs(i - j) <= 2", (8, 15), 6, 17),
-        ("abs(i - j) < 2", (8, 15), 7, 16),
-        ("j < min(i, 12)", (8, 15), None, 11),
-        ("j // 4 < i // 4", (8, 15), None, 11),
-        ("2 * i >= j", (8, 15), None, 30),
+        ("j <= i or j < 4", 1),  # both begin at the start
+        ("j <= i and (j < 4 or i - j < 9)", 2),
+        ("i == 0 or j == 0 or abs(i - j) <= 4", 3),
+        ("i != j", 2),
+        ("j == 3 or j == 30 or j == 60 or j == 90 or j == 120 or j == 150", MOST_RUNS),
+        ("(j == 3 or j == 30 or j == 60) and (j - i == 3 or j - i == 6)", MOST_RUNS),
     ],
 )
-def test_bounds_are_tight(
-    mask: str, tile: tuple[int, int], first: int | None, last: int | None
-) -> None:
-    found = analyze(checked(f"attention m\nmask {mask}\n")).rows.runs[0]
-    env = {LO: tile[0], HI: tile[1]}
-    assert (None if found.first is None else value(found.first, env)) == first
-    assert (None if found.last is None else value(found.last, env)) == last
+def test_number_of_runs(mask: str, runs: int) -> None:
+    found = runs_of(mask)
+    assert len(found.runs) == runs
+    assert found.tight == (runs < MOST_RUNS)
+
+
+@pytest.mark.parametrize(
+    ("mask", "tight"),
+    [
+        ("j <= i", True),
+        ("j <= i and j % 16 >= 4", True),
+        ("j <= i and j % 17 >= 4", False),
+        ("j % 4 == 1 and i % 3 == j % 3", True),
+        ("j % 8 == 1 and i % 3 == j % 3", False),
+        ("j <= i and (i - j) % 31 == 0", True),
+        ("j <= i and (i - j) % 32 == 0", False),
+        ("j <= i and (i + j) % 17 == 0", False),
+        ("j <= i and (i - 2 * j) % 17 == 0", False),
+        ("j <= i and (i - j) % w == 0", False),
+        ("j // 8 % 2 == 0", False),
+        ("i * j < 90", False),
+    ],
+)
+def test_what_is_left_out(mask: str, tight: bool) -> None:
+    found = runs_of(mask, "input w: int = 3 where w > 0" if "w" in mask else "")
+    assert found.tight == tight
+
+
+def test_a_sign_that_is_not_proved_bounds_nothing() -> None:
+    found = runs_of("i + w * j <= 9", "input w: int = 3")
+    assert found == Bounds((Run(full=False),), tight=False)
+    assert runs_of("i + w * j <= 9", "input w: int = 3 where w > 0").tight
 
 
 def test_a_mask_over_inputs_bounds_nothing() -> None:
-    found = analyze(checked("attention m\ninput keep[b, j]: bool\nmask keep[j]\n"))
-    assert found.rows == Bounds((Run(full=False),), tight=False)
+    found = runs_of("keep[j]", "input keep[b, j]: bool")
+    assert found == Bounds((Run(full=False),), tight=False)
+
+
+def test_what_is_not_a_number_fills_no_tile() -> None:
+    loops = Loops.of("attention m\ninput x: float = 3 where x >= 0\nmask abs(i - j) <= x\n")
+    bound = replace(call(loops, 1, i=64, j=64), q_start=0)
+    for x in (float("nan"), float("inf"), float("-inf"), 1e30, 20.0):
+        found = survey(loops, replace(bound, scalars={"x": x}), 16, 16)
+        assert (found.full > 0) == (x > 0)
+
+
+def test_a_mask_that_takes_too_long_bounds_nothing() -> None:
+    many = " + ".join(f"abs(j - {k})" for k in range(12))
+    found = runs_of(f"{many} <= i")
+    assert found == Bounds((Run(full=False),), tight=False)
+
+
+def test_facts_show_both_loops() -> None:
+    loops = Loops.of(
+        "attention m\ninput s: int = 4 where s >= 0\nmask j <= i and (j < s or h > 2)\n"
+    )
+    facts = {f.name: f.value for f in describe(loops.spec.mask, loops.rows, loops.columns)}
+    assert facts == {
+        "keys of a tile of queries": "start .. min(hi, s - 1) (full: start .. min(lo, s - 1))"
+        " or start .. hi if h > 2 (full: start .. lo if h > 2)",
+        "queries of a tile of keys": "lo .. end if lo < s or h > 2"
+        " (full: hi .. end if hi < s or h > 2)",
+    }
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -242,10 +286,14 @@ def test_nonnegative_is_sound(seed: int) -> None:
              f"abs({a})", f"(-{a})", f"({a} // 5)", f"({a} % 5)", f"clamp({a}, 0, 9)"]
         )  # fmt: skip
 
-    spec = checked(f"attention m\nmask {expr(3)} >= {expr(1)} - 100\n")
+    spec = check(parse(f"attention m\nmask {expr(3)} >= {expr(1)} - 100\n"))[0]
     assert isinstance(spec.mask, Apply)
+    i, j = torch.arange(0, 20, 3)[:, None], torch.arange(0, 20, 4)
+
+    def at(leaf: Expr) -> torch.Tensor:
+        assert isinstance(leaf, Index)
+        return i if leaf.axis == "i" else j
+
     for node in walk(spec.mask):
         if isinstance(node, Apply) and nonnegative(node):
-            for i in range(0, 20, 3):
-                for j in range(0, 20, 4):
-                    assert value(node, {"i": i, "j": j}) >= 0
+            assert (value(node, at) >= 0).all()
