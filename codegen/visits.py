@@ -167,7 +167,7 @@ def _flat(box: Sequence[frozenset[int]], counts: Sequence[int], before: int) -> 
 
 def compact(found: Patches, number: Value, sides: Shape, tile: int) -> Compact:
     """The shapes of `tile` tokens that visit least (the longest in memory of equals)."""
-    steps = tuple(number(step, {}) for step in found.steps)
+    steps = tuple(int(number(step, {})) for step in found.steps)
     rests = list(product(*map(range, map(min, sides, steps))))
 
     def part(rest: Shape) -> Shape:

@@ -72,7 +72,8 @@ def patches(spec: Spec, prover: Prover) -> Patches | None:
     rows, columns, steps = [], [], []
     for place, axis in enumerate(axes):
         own = {n: at for n, part in enumerate(parts) if (at := _along(part, place, names))}
-        step = next((found for part in own.values() if (found := _step(part))), _ONE)
+        asked = [step for part in own.values() if (step := _step(part)) is not None]
+        step = next((s for s in asked if prover.positive(s, prover.start())), _ONE)
         read |= own.keys()
         held |= {n for n, part in own.items() if _step(part) == step}
         mine = [_quotients(part, step, axis) for n, part in own.items() if n not in held]
