@@ -10,6 +10,7 @@ that it is not zero, and the compiler cannot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,7 +35,16 @@ from attnspec.dsl.ast import (
 )
 from attnspec.dsl.build import apply, constant, lit, size
 from attnspec.dsl.check_atoms import root
+from attnspec.dsl.check_blame import (
+    forbidden,
+    is_data,
+    is_guarded,
+    mend_index,
+    mend_operation,
+    title,
+)
 from attnspec.dsl.check_known import Known
+from attnspec.dsl.check_linear import value_of
 from attnspec.dsl.check_names import TOKENS
 from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_report import Report
@@ -261,18 +271,21 @@ class _Walker:
             return not 0 <= evaluate(self.spec, index, point) < evaluate(self.spec, length, point)
 
         point = search(self.spec, (*known.true, *known.either), wrong, _variables(index, known))
+        high, fixed = prover.range(index, known).hi, value_of(prover.poly(length))
         if point is not None:
             where = f"at {point} it is {evaluate(self.spec, index, point)},"
             label = f"{where} and the axis has {evaluate(self.spec, length, point)}"
+        elif not prover.nonnegative(index, known):
+            label = "not proved to be at least 0"
         else:
-            low = prover.nonnegative(index, known)
-            label = "not proved to be " + ("below the size" if low else "at least 0")
+            most = f": it may be {high:g}" if math.isfinite(high) else ""
+            label = f"not proved to be below the size{most}"
         self.report.error(
             "A201",
             f"index may fall outside `{read.name}`",
             index.span if index.span.end else read.span,
             label,
-            "use `clamp(x, 0, size - 1)`, give `pad=`, or state a fact with `where` or `require`",
+            mend_index(index, None if fixed is None else int(fixed)),
         )
 
     # Operations
@@ -299,7 +312,7 @@ class _Walker:
         )
         if expr.kind is Kind.INT or (whole and not prover.nonzero(base, known)):
             kept = prover.nonnegative
-            self._require("pow", exponent, known, kept, "negative", data=_is_data(base))
+            self._require("exponent", exponent, known, kept, "negative", data=is_data(base))
         elif not whole and not prover.positive(base, known):
 
             def proved(base: Expr, known: Known) -> bool:
@@ -338,60 +351,21 @@ class _Walker:
 
         point = search(self.spec, (*known.true, *known.either), wrong, _variables(part, known))
         refuted = interval.lo == interval.hi == 0 if zero else interval.negative
-        what = _WORDS.get(op, f"`{op}` of")
+        refuted = refuted or (not zero and not below and interval.hi <= 0)
         place = part.span if part.span.end else span or part.span
-        data = data or _is_data(part)
-        unknown = f"nothing says that this is not {bad}"
+        data = data or is_data(part)
+        shown = forbidden(op, bad)
+        unknown = f"nothing says that this is not {shown}"
+        mend = mend_operation(op, part, bad)
         if not data or op in ("floordiv", "mod") or refuted:
-            self.report.error(
-                "A202",
-                f"{what} a value that may be {bad}",
-                place,
-                f"{bad} at {point}" if point else f"always {bad}" if refuted else unknown,
-                _FLOAT_BASE if op == "pow" and part.kind is Kind.INT and not data else _GUARD,
-            )
-        elif not _is_guarded(part):
-            self.report.warn(
-                "W304",
-                f"{what} a value that may be {bad}",
-                place,
-                unknown,
-                "guard it, for instance `max(x, 1e-6)`, or state a fact with `where`",
-            )
-
-
-_WORDS = {
-    "div": "division by",
-    "floordiv": "division by",
-    "mod": "division by",
-    "pow": "power with",
-    "entmax": "`entmax` with `alpha - 1`:",
-}
-
-
-_GUARD = "guard it with `max(…)` or `where(…)`, or state a fact with `where` or `require`"
-_FLOAT_BASE = "write the base as a float, `2.0 ** x`, or keep the exponent at least 0"
+            label = f"always {shown}" if refuted else unknown
+            if point is not None and not (refuted and not part.free):
+                label = f"{shown} at {point}"
+            self.report.error("A202", title(op, bad), place, label, mend)
+        elif not is_guarded(part):
+            self.report.warn("W304", title(op, bad), place, unknown, mend)
 
 
 def _variables(part: Expr, known: Known) -> frozenset[str]:
     """The index variables that a counterexample must choose."""
     return part.free.union(*(c.free for c in (*known.true, *known.either))) - {"b", "h"}
-
-
-def _is_data(part: Expr) -> bool:
-    """Whether a tensor decides the value."""
-    return any(
-        not isinstance(node, Read) or node.index
-        for node in walk(part)
-        if isinstance(node, Read | Reduce | Normalize | Contract | Cumsum)
-    )
-
-
-def _is_guarded(part: Expr) -> bool:
-    """Whether a small positive literal is added, which is how people guard a quotient."""
-    match part:
-        case Apply("add", args):
-            return any(isinstance(a, Literal) and 0 < a.value <= 1e-3 for a in args)
-        case Apply("max", args):
-            return any(isinstance(a, Literal) and a.value > 0 for a in args)
-    return False

@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from attnspec.dsl.ast import Apply, Coord, Expr, GridIndex, Index, Literal, Read, Role, Size, Spec
 
 MAX_POINTS = 10_000
 MAX_UNKNOWN = 300
-_LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 130)
-_GRIDS = (1, 2, 3, 4, 7, 8, 14, 16)
+_LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 130, 300, 1000, 5000, 100_000)
+_GRIDS = (1, 2, 3, 4, 7, 8, 14, 16, 64)
 
 Number = bool | int | float
 
@@ -166,30 +166,53 @@ def _all_sizes(spec: Spec) -> Iterator[dict[str, int]]:
 
 
 def search(
-    spec: Spec, conditions: tuple[Expr, ...], wrong: Callable[[Point], bool], axes: frozenset[str]
+    spec: Spec,
+    conditions: tuple[Expr, ...],
+    wrong: Callable[[Point], bool],
+    axes: frozenset[str],
+    undecided: bool = False,
 ) -> Point | None:
-    """A point at which the conditions hold and `wrong` says so, if a small one is known."""
+    """A point at which the conditions hold and `wrong` says so, if one is found.
+
+    Small sizes are gone through whole, of large ones the ends. With `undecided`, a condition that
+    tensors decide may hold.
+    """
     left, unknown = MAX_POINTS // (1 + len(conditions)), 0
     roots = {a.name: a.base if a.role is Role.ALIAS else a.name for a in spec.axes}
     tokens = sorted(axes)
+
+    def holds(condition: Expr, point: Point) -> bool:
+        try:
+            return bool(evaluate(spec, condition, point))
+        except Unknown:
+            if undecided:
+                return True
+            raise
+
     for sizes in _all_sizes(spec):
         start = Point(sizes, {})
         try:
             if not all(evaluate(spec, r, start) for r in spec.requires if not r.free):
                 continue
-            spans = [range(_size(spec, roots.get(a) or a, start)) for a in tokens]
+            counts = [_size(spec, roots.get(a) or a, start) for a in tokens]
         except Unknown:
             return None
-        if math.prod(len(span) for span in spans) > left:
-            return None
-        for values in itertools.product(*spans):
+        spans = [range(count) for count in counts]
+        places = spans if math.prod(counts) <= left else [_ends(span) for span in spans]
+        for values in itertools.product(*places):
             left -= 1
+            if left < -MAX_POINTS:
+                return None
             point = Point(sizes, dict(zip(tokens, values, strict=True)))
             try:
-                if all(evaluate(spec, c, point) for c in conditions) and wrong(point):
+                if all(holds(c, point) for c in conditions) and wrong(point):
                     return point
             except Unknown:
                 unknown += 1
                 if unknown > MAX_UNKNOWN:
                     return None
     return None
+
+
+def _ends(span: range) -> Sequence[int]:
+    return sorted({*span[:2], *span[-2:], *span[len(span) // 2 :][:1]})

@@ -16,7 +16,8 @@ _WORDS = {  # an index names its tensor itself
     "div": "division by {}",
     "floordiv": "division by {}",
     "mod": "remainder by {}",
-    "pow": "power with {}",
+    "pow": "power of {}",
+    "exponent": "exponent {}",
     "entmax": "entmax with alpha - 1 = {}",
 }
 _BY = {
