@@ -70,12 +70,15 @@ class Value:
 
 @dataclass(slots=True)
 class Host:
-    """Prints statements for expressions of one spec; `lines` grow as values are asked for."""
+    """Prints statements for expressions of one spec; `lines` grow as values are asked for. Of an
+    argument that the call gives apart for queries and keys, `only` (its name, "i" or "j") reads the
+    one of that side, wherever."""
 
     spec: Spec
     lines: list[str] = field(default_factory=list)
     known: dict[Expr, Value] = field(default_factory=dict)
     prefix: str = "a"
+    only: tuple[str, str] = ("", "")
     _widened: dict[str, Value] = field(default_factory=dict)
     _sizes: set[str] = field(default_factory=set)
     _count: int = 0
@@ -309,7 +312,10 @@ class Host:
         if decl.paired:
             place = next(k for k, a in enumerate(decl.axes) if a in ("i", "j", "t"))
             at = index[place]
-            code += "[0]" if isinstance(at, Index) and self._base(at.axis) == "i" else "[1]"
+            former = isinstance(at, Index) and self._base(at.axis) == "i"
+            if decl.name == self.only[0]:
+                former = self.only[1] == "i"
+            code += "[0]" if former else "[1]"
         grouped = decl.name if decl.form in (Form.KEY, Form.VALUE) and "h" in decl.axes else ""
         return Value(code, decl.axes, decl.kind, grouped=grouped, narrow=decl.kind is Kind.FLOAT)
 
@@ -348,6 +354,8 @@ class Host:
             at = expr.index[axes.index(axis)]
             value = self.emit(at)
             role = self.spec.axis(axis).role
+            if role in _TOKENS and expr.name == self.only[0]:
+                axis = self.only[1]
             code = self.aligned(value, dims)
             if value.plain:
                 code = f"torch.tensor({code}, device=bound.device)"

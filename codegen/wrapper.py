@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host, Value
@@ -38,8 +37,12 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
     host = Host(spec)
     for decl in spec.decls:
         if decl.where is not None:
-            for fact in _sides(decl, decl.where):
-                _fact(host, spec, fact, decl)
+            if not decl.paired:
+                _fact(host, spec, decl.where, decl)
+                continue
+            for side in ("i", "j"):
+                apart = Host(spec, host.lines, prefix="w", only=(decl.name, side))
+                _fact(apart, spec, _at(decl, decl.where, side), decl)
     for fact in spec.requires:
         _fact(host, spec, fact)
     arguments = _arguments(spec, pair, host)
@@ -48,19 +51,17 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
     return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
 
 
-def _sides(decl: Decl, fact: Expr) -> Iterator[Expr]:
-    """A fact about a tensor, of both tensors where the call gives a pair."""
-    yield fact
-    token = next((a for a in decl.axes if a in ("i", "j")), "")
-    if decl.paired and token:
-        other = Index("j" if token == "i" else "i", kind=Kind.INT)
+def _at(decl: Decl, fact: Expr, side: str) -> Expr:
+    """A fact about a tensor that the call may give apart, of what it gives for one side."""
+    tokens = [a for a in decl.axes if a in ("i", "j")]
+    place = Index(side, kind=Kind.INT)
 
-        def turned(expr: Expr) -> Expr:
-            if isinstance(expr, Index) and expr.axis == token:
-                return other
-            return rebuild(expr, turned)
+    def turned(expr: Expr) -> Expr:
+        if isinstance(expr, Index) and expr.axis in tokens:
+            return place
+        return rebuild(expr, turned)
 
-        yield turned(fact)
+    return turned(fact)
 
 
 def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None:

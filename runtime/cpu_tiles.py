@@ -6,7 +6,7 @@ head, m and n a tile's rows and columns; every value is [B or 1, H or 1, m or 1,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, TypeAlias
@@ -188,13 +188,10 @@ def _reached(call: Problem, runs: Limits) -> list[Stretch]:
     start = call.k_start
     reached: list[tuple[int, int]] = []
     whole: list[tuple[int, int]] = []
-    for first, last, full_first, full_last, full in runs:
-        begin = max(0, _limit(first, torch.amin, start) - start)
-        end = min(call.columns, _limit(last, torch.amax, call.columns + start) - start + 1)
-        reached.append((begin, end))
-        if full:
-            inside = max(begin, _limit(full_first, torch.amax, begin + start) - start)
-            whole.append((inside, min(end, _limit(full_last, torch.amin, end + start) - start + 1)))
+    for run in runs:
+        first, last, inside, until = _interval(run, start, start + call.columns - 1)
+        reached.append((first - start, last - start + 1))
+        whole.append((inside - start, until - start + 1))
     return stretches(reached, whole)
 
 
@@ -204,23 +201,28 @@ def _box(call: Problem, values: Values, block: Block) -> list[Tile]:
     _, grid = patches.grids(call)
     rest = tuple(int(values[f"rest_{axis}"]) for axis in call.plan.patches.axes)
     low, high, whole = [], [], True
-    for side, (first, last, full_first, full_last, full) in zip(
-        grid.part(rest), call.plan.patches.boxes(values), strict=True
-    ):
-        low.append(max(0, _limit(first, torch.amin, 0)))
-        high.append(min(side - 1, _limit(last, torch.amax, side - 1)))
-        whole = whole and bool(full)
-        whole = whole and _limit(full_first, torch.amax, 0) <= low[-1]
-        whole = whole and _limit(full_last, torch.amin, side - 1) >= high[-1]
+    for side, run in zip(grid.part(rest), call.plan.patches.boxes(values), strict=True):
+        first, last, inside, until = _interval(run, 0, side - 1)
+        low.append(first)
+        high.append(last)
+        whole = whole and inside <= first and last <= until
     tokens = grid.tokens(tuple(low), tuple(high), rest, call.k_start, call.columns)
     return [Tile(block.rows, part, not whole) for part in tokens.split(COLUMNS) if len(part) > 0]
 
 
-def _limit(
-    limit: Tensor | int | bool | None, pick: Callable[[Tensor], Tensor], otherwise: int
-) -> int:
-    """A limit as a number: of those of several heads the one that `pick` takes."""
-    return otherwise if limit is None else int(pick(torch.as_tensor(limit)))
+def _interval(
+    run: Sequence[Tensor | int | bool | None], low: int, high: int
+) -> tuple[int, int, int, int]:
+    """Of a run within [low, high] the first and the last position that some head reaches, then
+    those between which every head takes part throughout."""
+    *given, full = run
+    first, last, full_first, full_last = (
+        torch.as_tensor(otherwise if end is None else end)
+        for end, otherwise in zip(given, (low, high, low, high), strict=True)
+    )
+    inside = int(torch.maximum(first, full_first).amax()) if full else high + 1
+    until = int(torch.minimum(last, full_last).amin()) if full else low - 1
+    return max(low, int(first.amin())), min(high, int(last.amax())), inside, until
 
 
 def stretches(

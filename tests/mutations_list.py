@@ -473,8 +473,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "begin = max(0, _limit(first, torch.amin",
-        "begin = max(0, _limit(first, torch.amax",
+        "max(low, int(first.amin()))",
+        "max(low, int(first.amax()))",
         CPU,
     ),
     Mutation(
@@ -485,8 +485,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "min(end, _limit(full_last, torch.amin, end + start) - start + 1)",
-        "min(end, _limit(full_last, torch.amin, end + start) - start + 2)",
+        "torch.minimum(last, full_last).amin()",
+        "torch.minimum(last, full_last).amin() + 1",
         CPU,
     ),
 )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import attnspec
-from attnspec.runtime import launch
+from attnspec.runtime import arrange, launch
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
@@ -43,6 +43,9 @@ param bias[h, i, j] = 0
 input keep[b, i, j]: bool
 mask keep[i, j] and i % 4 != 1 and (j - i) // 3 % 4 != 1
 score = dot(q[i], k[j]) + bias[i, j]""",
+    "packed": """
+input doc[b, n]: int where doc[n - 1, pad=0] <= doc[n]
+mask doc[i] == doc[j] and j <= i + 3""",
     "sink": """
 param s[h] = 0.4
 input g[b, h, i, e]
@@ -91,7 +94,10 @@ def fenced(x: Tensor, behind: bool) -> Tensor:
 
 def fence_launches(behind: bool) -> None:
     """Lay every tensor of every kernel against protected pages."""
-    plain = launch.launch
+    plain, visits = launch.launch, arrange.visits
+
+    def fenced_visits(*args: Any) -> dict[str, Tensor]:
+        return {n: fenced(x, behind) for n, x in visits(*args).items()}
 
     def fence(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:
         tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
@@ -100,7 +106,7 @@ def fence_launches(behind: bool) -> None:
         for n, x in pointers.items():
             x.copy_(inside[n])
 
-    launch.launch = fence
+    launch.launch, arrange.visits = fence, fenced_visits
 
 
 def main(how: str) -> int:

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnspec
+from attnspec.runtime import cpu_tiles
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.api import Attention
 from attnspec.runtime.blocks import Lists, limits, lists, visited
@@ -269,3 +270,18 @@ def test_masks_over_positions_that_bounds_describe_have_no_lists() -> None:
         plan = attnspec.load(name).plan.pair
         assert plan is not None
         assert plan.blocks is None
+
+
+def test_a_run_that_one_head_lacks_is_whole_for_none() -> None:
+    f = attnspec.load("causal")
+    x = torch.zeros(1, 2, 300, 4)
+    call = call_of(f._generated, {"q": x, "k": x, "v": x})
+    last = torch.tensor([299, -1]).view(1, 2, 1, 1)  # nothing in the second head
+    assert cpu_tiles._reached(call, ((None, last, None, None, True),)) == [(0, 300, True)]
+    assert cpu_tiles._reached(call, ((None, 299, None, None, True),)) == [(0, 300, False)]
+    assert cpu_tiles._reached(call, ((None, 99, 20, 49, False),)) == [(0, 100, True)]
+    assert cpu_tiles._reached(call, ((5, 99, 20, 49, True),)) == [
+        (5, 20, True),
+        (20, 50, False),
+        (50, 100, True),
+    ]
