@@ -57,7 +57,8 @@ def below(x: Tensor, limit: Tensor | int, right: bool = False) -> Tensor:
     lead = torch.broadcast_shapes(x.shape[:-1], limit.shape[:-2])
     limit = limit.expand(*lead, *(limit.shape[-2:] if limit.dim() > 1 else (1, 1))).long()
     x = x.expand(*lead, x.shape[-1]).long().contiguous()
-    return torch.searchsorted(x, limit.flatten(-2), right=right).view(limit.shape)
+    flat = limit.flatten(-2).contiguous()
+    return torch.searchsorted(x, flat, right=right).view(limit.shape)
 
 
 def upto(x: Tensor, limit: Tensor | int) -> Tensor:

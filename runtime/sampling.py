@@ -143,6 +143,9 @@ class _Draw:
         if not facts and argument.kind != "float" and self.rng.random() < 0.3:
             # as documents follow each other, and padding the tokens
             tensor = tensor.sort(-1, descending=argument.kind == "bool").values if shape else tensor
+        token = self._ordered(decl, facts)
+        if token is not None:  # from 0 on, as the tokens outside are mostly said to be
+            tensor = tensor.abs().sort(token).values
         for _ in range(REDRAWS):
             bad = self._broken(decl, facts, tensor, own)
             if bad is None or not bool(bad.any()):
@@ -150,6 +153,13 @@ class _Draw:
             fresh = self._values(argument, shape, self._bounds(decl, facts, shape))
             tensor = torch.where(bad, fresh, tensor)
         return tensor
+
+    def _ordered(self, decl: ast.Decl, facts: list[ast.Expr]) -> int | None:
+        """The dimension of tokens, where a fact compares one token's number with another's."""
+        reads = (n for f in facts for n in ast.walk(f) if isinstance(n, ast.Read))
+        places = (x for n in reads if n.name == decl.name for x in n.index)
+        token = next((d for d, a in enumerate(decl.axes) if a in ("i", "j")), None)
+        return token if any(not isinstance(x, ast.Index) for x in places) else None
 
     def _facts(self, decl: ast.Decl) -> list[ast.Expr]:
         facts = [] if decl.where is None else [decl.where]

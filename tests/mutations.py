@@ -41,6 +41,12 @@ SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
     "walks": ("-m", "tests.runtime.walk"),
     "boxes": ("-m", "tests.runtime.boxes"),
+    "blocks": (
+        *_PYTEST,
+        "tests/dsl/test_boxes.py",
+        "tests/dsl/test_ascending.py",
+        "tests/runtime/test_blocks.py",
+    ),
     "bounds": (*_PYTEST, "tests/dsl/test_bounds.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),

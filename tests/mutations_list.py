@@ -20,6 +20,7 @@ KERNELS, FUZZ = ("kernels",), ("fuzz",)
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
+BLOCKS = ("blocks",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 FORWARD = "templates/forward.py.jinja"
@@ -489,4 +490,86 @@ MUTATIONS = (
         "torch.minimum(last, full_last).amin() + 1",
         CPU,
     ),
+    # block lists and ranges
+    Mutation(MACROS, "partial * pieces):", "partial):", KERNELS),
+    Mutation(
+        MACROS,
+        "tl.load(visited + full + place // pieces)",
+        "tl.load(visited + place // pieces)",
+        KERNELS,
+    ),
+    Mutation(
+        MACROS,
+        "full, partial = tl.load(counts), tl.load(counts + 1)",
+        "full, partial = tl.load(counts + 1), tl.load(counts)",
+        KERNELS,
+    ),
+    Mutation(
+        "codegen/views.py",
+        "tl.load(limits + {4 * place + n})",
+        "tl.load(limits + {4 * place + 2 + n % 2})",
+        KERNELS,
+    ),
+    Mutation(
+        "dsl/analysis/boxes.py",
+        'self.may("lt", x.low, y.high)',
+        'self.may("lt", x.high, y.high)',
+        BLOCKS,
+    ),
+    Mutation(
+        "dsl/analysis/boxes.py",
+        '"lt" if rounded else "le", x.high, y.low',
+        '"lt" if rounded else "le", x.high, y.high',
+        BLOCKS,
+    ),
+    Mutation(
+        "dsl/analysis/boxes.py",
+        "return self.no(of[1]), self.no(of[0])",
+        "return self.no(of[0]), self.no(of[1])",
+        BLOCKS,
+    ),
+    Mutation(
+        "dsl/analysis/boxes.py",
+        'return self.no(self.holds({"lt": "ge", "le": "gt"}[op], a, b))',
+        "return self.holds(op, a, b)",
+        BLOCKS,
+    ),
+    Mutation(
+        "dsl/analysis/boxes.py",
+        'op("where", same, op("mod", x.high, by), most)',
+        'op("mod", x.high, by)',
+        BLOCKS,
+    ),
+    Mutation("dsl/analysis/boxes.py", "if found.most > MOST:", "if found.most < 0:", BLOCKS),
+    Mutation(
+        "dsl/analysis/ascending.py",
+        "total.axis == own and nonnegative(total.body)",
+        "total.axis == own",
+        BLOCKS,
+    ),
+    Mutation(
+        "dsl/analysis/ascending.py",
+        'count = "upto" if op == "gt" else "below"',
+        'count = "upto"',
+        BLOCKS,
+    ),
+    Mutation("dsl/analysis/ascending.py", "not base.tight or", "", BLOCKS),
+    Mutation("runtime/blocks.py", "full[..., -1] = False", "pass", BLOCKS),
+    Mutation("runtime/blocks.py", "after.add_(counts[..., :1])", "after", BLOCKS),
+    Mutation(
+        "runtime/blocks.py",
+        "x.repeat_interleave(call.groups, 1)",
+        "x.repeat(1, call.groups, *([1] * (x.dim() - 2)))",
+        BLOCKS,
+    ),
+    Mutation(
+        "runtime/blocks.py", "(low + size).clamp(max=length) - 1 + start", "low + start", BLOCKS
+    ),
+    Mutation(
+        "runtime/cpu_tiles.py",
+        "torch.maximum(first, full_first).amax()",
+        "full_first.amax()",
+        BLOCKS,
+    ),
+    Mutation("codegen/host.py", 'former = self.only[1] == "i"', "pass", BLOCKS),
 )

@@ -285,3 +285,22 @@ def test_a_run_that_one_head_lacks_is_whole_for_none() -> None:
         (20, 50, False),
         (50, 100, True),
     ]
+
+
+def test_a_fact_about_neighbours_holds_for_each_side_alone() -> None:
+    f = attnspec.compile(f"attention a\ninput doc[b, n]: int {CLAIM}\n{ASCENDING['causal']}\n")
+    q, k = torch.randn(1, 1, 2, 4), torch.randn(1, 1, 8, 4)
+    keys = torch.tensor([[0, 0, 1, 1, 2, 2, 3, 3]])
+    queries = torch.tensor([[0, 1]])  # not in order with the keys before them
+    y = f(q, k, k, doc=(queries, keys), q_start=6)
+    expected = f.reference(q, k, k, doc=(queries, keys), q_start=6)
+    torch.testing.assert_close(y, expected, check_dtype=False, atol=1e-5, rtol=1e-5)
+    for wrong in ((queries.flip(1), keys), (queries, keys.flip(1))):
+        with pytest.raises(attnspec.AttnError, match="doc"):
+            f(q, k, k, doc=wrong, q_start=6)
+
+
+def test_arguments_in_order_are_found() -> None:
+    f = attnspec.compile(f"attention a\ninput doc[b, n]: int {CLAIM}\n{ASCENDING['causal']}\n")
+    for seed in range(10):
+        called(f, {"i": 80, "j": 80}, seed)
