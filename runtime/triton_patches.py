@@ -82,7 +82,7 @@ def ends(at, rest, sides, steps, shape):
     lengths = parted(sides, steps, rest)
     found = ()
     for axis in tl.static_range(len(sides)):
-        low = at[axis] * shape[axis]
+        low = (at[axis] * shape[axis]).to(tl.int64)  # as a window may be any number
         found += (low, tl.minimum(low + shape[axis], lengths[axis]) - 1)
     return found
 

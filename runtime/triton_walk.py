@@ -21,17 +21,26 @@ def reach(first, last, full_first, full_last, start, size, block: tl.constexpr, 
     that it holds for the whole tile of the other side (nowhere unless `full`); None is no limit.
     Position `start` is token 0 of `size`. A run with `last < first` is empty.
     """
-    low = start if first is None else tl.maximum(first, start)
-    high = start + size if last is None else tl.minimum(last + 1, start + size)
+    stop = start + size
+    low = start if first is None else within(first, start, stop)
+    high = stop if last is None else within(last, start - 1, stop - 1) + 1
     begin = (low - start) // block
     end = tl.where(low < high, (high - start + block - 1) // block, begin)
     if not full:
         return (begin, end), (end, end)
-    low = low if full_first is None else tl.maximum(full_first, low)
-    high = high if full_last is None else tl.minimum(full_last + 1, high)
+    low = low if full_first is None else tl.maximum(within(full_first, start, stop), low)
+    high = (
+        high if full_last is None else tl.minimum(within(full_last, start - 1, stop - 1) + 1, high)
+    )
     inside = tl.minimum((low - start + block - 1) // block, end)
     until = tl.maximum((high - start) // block, inside)
     return (begin, end), (inside, tl.minimum(until, end))
+
+
+@triton.jit
+def within(position, low, high):
+    """The nearest position from `low` to `high`; what is far away may need 64 bits."""
+    return tl.minimum(tl.maximum(position, low), high).to(tl.int32)
 
 
 @triton.jit

@@ -91,8 +91,8 @@ MUTATIONS = (
     Mutation(ROWS, "hk64 = h64 // (H // HK)", "hk64 = h64 % HK", KERNELS),
     Mutation(
         MACROS,
-        "hi = tl.minimum(block * {{ block }} + {{ block }}, {{ size }}) - 1 + {{ start }}",
-        "hi = block * {{ block }} + {{ start }}",
+        "hi = tl.minimum(lo + {{ block }}, {{ size }} + {{ start }}) - 1",
+        "hi = lo",
         KERNELS,
     ),
     # gradients of columns
@@ -102,8 +102,8 @@ MUTATIONS = (
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(
         MACROS,
-        "lo = block * {{ block }} + {{ start }}",
-        "lo = block * {{ block }} + {{ start }} + {{ block }}",
+        "lo = (block * {{ block }} + {{ start }})",
+        "lo = (block * {{ block }} + {{ start }} + {{ block }})",
         KERNELS,
     ),
     Mutation(COLUMNS, "d_{{ g.operand }} += tl.sum(", "d_{{ g.operand }} = tl.sum(", KERNELS),
@@ -116,14 +116,14 @@ MUTATIONS = (
         KERNELS,
     ),
     # loops
-    Mutation(WALK, "tl.minimum(last + 1, start + size)", "tl.minimum(last, start + size)", KERNELS),
     Mutation(
         WALK,
-        "low = start if first is None else tl.maximum(first, start)",
-        "low = start if first is None else tl.maximum(first + block, start)",
+        "high = stop if last is None else within(last, start - 1, stop - 1) + 1",
+        "high = stop if last is None else within(last, start - 1, stop - 1)",
         KERNELS,
     ),
-    Mutation(WALK, "tl.minimum(full_last + 1, high)", "high", KERNELS),
+    Mutation(WALK, "within(first, start, stop)", "within(first + block, start, stop)", KERNELS),
+    Mutation(WALK, "tl.minimum(within(full_last, start - 1, stop - 1) + 1, high)", "high", KERNELS),
     Mutation(
         WALK,
         "tl.minimum((low - start + block - 1) // block",

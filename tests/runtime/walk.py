@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+import attnspec
 from attnspec.runtime.triton_walk import count, nth, nth_besides, reach, walk
 
 BLOCK = 8
@@ -90,7 +91,10 @@ def main() -> int:
             runs.append((first, last, full_first, full_last, not (amount == 2 and at == 1)))
         if amount == 4:
             runs[3] = (-1000, runs[3][1], -1000, runs[3][1], True)
-        ends = [torch.tensor([run[end] for run in runs], dtype=torch.int32) for end in range(4)]
+        if case % 5 == 0:  # an end that no int32 holds
+            first, last, full_first, full_last, may = runs[0]
+            runs[0] = (first - 2**33, last + 2**33, full_first - 2**33, full_last, may)
+        ends = [torch.tensor([run[end] for run in runs], dtype=torch.int64) for end in range(4)]
         out = torch.full((64,), -1, dtype=torch.int32)
         listed[(1,)](*ends, out, len(out), start, size, amount)
         *tiles, full, others = out.tolist()
@@ -98,6 +102,19 @@ def main() -> int:
         want = expected(runs[:amount], start, size)
         if (set(found[0]), set(found[1])) != want or full + others != sum(map(len, want)):
             print(runs[:amount], start, size, found, want)
+            return 1
+    return wide_windows()
+
+
+def wide_windows() -> int:
+    """Windows as long as an int32 can say hold everything."""
+    attention = attnspec.compile("attention a\ninput r: int = 4 where r > 0\nmask abs(i - j) < r\n")
+    q, k, v = torch.randn(3, 1, 1, 40, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    for r in (5, 2**30, 2**31 - 1):
+        got = attention(q, k, v, r=r, backend="triton")
+        want = attention.reference(q, k, v, r=r)
+        if (got - want).abs().max() > 1e-5:
+            print(f"a window of {r}")
             return 1
     return 0
 
