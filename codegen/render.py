@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast as python
 import hashlib
 import re
+import textwrap
 from functools import cache
 
 import jinja2
@@ -18,6 +19,7 @@ from attnspec.codegen.spelling import number
 from attnspec.codegen.tile import Atom, Op, names_used, needed
 from attnspec.codegen.views import kernels, loads, takes_wide, text, torch_line
 from attnspec.codegen.wrapper import operands, wrap
+from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
 
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
@@ -41,7 +43,7 @@ def digest(spec: Spec) -> str:
     return hashlib.sha256(spec.text.encode()).hexdigest()[:8]
 
 
-def render(spec: Spec, plan: Plan) -> str:
+def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     """The module's source; only for a plan with a fused stage."""
     pair = plan.pair
     if pair is None:
@@ -60,7 +62,7 @@ def render(spec: Spec, plan: Plan) -> str:
         "version": __version__,
         "digest": digest(spec),
         "spec_lines": [ascii(line)[1:-1].replace('"', "'") for line in _equations(spec)],
-        "facts": [],
+        "facts": _facts(facts),
         "signature": signature_code(spec),
         "kernels": shown,
         "views": views,
@@ -130,6 +132,12 @@ def _equations(spec: Spec) -> list[str]:
     text_ = re.sub(r'"""(?s:.*?)"""', "", spec.text, count=1)
     lines = [line.split("#")[0].rstrip() for line in text_.splitlines()]
     return [x for x in lines if x.strip() and not x.startswith(("cite ", "catalog "))]
+
+
+def _facts(facts: Facts) -> list[str]:
+    """Each fact's name and value, as lines of a comment."""
+    shown = (ascii(f"{fact.name}: {fact.value}")[1:-1] for fact in facts.facts)
+    return [line for text_ in shown for line in textwrap.wrap(text_, 96, subsequent_indent="    ")]
 
 
 def _gradient_names(pair: PairPlan) -> list[str]:

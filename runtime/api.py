@@ -62,7 +62,7 @@ class Attention:
     @cached_property
     def source(self) -> str:
         """The generated module."""
-        return render(self.spec, self.plan) if self.plan.pair is not None else ""
+        return render(self.spec, self.facts, self.plan) if self.plan.pair is not None else ""
 
     @cached_property
     def _generated(self) -> ModuleType:

@@ -73,11 +73,12 @@ def _source(spec: Spec, require: str | None) -> str | None:
     from attnspec.codegen.render import render
     from attnspec.dsl.analysis import analyze
 
-    plan = make_plan(spec, analyze(spec))
+    facts = analyze(spec)
+    plan = make_plan(spec, facts)
     dense = [f"{stage.name}: {stage.why}" for stage in plan.stages if stage.lowering == "dense"]
     if dense and require == "fused":
         raise AttnError(f"{spec.name} has no kernel ({'; '.join(dense)})")
-    return None if plan.pair is None else render(spec, plan)
+    return None if plan.pair is None else render(spec, facts, plan)
 
 
 def _compile(

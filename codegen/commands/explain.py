@@ -57,7 +57,7 @@ def _data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
         "stages": plain(plan.stages),
         "backward": plan.backward,
         "plan": plain(plan.pair),
-        "operations": plain(_costs(spec, plan)),
+        "operations": plain(_costs(spec, facts, plan)),
         "picture": None if drawn is None else plain(drawn),
     }
 
@@ -108,15 +108,17 @@ def _lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
     yield from _section("plan", _stages(plan))
     if plan.pair is not None:
         yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
-        yield from _section("operations for each score element", _operations(_costs(spec, plan)))
+        yield from _section(
+            "operations for each score element", _operations(_costs(spec, facts, plan))
+        )
     drawn = picture(spec, facts)
     if drawn is not None:
         compact = "" if drawn.grid is None else ", compact on the grid"
         yield from _section(f"tiles of {drawn.tile} x {drawn.tile}{compact}", _drawn(drawn))
 
 
-def _costs(spec: ast.Spec, plan: Plan) -> dict[str, Cost]:
-    return {} if plan.pair is None else costs(render(spec, plan))
+def _costs(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, Cost]:
+    return {} if plan.pair is None else costs(render(spec, facts, plan))
 
 
 def _operations(found: dict[str, Cost]) -> Iterator[str]:
