@@ -32,12 +32,11 @@ from attnspec.dsl.analysis.runs import (
     union,
     without_full,
 )
-from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, walk
+from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal
 from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.formula import formula
 
 _STEPS = 500  # comparisons solved for one mask
-_NODES = 400  # of the ends of one run
 _FAR = Literal(2.0**30, kind=FLOAT)  # past every position
 _NEAR = Literal(-(2.0**30), kind=FLOAT)
 _LIFTED = frozenset({"min", "max", "abs", "clamp", "where"})
@@ -49,15 +48,7 @@ def bounds(mask: Expr | None, variable: str, other: str, prover: Prover) -> Boun
         return Bounds(EVERYTHING, tight=True)
     reader = _Reader(variable, other, prover)
     runs = reader.read(mask)
-    found = bounds_of(runs, tight=repeat(reader.left_out))
-    if any(_size(run) > _NODES for run in found.runs):
-        return Bounds(UNKNOWN, tight=False)
-    return found
-
-
-def _size(run: Run) -> int:
-    ends = (run.first, run.last, run.full_first, run.full_last)
-    return sum(1 for end in ends if end is not None for _ in walk(end))
+    return bounds_of(runs, tight=repeat(reader.left_out))
 
 
 class _Reader(Extents):

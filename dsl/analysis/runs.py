@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeAlias
 
-from attnspec.dsl.ast import Apply, Expr, Kind, Literal
+from attnspec.dsl.ast import Apply, Expr, Kind, Literal, walk
 
 LO, HI = "lo", "hi"
 MOST_RUNS = 4  # what a kernel sorts at run time for every tile
 _MOST_READ = 16  # while a mask is being read
+_MOST_NODES = 300  # of all ends of a run
 TRUE, FALSE = Literal(True, kind=Kind.BOOL), Literal(False, kind=Kind.BOOL)
 ZERO = Literal(0, kind=Kind.INT)
 NOWHERE = Literal(2**30, kind=Kind.INT)  # past every position: a run that begins here is empty
@@ -71,12 +72,22 @@ def bounds_of(runs: Runs, tight: bool) -> Bounds:
     """At least one run and at most `MOST_RUNS`."""
     if not runs:
         return Bounds((Run(NOWHERE, full=False),), tight)
-    return Bounds(_fewer(runs, MOST_RUNS), tight and len(runs) <= MOST_RUNS)
+    found = _fewer(runs, MOST_RUNS)
+    if any(_long(run) for run in found):
+        return Bounds(UNKNOWN, tight=False)
+    return Bounds(found, tight and len(runs) <= MOST_RUNS)
 
 
 def hull(found: Bounds) -> Run:
     """The least single run around all runs."""
-    return _fewer(found.runs, 1)[0]
+    run = _fewer(found.runs, 1)[0]
+    return UNKNOWN[0] if _long(run) else run
+
+
+def _long(run: Run) -> bool:
+    """Whether the ends take more to compute than they may save."""
+    ends = (run.first, run.last, run.full_first, run.full_last)
+    return sum(1 for end in ends if end is not None for _ in walk(end)) > _MOST_NODES
 
 
 def _meet(a: Run, b: Run) -> Run:

@@ -161,7 +161,7 @@ def _side(
     every = torch.stack([block.all(0) for block in blocks])
     visited, full = torch.zeros_like(some), []
     for run in found.runs:
-        inside, whole = _covered(run, at, place, len(low))
+        inside, whole = covered(run, at, place, len(low))
         visited |= inside
         full.append(inside & whole)
     missed = (some & ~visited).nonzero()
@@ -183,7 +183,7 @@ def _side(
     )
 
 
-def _covered(run: Run, at: Leaf, place: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
+def covered(run: Run, at: Leaf, place: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
     """Where positions lie between the ends of a run, and between its full ends."""
 
     def between(first: Expr | None, last: Expr | None) -> Tensor:
