@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot static bench clean
+.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot static masks bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -69,6 +69,9 @@ aot: $(READY) ## what every kernel takes, compiled without a GPU (half an hour)
 
 static: $(READY) ## instructions in the kernels' loops beside FlexAttention's, without a GPU
 	@$(PY) benchmarks/static.py
+
+masks: $(READY) ## what planning a mask takes, beside FlexAttention's block mask
+	@$(PY) -m benchmarks.masks
 
 bench: $(READY) ## speed on the machine at hand
 	@$(PY) -m attnspec.codegen.cli bench full causal sliding_window --against sdpa,reference

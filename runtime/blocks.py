@@ -78,31 +78,29 @@ def classes(
     R counts blocks of rows and C of columns, the reverse with `by_columns`. A block that the
     length cuts off is never full on the side of C.
     """
-    own, other = (call.columns, call.rows) if by_columns else (call.rows, call.columns)
-    if not own or not other:
-        return
+    own, other = (call.rows, rows), (call.columns, columns)
     blocks = call.plan.blocks
     assert blocks is not None
+    if not call.rows or not call.columns:
+        return
     values = _values(call, rows, columns, blocks.names, blocks.ends)
-    size, other_size = (columns, rows) if by_columns else (rows, columns)
-    count, others = -(-own // size), -(-other // other_size)
-    dim = -1 if by_columns else -2
+    if by_columns:
+        own, other = other, own
+        values = {name: x.mT if x.dim() > 1 else x for name, x in values.items()}
+    count, others = (-(-length // size) for length, size in (own, other))
     lead = torch.broadcast_shapes(*(x.shape[:-2] for x in values.values())).numel()
     step = max(1, PAIRS // (others * lead))
     for first in range(0, count, step):
         length = min(step, count - first)
         now = {
-            name: x.narrow(dim, first, length) if x.dim() > 1 and x.shape[dim] > 1 else x
+            name: x.narrow(-2, first, length) if x.dim() > 1 and x.shape[-2] > 1 else x
             for name, x in values.items()
         }
         possible, certain = blocks.flags(now | {"wide": call.wide})
-        shape = torch.broadcast_shapes(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
-        shape += (others, length) if by_columns else (length, others)
-        possible, certain = (x.expand(shape) for x in (possible, certain))
-        if by_columns:
-            possible, certain = possible.transpose(-1, -2), certain.transpose(-1, -2)
+        alike = torch.broadcast_shapes(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
+        possible, certain = (x.expand(*alike, length, others) for x in (possible, certain))
         full = possible & certain
-        if other % other_size:
+        if other[0] % other[1]:
             full[..., -1] = False
         yield possible & ~full, full
 

@@ -71,11 +71,10 @@ def box(spec: Spec, mask: Expr) -> Box:
 def blocks(spec: Spec, mask: Expr | None, loops: Sequence[Bounds]) -> Box | None:
     """What block lists are made from; None where they could leave out no more than the loops' own
     bounds, which then need no memory."""
-    if mask is None:
+    if mask is None or all(loop.tight for loop in loops):
         return None
     found = box(spec, mask)
-    useful = found.ends or not all(loop.tight for loop in loops)
-    return found if useful and found.decides else None
+    return found if found.decides else None
 
 
 def describe(found: Box | None) -> Iterator[Fact]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from tests.runtime.planning import Peak, documents
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnspec
 from attnspec.runtime import cpu_tiles
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.api import Attention
+from attnspec.runtime.arrange import arrange
 from attnspec.runtime.blocks import Lists, limits, lists, visited
+from attnspec.runtime.launch import outputs
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.reference import Evaluator
 from attnspec.runtime.sampling import keywords, sample
+from attnspec.runtime.tiles import INTERPRETED
 
 SPECS = (
     "documents", "causal_documents", "padded", "kept_tokens", "token_types", "isolation",
-    "prefix_documents", "mixed_modal", "graph", "shifted_groups", "soft_key_mask", "block_halo",
+    "prefix_documents", "mixed_modal", "graph", "shifted_groups", "soft_key_mask",
     "visual_exit", "object_prompts",
 )  # fmt: skip
 
@@ -113,13 +114,6 @@ def test_documents_visit_what_they_must() -> None:
     assert torch.equal(reached, some)
     assert torch.equal(full, every)
     assert full.sum() > 50
-
-
-def documents(length: int, count: int) -> Tensor:
-    """Sorted ids [1, length] of `count` documents."""
-    generator = torch.Generator().manual_seed(0)
-    ends = torch.randperm(length - 1, generator=generator)[: count - 1].sort().values + 1
-    return torch.bucketize(torch.arange(length), ends, right=True)[None]
 
 
 @pytest.mark.parametrize(("b", "h"), [(False, False), (True, False), (False, True), (True, True)])
@@ -223,27 +217,6 @@ def test_ranges_are_used_in_kernels_and_on_the_cpu() -> None:
     assert peak.most < 64 * 1024
 
 
-class Peak(TorchDispatchMode):
-    """Bytes of the storages that operations made, at most at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.most = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for x in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(x, Tensor):
-                ref = StorageWeakRef(x.untyped_storage())
-                self.alive[ref.cdata] = ref, x.untyped_storage().nbytes()
-        self.alive = {n: one for n, one in self.alive.items() if not one[0].expired()}
-        self.most = max(self.most, sum(size for _, size in self.alive.values()))
-        return out
-
-
 def test_lists_of_131072_tokens_are_made_in_little_time_and_memory() -> None:
     length = 131072
     f = attnspec.load("documents")
@@ -265,11 +238,15 @@ def timed(call: Problem) -> float:
     return time.perf_counter() - begin
 
 
-def test_masks_over_positions_that_bounds_describe_have_no_lists() -> None:
-    for name in ("causal", "sliding_window", "alibi", "sigmoid"):
-        plan = attnspec.load(name).plan.pair
-        assert plan is not None
-        assert plan.blocks is None
+@pytest.mark.parametrize("name", ["causal", "sliding_window", "chunked_causal", "prefix_lm"])
+def test_masks_that_bounds_describe_take_no_memory(name: str) -> None:
+    f = attnspec.load(name)
+    call, _ = called(f, {"b": 1, "i": 100, "j": 100}, 0)
+    names = tuple(f._generated.KERNELS["forward"].arg_names)
+    pointers = dict(zip(("out", "ungated", "lse"), outputs(call), strict=True))
+    with Peak() as peak:
+        arrange(call, "forward", names, pointers, INTERPRETED)
+    assert peak.most == 0
 
 
 def test_a_run_that_one_head_lacks_is_whole_for_none() -> None:
