@@ -150,16 +150,18 @@ def _values(
         "b": torch.arange(call.batch, device=device).view(-1, 1, 1, 1),
         "h": torch.arange(call.heads, device=device).view(1, -1, 1, 1),
     }
-    for name, number in call.numbers.items():
-        wide = call.wide if isinstance(number, float) else None
-        found[name] = torch.tensor(number, dtype=wide)
+    numbers = {**call.numbers, "start_i": call.q_start, "start_j": call.k_start}
+    for name in names:
+        if name in numbers:  # filled in on the device: nothing is copied to it
+            wide = call.wide if isinstance(numbers[name], float) else torch.int64
+            found[name] = torch.full((), numbers[name], dtype=wide, device=device)
     for axis, length, size, start in (
         ("i", call.rows, rows, call.q_start),
         ("j", call.columns, columns, call.k_start),
     ):
         low = torch.arange(0, length, size, device=device)
         low = low[:, None] if axis == "i" else low[None, :]
-        found |= {f"lo_{axis}": low + start, f"start_{axis}": torch.tensor(start)}
+        found[f"lo_{axis}"] = low + start
         found[f"hi_{axis}"] = (low + size).clamp(max=length) - 1 + start
     found |= {end: found[f"{end}_{own}"] for end in ("lo", "hi")}
     leaves = {leaf.name: leaf for leaf in call.plan.leaves}

@@ -87,6 +87,15 @@ def test_lists_hold_the_mask(name: str, seed: int) -> None:
             assert not (full & ~every).any()
 
 
+def test_what_is_known_of_key_heads_serves_their_query_heads() -> None:
+    f = attnspec.compile("attention a\nmask sum(d, k[j]) > 0\n")
+    call, mask = called(f, {"b": 2, "h": 4, "heads": 2, "i": 20, "j": 24, "d": 3}, 0)
+    some, every = tiled(mask, 20, 2)
+    reached, full = dense(lists(call, 20, 2), 12)
+    assert torch.equal(reached.expand(some.shape), some)
+    assert torch.equal(full.expand(every.shape), every)
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_what_the_cpu_visits(name: str) -> None:
     f = attnspec.load(name)
