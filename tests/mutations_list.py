@@ -243,14 +243,14 @@ MUTATIONS = (
     ),
     Mutation(
         BOUND,
-        "surely, maybe = (low, high) if up else (high, low)",
-        "surely, maybe = (high, low) if up else (low, high)",
+        "sure, maybe = (low.expr(FLOAT), high) if up else (high.expr(FLOAT), low)",
+        "sure, maybe = (high.expr(FLOAT), low) if up else (low.expr(FLOAT), high)",
         BOUNDS,
     ),
     Mutation(
         BOUND,
-        "choose(known, Apply(side, (end, far), kind=FLOAT), near)",
-        "Apply(side, (end, far), kind=FLOAT)",
+        "choose(known, Apply(inner, (sure, far), kind=FLOAT), near)",
+        "Apply(inner, (sure, far), kind=FLOAT)",
         BOUNDS,
     ),
     Mutation(

@@ -37,8 +37,7 @@ from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.formula import formula
 
 _STEPS = 500  # comparisons solved for one mask
-_FAR = Literal(2.0**30, kind=FLOAT)  # past every position
-_NEAR = Literal(-(2.0**30), kind=FLOAT)
+_LOW, _HIGH = (Literal(x, kind=FLOAT) for x in (-(2.0**30), 2.0**30))  # past every position
 _LIFTED = frozenset({"min", "max", "abs", "clamp", "where"})
 
 
@@ -118,7 +117,7 @@ class _Reader(Extents):
             case Index():
                 low, high = (end.expr() for end in self.ends(limit))
                 return (Run(last=high, full_last=low) if up else Run(first=low, full_first=high),)
-            case Apply(op="floordiv", args=(x, n)) if self.positive(n):
+            case Apply(op="floordiv", args=(x, n)) if atom.kind is INT and self.positive(n):
                 inside, divisor = self.sum(x), self.sum(n)
                 if not up:
                     return self.solve(Claim(limit.by(divisor).minus(inside), real=False))
@@ -181,18 +180,17 @@ class _Reader(Extents):
 def _rounded(low: Sum, high: Sum, up: bool) -> tuple[Expr, Expr]:
     """A real limit from `low` to `high` in whole numbers: the greatest up to it, or the least from
     it on. What is not a number allows nothing for certain."""
-    op, (least, most) = "floor" if up else "ceil", (x.literal() for x in (low, high))
+    turn, least, most = "floor" if up else "ceil", low.literal(), high.literal()
     if least is not None and most is not None:
-        turn = math.floor if up else math.ceil
-        return Literal(turn(least), kind=INT), Literal(turn(most), kind=INT)
-    surely, maybe = (low, high) if up else (high, low)
-    inside = Apply("clamp", (maybe.expr(FLOAT), _NEAR, _FAR), kind=FLOAT)
-    end = surely.expr(FLOAT)
-    holds, near, far, side = ("ge", _NEAR, _FAR, "min") if up else ("le", _FAR, _NEAR, "max")
-    known = Apply(holds, (end, near), kind=Kind.BOOL)
-    kept = choose(known, Apply(side, (end, far), kind=FLOAT), near)
-    ends = [Apply(op, (x,), kind=INT) for x in ((kept, inside) if up else (inside, kept))]
-    return ends[0], ends[1]
+        whole = math.floor if up else math.ceil
+        return Literal(whole(least), kind=INT), Literal(whole(most), kind=INT)
+    sure, maybe = (low.expr(FLOAT), high) if up else (high.expr(FLOAT), low)
+    near, far, holds, inner = (_LOW, _HIGH, "ge", "min") if up else (_HIGH, _LOW, "le", "max")
+    known = Apply(holds, (sure, near), kind=Kind.BOOL)
+    sure = choose(known, Apply(inner, (sure, far), kind=FLOAT), near)
+    inside = Apply("clamp", (maybe.expr(FLOAT), _LOW, _HIGH), kind=FLOAT)
+    first, second = (Apply(turn, (x,), kind=INT) for x in (sure, inside))
+    return (first, second) if up else (second, first)
 
 
 def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]:

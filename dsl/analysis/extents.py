@@ -93,7 +93,9 @@ class Extents:
                 raise Unread
             return fixed(expr)
         match expr:
-            case Apply(op="mod", args=(a, b)) if self.variable in a.free and self.positive(b):
+            case Apply(op="mod", args=(a, b)) if (
+                expr.kind is INT and self.variable in a.free and self.positive(b)
+            ):
                 whole = term(Apply("floordiv", (a, b), kind=expr.kind))
                 return self.sum(a).minus(whole.by(self.sum(b)))
             case Apply(op=("floor" | "ceil") as op, args=(a,)) if a.free & self.sides:
@@ -145,13 +147,8 @@ class Extents:
         value = total.literal()
         if value is not None:
             return 1 if value > 0 else -1
-        kind = (
-            FLOAT
-            if any(t.factor is not None and t.factor.kind is FLOAT for t in total.terms)
-            else INT
-        )
         for sign in (1, -1):
-            if self.positive(total.times(sign).expr(kind)):
+            if self.positive(total.times(sign).expr(total.kind)):
                 return sign
         raise Unread
 
@@ -160,7 +157,7 @@ class Extents:
 
     # ranges
 
-    def range(self, expr: Expr) -> tuple[Expr, Expr]:
+    def range(self, expr: Expr) -> Range:
         """Least and greatest value of a number free of the variable; raises `Unread`."""
         low, high = self.ends(self.sum(expr))
         return low.expr(expr.kind), high.expr(expr.kind)

@@ -33,6 +33,12 @@ class Sum:
 
     terms: tuple[Term, ...] = ()
 
+    @property
+    def kind(self) -> Kind:
+        """FLOAT where a factor or an atom is."""
+        parts = (x for t in self.terms for x in (t.factor, t.atom) if x is not None)
+        return Kind.FLOAT if any(x.kind is Kind.FLOAT for x in parts) else Kind.INT
+
     def plus(self, other: Sum) -> Sum:
         """The sum of both."""
         return _collected((*self.terms, *other.terms))
@@ -89,6 +95,7 @@ class Sum:
 
 def literal(value: Fraction, kind: Kind = Kind.INT) -> Literal:
     """A number of `kind`; an int is whole."""
+    assert kind is Kind.FLOAT or value.denominator == 1
     return Literal(int(value) if kind is Kind.INT else float(value), kind=kind)
 
 

@@ -121,7 +121,9 @@ def random_mask(rng: random.Random) -> str:
              f"(i - j) // {s} {op} {c // 9}", f"abs({s} * i - j) <= w", f"i != j + {c}",
              f"clamp(i - j, 0, {c}) {op} {s}", f"floor(i / {s}) {op} floor(j / {s})",
              f"h >= {rng.randint(0, 1)}", f"j % {s} >= {s // 2}", f"w * j <= {c} * i + {s}",
-             "(j - i) * 1.5 <= x", f"i // {s} {op} 0.5 * j", f"min(j, w) + j // {s} <= i"]
+             "(j - i) * 1.5 <= x", f"i // {s} {op} 0.5 * j", f"j // 2.5 {op} i - {c}",
+             f"i * 0.7 {op} j - {s}", f"j % 2.5 <= i % {s}", f"j / 3 + i / 7 {op} {c}",
+             f"min(j, w) + j // {s} <= i"]
         )  # fmt: skip
 
     def condition(depth: int) -> str:
@@ -175,6 +177,7 @@ def test_random_masks(seed: int) -> None:
         "j <= i and (h >= 1 or i - j < 40)",
         "j < 128 or (j <= i and i // 50 == j // 50)",
         "where(h == 1, j <= i, i - j < 50 and j <= i)",
+        "where(h == 1, j <= i, j >= i)",
         "(i < 64) == (j < 64)",
         "i // w == j // w",
         "j <= i and i - j < w",
@@ -246,8 +249,9 @@ def test_a_mask_over_inputs_bounds_nothing() -> None:
     assert found == Bounds((Run(full=False),), tight=False)
 
 
-def test_what_is_not_a_number_fills_no_tile() -> None:
-    loops = Loops.of("attention m\ninput x: float = 3 where x >= 0\nmask abs(i - j) <= x\n")
+@pytest.mark.parametrize("mask", ["abs(i - j) <= x", "i - j <= x", "j - i <= x"])
+def test_what_is_not_a_number_fills_no_tile(mask: str) -> None:
+    loops = Loops.of(f"attention m\ninput x: float = 3 where x >= 0\nmask {mask}\n")
     bound = replace(call(loops, 1, i=64, j=64), q_start=0)
     for x in (float("nan"), float("inf"), float("-inf"), 1e30, 20.0):
         found = survey(loops, replace(bound, scalars={"x": x}), 16, 16)
