@@ -41,10 +41,6 @@ POSITIONS: dict[str, dict[str, Any]] = {
     "dilated_window": {},
     "natten": {"GY": 181, "GX": 181},
 }
-ASCENDING = """attention ascending
-input doc[b, n]: int where doc[n - 1, pad=0] <= doc[n]
-mask doc[i] == doc[j]
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def main() -> None:
     """Measure every mask."""
     torch.set_num_threads(1)
     found = [positions(name, given) for name, given in POSITIONS.items()]
-    for f in (attnspec.load("causal_documents"), attnspec.compile(ASCENDING)):
+    for f in (attnspec.load("causal_documents"), attnspec.load("packed")):
         found += [inputs(f.spec.name, f, by_columns) for by_columns in (False, True)]
     for one in found:
         print(

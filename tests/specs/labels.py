@@ -187,6 +187,7 @@ CASES = {
     ),
     "documents": Case(documents, lambda r: {"doc": r.ints(0, 4, r.b, r.n)}),
     "causal_documents": Case(causal_documents, lambda r: {"doc": _sorted_ids(r, 4)}),
+    "packed": Case(causal_documents, lambda r: {"doc": _sorted_ids(r, 4)}),
     "region": Case(region, lambda r: {"region": r.ints(0, 5, r.b, r.n)}),
     "object_prompts": Case(
         object_prompts,
