@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.scene import ALL, Scene
-from attnspec.codegen.visits import Reach, Shape, by_lists, compact, in_order
+from attnspec.codegen.visits import Reach, Shape, by_lists, by_search, compact, in_order
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.ast import Expr, Spec, children
@@ -92,6 +92,8 @@ def _tiles(
         whole = [list(range(at, at + tile)) for at in range(0, scene.length, tile)]
         if facts.blocks is not None:
             return whole, whole, by_lists(facts.blocks, scene.number, scene.length, tile)
+        if facts.ranges is not None:
+            return whole, whole, by_search(facts.ranges, scene.number, scene.length, tile)
         return whole, whole, in_order(facts.rows, scene.number, scene.length, tile)
     found = compact(facts.patches, scene.number, sides, tile)
     return found.tokens(found.rows), found.tokens(found.columns), found.reaches()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import TypeAlias
 
+from attnspec.dsl.analysis.ascending import Ranges
 from attnspec.dsl.analysis.boxes import Box
 from attnspec.dsl.analysis.patches import Patches
+from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.runs import Bounds, Run
-from attnspec.dsl.ast import Expr
+from attnspec.dsl.ast import Apply, Expr
+from attnspec.dsl.build import lit
 from attnspec.dsl.check_witness import Number
 
 # the value of an expression at a tile's ends, or at a token
@@ -32,14 +35,40 @@ def in_order(bounds: Bounds, number: Value, length: int, tile: int) -> list[Reac
     found = []
     for start in range(0, length, tile):
         at = {"lo": start, "hi": min(start + tile, length) - 1}
-        reaches = [_reach(run, at, number, length, tile) for run in bounds.runs]
-        found.append(
-            Reach(
-                frozenset().union(*(r.visited for r in reaches)),
-                frozenset().union(*(r.full for r in reaches)),
-            )
-        )
+        found.append(_union(_reach(run, at, number, length, tile) for run in bounds.runs))
     return found
+
+
+def _union(reaches: Iterable[Reach]) -> Reach:
+    parts = list(reaches)
+    visited, full = (p.visited for p in parts), (p.full for p in parts)
+    return Reach(frozenset().union(*visited), frozenset().union(*full))
+
+
+def by_search(found: Ranges, number: Value, length: int, tile: int) -> list[Reach]:
+    """Tiles of consecutive tokens, as they are searched for in ascending inputs."""
+
+    def reach(queries: range) -> Reach:
+        at: dict[str, Number] = {"lo": queries[0], "hi": queries[-1], "start_i": 0, "start_j": 0}
+        for end in found.ends:
+            if end.side == "i":
+                values = [number(end.of, {"i": i}) for i in queries]
+                at |= {end.low: min(values), end.high: max(values)}
+
+        def counted(expr: Expr) -> Expr:
+            match expr:
+                case Apply(op=("below" | "upto") as op, args=(numbers, limit)):
+                    most = number(limit, at) - (op == "below")
+                    each = (number(numbers, {"j": j}) for j in range(length))
+                    return lit(sum(value <= most for value in each))
+            return rebuild(expr, counted)
+
+        def searched(end: Expr, _: Mapping[str, Number]) -> Number:
+            return number(counted(end), at)
+
+        return _union(_reach(run, at, searched, length, tile) for run in found.rows)
+
+    return [reach(range(at, min(at + tile, length))) for at in range(0, length, tile)]
 
 
 def by_lists(box: Box, number: Value, length: int, tile: int) -> list[Reach]:

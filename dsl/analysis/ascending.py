@@ -16,7 +16,7 @@ from attnspec.dsl.analysis.boxes import MOST, Boxes, End
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import nonnegative
-from attnspec.dsl.analysis.runs import Run
+from attnspec.dsl.analysis.runs import Run, meet
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import Apply, Cumsum, Expr, Index, Kind, Literal, Read, Spec, conjuncts
 from attnspec.dsl.check_prover import Prover
@@ -55,9 +55,9 @@ def ranges(spec: Spec, mask: Expr | None, prover: Prover) -> Ranges | None:
             return None
         runs = base.runs
         for run in found:
-            runs = tuple(_meet(one, run) for one in runs)
+            runs = meet(runs, (run,))
         loops.append(runs)
-    if boxes.most > MOST:
+    if boxes.most > MOST or not all(loops):
         return None
     return Ranges(loops[0], loops[1], tuple(boxes.ends.values()))
 
@@ -67,12 +67,20 @@ def describe(found: Ranges | None) -> Iterator[Fact]:
     if found is None:
         return
     read = ", ".join(dict.fromkeys(formula(end.of) for end in found.ends))
-    yield Fact(
-        "ranges of inputs",
-        f"each block's range is found by binary search in {read}",
-        "these ascend along their tokens",
-        "four int32 a block instead of lists; tiles inside the full range need no mask",
-    )
+    for name, runs in (
+        ("keys of a tile of queries, searched for", found.rows),
+        ("queries of a tile of keys, searched for", found.columns),
+    ):
+        spans = [
+            " .. ".join(default if end is None else formula(end) for end, default in ends)
+            for ends in (((r.first, "start"), (r.last, "end")) for r in runs)
+        ]
+        yield Fact(
+            name,
+            " or ".join(spans),
+            f"{read} never fall along their tokens",
+            "four int32 a block instead of lists; tiles inside the full range need no mask",
+        )
 
 
 def ascending(spec: Spec, expr: Expr, variable: str) -> bool:
@@ -141,18 +149,3 @@ def _solved(spec: Spec, boxes: Boxes, part: Expr, variable: str) -> Run | None:
         last, full_last = found(count, limit.high, 1), found(count, limit.low, 1)
         run = Run(run.first, last, run.full_first, full_last)
     return run
-
-
-def _meet(one: Run, other: Run) -> Run:
-    def tighter(op: str, x: Expr | None, y: Expr | None) -> Expr | None:
-        if x is None or y is None:
-            return y if x is None else x
-        return Apply(op, (x, y), kind=INT)
-
-    return Run(
-        tighter("max", one.first, other.first),
-        tighter("min", one.last, other.last),
-        tighter("max", one.full_first, other.full_first),
-        tighter("min", one.full_last, other.full_last),
-        one.full and other.full,
-    )
