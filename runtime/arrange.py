@@ -15,7 +15,6 @@ from torch import Tensor
 
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import visits
-from attnspec.runtime.cpu_tiles import fixed_values
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
@@ -132,7 +131,7 @@ def programs(call: Problem, tile: Config, by_columns: bool) -> int:
 
 def patch_shapes(call: Problem, tile: Config) -> tuple[patches.Shape, patches.Shape]:
     """Shapes of the tiles of rows and of columns on a grid."""
-    return patches.shapes(call, fixed_values(call), tile.block_m, tile.block_n)
+    return patches.shapes(call, tile.block_m, tile.block_n)
 
 
 def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:

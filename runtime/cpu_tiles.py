@@ -114,7 +114,7 @@ def _visits(call: Problem) -> list[list[Stretch]] | None:
 
 def _patches(call: Problem, found: Patches) -> Iterator[Block]:
     grid, _ = patches.grids(call)
-    shape, _ = patches.shapes(call, fixed_values(call), ROWS, ROWS)
+    shape, _ = patches.shapes(call, ROWS, ROWS)
     for rest in grid.rests():
         sides = grid.part(rest)
         for low in product(*(range(0, side, n) for side, n in zip(sides, shape, strict=True))):

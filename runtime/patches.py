@@ -74,15 +74,28 @@ def grids(call: Problem) -> tuple[Grid, Grid]:
     return Grid(rows, steps), Grid(columns, steps)
 
 
-def shapes(call: Problem, values: Values, rows: int, columns: int) -> tuple[Shape, Shape]:
+def shapes(call: Problem, rows: int, columns: int) -> tuple[Shape, Shape]:
     """Shapes of patches of `rows` queries and `columns` keys (powers of two) that visit least."""
     found, both = _patches(call), grids(call)
     key = found.boxes, both, tuple(call.numbers.items()), rows, columns
     if key not in _shapes:
         if len(_shapes) >= _REMEMBERED:
             _shapes.clear()
-        _shapes[key] = _least(found, values, *both, rows, columns)
+        _shapes[key] = _least(found, _values(call), *both, rows, columns)
     return _shapes[key]
+
+
+def _values(call: Problem) -> Values:
+    """The numbers of the call and of its heads, where counting is quick."""
+    values: Values = {
+        name: torch.tensor(n, dtype=call.wide if isinstance(n, float) else None)
+        for name, n in call.numbers.items()
+    }
+    for leaf in call.plan.leaves:
+        if leaf.role == "head":
+            values[leaf.name] = call.tensors[leaf.operand].detach().cpu()[:, :, None, None]
+    heads = torch.arange(call.heads).view(-1, 1, 1)
+    return values | {"b": torch.tensor(0), "h": heads, "wide": call.wide}
 
 
 def _patches(call: Problem) -> Patches:
