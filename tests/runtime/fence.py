@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import attnspec
-from attnspec.runtime import arrange, launch
+from attnspec.runtime import arrange, blocks, launch
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
@@ -94,7 +94,7 @@ def fenced(x: Tensor, behind: bool) -> Tensor:
 
 def fence_launches(behind: bool) -> None:
     """Lay every tensor of every kernel against protected pages."""
-    plain, visits = launch.launch, arrange.visits
+    plain, visits = launch.launch, blocks.visits
 
     def fenced_visits(*args: Any) -> dict[str, Tensor]:
         return {n: fenced(x, behind) for n, x in visits(*args).items()}
@@ -106,7 +106,8 @@ def fence_launches(behind: bool) -> None:
         for n, x in pointers.items():
             x.copy_(inside[n])
 
-    launch.launch, arrange.visits = fence, fenced_visits
+    launch.launch = fence
+    vars(arrange)["visits"] = fenced_visits
 
 
 def main(how: str) -> int:
