@@ -137,9 +137,9 @@ def _drawn(drawn: Picture) -> Iterator[str]:
     yield from drawn.rows
     if drawn.grid is not None:
         grid = drawn.grid
-        yield f"on a grid of {_by(grid.sides)} with tiles of {grid.tile} tokens:"
+        yield f"of {_by(grid.sides)} tokens, with tiles of {grid.tile}:"
         yield f"{grid.compact} visited as patches of {_by(grid.rows)} and {_by(grid.columns)}"
-        yield f"{grid.in_order} visited with tokens in row-major order"
+        yield f"{grid.in_order} visited with tokens in order"
 
 
 def _by(sides: tuple[int, ...]) -> str:
