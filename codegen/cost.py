@@ -108,7 +108,7 @@ class _Counter:
 
     def tally(self, kind: str, shape: Shape) -> Shape:
         """Note an operation; gives the shape."""
-        if shape >= _PAIR and "operand" not in shape:
+        if shape >= _PAIR:
             self.now[kind] += 1
         return shape
 

@@ -48,6 +48,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "tests/runtime/test_blocks.py",
     ),
     "bounds": (*_PYTEST, "tests/dsl/test_bounds.py"),
+    "facts": (*_PYTEST, "tests/dsl/test_facts.py", "tests/codegen/test_cost.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),

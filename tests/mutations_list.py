@@ -21,6 +21,7 @@ WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS = ("blocks",)
+FACTS = ("facts",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 FORWARD = "templates/forward.py.jinja"
@@ -38,6 +39,9 @@ PERIODS = "dsl/analysis/periods.py"
 WHOLE = "dsl/analysis/whole.py"
 POSITIONS = "dsl/analysis/positions.py"
 SYMBOLIC = "dsl/analysis/symbolic.py"
+RELATIONS = "dsl/analysis/relations.py"
+SEPARABLE = "dsl/analysis/separable.py"
+SETS = "dsl/analysis/index_sets.py"
 
 MUTATIONS = (
     # what is computed forward
@@ -572,4 +576,20 @@ MUTATIONS = (
         BLOCKS,
     ),
     Mutation("codegen/host.py", 'former = self.only[1] == "i"', "pass", BLOCKS),
+    # what is said of a spec
+    Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
+    Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),
+    Mutation(RELATIONS, "return a - b", "return a", FACTS),
+    Mutation(RELATIONS, "self.of(a) == self.of(b)", "True", FACTS),
+    Mutation(RELATIONS, "if len(set(known)) == 1", "if True", FACTS),
+    Mutation(RELATIONS, "shift % number == 0", "True", FACTS),
+    Mutation("dsl/analysis/canonical.py", "Fraction(0)) - 1", "Fraction(0))", FACTS),
+    Mutation("dsl/analysis/canonical.py", "{term: -count", "{term: count", FACTS),
+    Mutation(SEPARABLE, "or not _prefix(spec)", "", FACTS),
+    Mutation(SEPARABLE, "if len(dots) > 1 or any(", "if any(", FACTS),
+    Mutation(SEPARABLE, "sp.expand(mixed) == 0", "True", FACTS),
+    Mutation("dsl/analysis/recurrence.py", "if self._uses_state(vector):", "if False:", FACTS),
+    Mutation(SETS, "own & set(decl.axes) >= PAIR", "False", FACTS),
+    Mutation(SETS, "or not isinstance(expr, Apply)", "or True", FACTS),
+    Mutation("codegen/cost.py", "return shape if zeros else", "return", FACTS),
 )

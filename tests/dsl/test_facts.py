@@ -195,10 +195,11 @@ output = gated * sum(j, weight * v[j])
 
 
 def test_arithmetic_on_numbers_is_done_for_the_pair() -> None:
-    text = (
-        "param w[h] = 1\ninput x[b, j]\nscore = dot(q[i], k[j]) + where(x[j] > 0, exp(w), w * x[j])"
-    )
-    assert facts(text)["index sets"].value == "q: b, h, i; k, v: b, h, j; w: h; x: b, j"
+    bias = "where(x[j] > 0, exp(w), w * x[j])"
+    text = f"param w[h] = 1\ninput x[b, j]\nscore = dot(q[i], k[j]) + {bias}"
+    found = facts(text)["index sets"]
+    assert found.value == "q: b, h, i; k, v: b, h, j; w: h; x: b, j"
+    assert "w from one partial sum" in found.buys
 
 
 def test_what_has_no_gradient_has_no_index_set() -> None:
@@ -239,6 +240,7 @@ def test_separable(text: str, value: str) -> None:
         "weight = relu(dot(q[i], k[j]))",
         "weight = exp(dot(q[i], k[j]))",
         "weight = dot(q[i], k[j]) ** 2",
+        "weight = dot(q[i], k[j]) * dot(k[i], q[j])",
         "weight = dot(q[i], k[j]) * 0.9 ** abs(i - j)",  # both directions
         "weight = dot(q[i], k[j]) / (1 + i - j)\nmask j <= i",
         "weight = dot(q[i], k[j]) * 0.9 ** floor(i / 2 - j / 2)\nmask j <= i",
@@ -278,6 +280,7 @@ def test_a_recurrence_in_normal_form(step: str, shape: str) -> None:
         "S[t - 1] ** 2 + outer(k[t], v[t])",
         "S[t - 1] / (1 + norm2(k[t] @ S[t - 1])) + outer(k[t], v[t])",
         "max(S[t - 1], outer(k[t], v[t]))",
+        "S[t - 1] + outer(S[t - 1] @ (k[t] @ S[t - 1]), v[t])",
     ],
 )
 def test_a_recurrence_without_normal_form(step: str) -> None:
