@@ -3,7 +3,8 @@
 Compiles forward, backward by rows and backward by columns of a few specs in bfloat16 at head
 dimensions 64 and 128; no GPU is needed. From the machine code of each: registers, spills, shared
 memory, whether the assembler serialised `wgmma`, the mix of each loop over tiles, and instructions
-for each score element in the loop over full tiles. Peers' figures stand in benchmarks/peers.
+for each score element in the loop over full tiles. Backward kernels make what the peer's make:
+gradients of queries, keys and values. Peers' figures stand in benchmarks/peers.
 Writes benchmarks/results/static/loops.json and prints a line a kernel. Run it with `make static`.
 """
 
@@ -69,7 +70,7 @@ def measure(name: str, kernel: str, head_dim: int, tile: Config | None = None) -
     spec, module = attention.spec, attention._generated
     call = aot.record(spec, module, DTYPE, head_dim, **SPECS[name][0])
     tile = tile or config(need(call, kernel), TARGET)
-    made = aot.compiled(module, kernel, call, TARGET, tile)
+    made = aot.compiled(module, kernel, call, TARGET, tile, leaves=False)
     registers, spills = aot.resources(made.asm, made.asm["cubin"])
     loops = tile_loops(instructions(made.asm["cubin"]), PRODUCTS[kernel] * head_dim)
     loops.sort(key=lambda loop: loop.per_element)

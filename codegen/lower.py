@@ -38,6 +38,7 @@ from attnspec.dsl.ast import (
 )
 
 INT = Kind.INT
+ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Builder:
             self.tape.declare(name, INT, axes)
         self.end(LO, INT, "")
         self.end(HI, INT, "")
+        self.end(ORIGIN, INT, "")
 
     # names and host values
 

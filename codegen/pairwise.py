@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import sympy as sp
+from dataclasses import replace
 
 from attnspec.codegen import host
+from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, match_output, pointwise
 from attnspec.codegen.plan_types import (
@@ -62,24 +62,22 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         mask = None if facts.patches.mask is None else coordinates(facts.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
     softmax = found.normalizer is not None
-    log2e = sp.Symbol("LOG2E")
-    if softmax:  # exponents in base 2, the factor folded into every term
-        terms = score.args if score.is_Add else (score,)
-        build.tape.declare("LOG2E", Kind.FLOAT, "")
-        shown = sp.Add(*[log2e * t for t in terms])
-    else:
-        shown = score
+    build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
     slopes = symbolic.derivatives(score, names)
     build.tape.note = ""
     build.from_line(found.score)
-    final = build.printed(shown)
+    final = build.printed(in_base_2(score) if softmax else score)
     if not isinstance(final, str):
         raise Unsupported("a score that is one number")
-    raw, factor = final, 1.0
-    if softmax and len(build.dots) == 1 and score_of(spec, lower(found.score)).factor is not None:
-        dot = build.dots[0].name
-        raw, factor = dot, build.printed(log2e * slopes[dot])
+    kept = None
+    if softmax:
+        known = score_of(spec, lower(found.score), found.sink is not None)
+        if facts.patches is not None:  # whose positions do not run on in a row
+            known = replace(known, distances=())
+        kept = logit(build, known, score)
+        if known.gentle:
+            slopes = {name: gentle(slope) for name, slope in slopes.items()}
     build.tape.note = "its derivatives"
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
     build.tape.note = ""
@@ -105,7 +103,9 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         rows = columns = Loop((), (Run(None, None, None, None, full),))
     else:
         rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
-    roots: list[Atom] = [final, raw, factor, *(g.value for g in gradients)]
+    roots: list[Atom] = [final, *(g.value for g in gradients)]
+    if kept is not None:
+        roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
     if keep is not None:
         roots.append(keep)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
@@ -120,8 +120,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         ops=needed(build.tape.ops, roots),
         keep=keep,
         score=final,
-        raw=raw,
-        factor=factor,
+        logit=kept,
         gradients=gradients,
         rows=rows,
         columns=columns,

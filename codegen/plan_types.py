@@ -161,12 +161,25 @@ class BlockPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Logit:
+    """A softmax logit as kernels compute it, in base 2: `kept`, which is `raw` times the positive
+    number `factor`. It is the whole logit plus `lifted`, a number of the row. `between` are two
+    numbers of the call around the whole in base e, if they are known."""
+
+    kept: Atom
+    raw: Atom
+    factor: Atom
+    lifted: Atom
+    between: tuple[Atom, Atom] | None
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
     """One softmax or element-wise weight over dot products, as two passes over tiles.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
-    `score` is `raw` times `factor`, a positive number of the call or a head.
+    `logit` is what kernels need of a softmax's score.
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
     decide `patches` for compact tiles, `ranges`, or lists made from `blocks`, where there are such.
     """
@@ -181,8 +194,7 @@ class PairPlan:
     ops: tuple[Op, ...]
     keep: Atom | None
     score: Atom
-    raw: Atom
-    factor: Atom
+    logit: Logit | None
     gradients: tuple[Gradient, ...]
     rows: Loop
     columns: Loop

@@ -78,6 +78,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
                 ("dots", repr(tuple((d.name, d.left.name, d.right.name) for d in pair.dots))),
                 ("leaves", _leaves(pair)),
                 ("patches", _patches(pair)),
+                ("between", repr(None if pair.logit is None else pair.logit.between)),
                 ("wanted", repr(tuple(g.of for g in pair.gradients))),
                 ("ranges", _ranges(pair.ranges)),
                 ("blocks", _blocks(pair.blocks)),

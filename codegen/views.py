@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from attnspec.codegen.lower import ORIGIN
 from attnspec.codegen.plan_types import Leaf, Loop, Operand, PairPlan
 from attnspec.codegen.spelling import TORCH, TRITON, number, spelled
 from attnspec.codegen.tile import Atom, Op, names_used, needed
 from attnspec.dsl.ast import Kind
 
+# What a call decides for the kernels that have one of these operations.
+_CHOICES = {"SHORT": {"near", "since"}, "COARSE": {"quick_tanh"}}
 _CAST = {Kind.FLOAT: ".to(tl.float32)", Kind.BOOL: ".to(tl.int1)", Kind.INT: ""}
 
 
@@ -63,7 +66,8 @@ def _chooses_numbers(op: Op) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A kernel's tensor argument: its strides by dimension, and how a tile of it is read."""
+    """A kernel's tensor argument: its strides by dimension (none where it is contiguous over all
+    query heads), and how a tile of it is read."""
 
     name: str
     strides: tuple[str, ...]
@@ -71,6 +75,13 @@ class Tensor:
     channel: str = ""
     cast: str = ""
     var: str = ""
+
+    @property
+    def tile_strides(self) -> str:
+        """Strides from token to token and from channel to channel."""
+        if not self.strides:
+            return f"C_{self.channel}, 1"
+        return f"s_{self.name}_{self.token}, s_{self.name}_c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +189,36 @@ class Kernel:
 
     @property
     def score(self) -> str:
-        return text(self.plan.score)
+        logit = self.plan.logit
+        return text(self.plan.score if logit is None else logit.kept)
 
     @property
     def raw(self) -> str:
-        return text(self.plan.raw)
+        """What the maximum is taken of."""
+        return "" if self.plan.logit is None else text(self.plan.logit.raw)
 
     @property
     def factor(self) -> str:
         """What makes a score of `raw`; empty where it is one."""
-        return "" if self.plan.factor == 1.0 else text(self.plan.factor)
+        logit = self.plan.logit
+        return "" if logit is None or logit.factor == 1.0 else text(logit.factor)
+
+    @property
+    def lifted(self) -> str:
+        """What the scores of a row lie above the whole logit; empty for nothing."""
+        logit = self.plan.logit
+        return "" if logit is None or logit.lifted == 0.0 else text(logit.lifted)
+
+    @property
+    def relative(self) -> bool:
+        """Whether positions are counted from the program's own tile on."""
+        return ORIGIN in self._used()
+
+    @property
+    def highest(self) -> str:
+        """The number of the call that no score exceeds; empty where none is known."""
+        logit = self.plan.logit
+        return "" if logit is None or logit.between is None else text(logit.between[1])
 
     @property
     def keep(self) -> str:
@@ -242,11 +273,14 @@ class Kernel:
         )
 
     def _roots(self, masked: bool) -> list[Atom]:
-        uses_score = self.softmax or self.side == "columns"
+        logit = self.plan.logit
         roots: list[Atom] = []
-        if self.forward:
-            roots += [self.plan.raw, self.plan.factor]
-        elif uses_score:
+        if logit is not None:
+            roots += [logit.raw, logit.factor] if self.forward else [logit.kept]
+            roots.append(logit.lifted)
+            if self.forward and logit.between is not None:
+                roots.append(logit.between[1])
+        elif self.forward or self.side == "columns":
             roots.append(self.plan.score)
         for g in self.gradients:
             roots.append(g.value)
@@ -375,7 +409,7 @@ class Kernel:
     @property
     def d_out(self) -> Tensor:
         channel = self.plan.value.labels[3]
-        return Tensor("d_out", ("b", "h", "i", "c"), "i", channel)
+        return Tensor("d_out", (), "i", channel)
 
     @property
     def gate(self) -> Tensor | None:
@@ -426,8 +460,11 @@ class Kernel:
     def constants(self) -> list[str]:
         axes = () if self.plan.patches is None else self.plan.patches.axes
         table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
-        edge = ["EDGE"] if self.piece == "EDGE" else []
-        return [*edge, *_shape("M", axes), *_shape("N", axes), *table]
+        chosen = ["EDGE"] if self.piece == "EDGE" else []
+        used = {op.op for op in needed(self.plan.ops, self._roots(True))}
+        chosen += [name for name, ops in _CHOICES.items() if used & ops]
+        chosen += ["FIXED"] if self.forward and self.highest else []
+        return [*chosen, *_shape("M", axes), *_shape("N", axes), *table]
 
     @property
     def unspecialized(self) -> str:
@@ -470,11 +507,12 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
-    paired = plan.patches is not None or any(leaf.role == "pair" for leaf in plan.leaves)
+    looked_up = any(leaf.role in ("pair", "table") for leaf in plan.leaves)
+    paired = plan.patches is not None or looked_up
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
     walks = plan.patches or plan
-    everywhere = keep and not (walks.rows.full and walks.columns.full)
-    backward = everywhere or pointwise or paired or len(plan.leaves) > 1
+    full = plan.blocks is not None or (walks.rows.full and walks.columns.full)
+    backward = (keep and not full) or pointwise or paired or len(floats) > 1
     return "heavy" if forward else usual, "heavy" if backward else usual
 
 

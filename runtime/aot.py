@@ -115,14 +115,18 @@ def gpu_target(name: str) -> GPUTarget:
     return GPUTarget(kind, int(arch), 32) if kind == "cuda" else GPUTarget(kind, arch, 64)
 
 
-def source_of(module: ModuleType, name: str, call: Problem, target: str, tile: Config) -> Any:
-    """What a launch of kernel `name` would compile for the recorded call."""
+def source_of(
+    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True
+) -> Any:
+    """What a launch of kernel `name` would compile for the recorded call; without `leaves`, for
+    gradients of the products' operands and the value alone."""
     kernel = module.KERNELS[name]
     names = tuple(kernel.arg_names)
     out, ungated, lse = outputs(call)
     pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
     if name != "forward":
-        grads = gradient_buffers(call, names, tile)
+        wanted = call.tensors if leaves else ()
+        grads = gradient_buffers(call, names, tile, wanted)
         pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
     args = arrange(call, name, names, pointers, tile).args
     return specialized(kernel, args, _options(tile), gpu_target(target))
@@ -132,7 +136,9 @@ def _options(tile: Config) -> dict[str, int]:
     return {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
-def compiled(module: ModuleType, name: str, call: Problem, target: str, tile: Config) -> Any:
+def compiled(
+    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True
+) -> Any:
     """Kernel `name` of the recorded call as Triton compiles it: `asm` and `metadata`."""
     if interpreted():
         raise AttnError(
@@ -140,7 +146,7 @@ def compiled(module: ModuleType, name: str, call: Problem, target: str, tile: Co
         )
     where = gpu_target(target)
     with targeting(where):
-        source = source_of(module, name, call, target, tile)
+        source = source_of(module, name, call, target, tile, leaves)
         return triton.compile(source, where, _options(tile))
 
 

@@ -6,8 +6,9 @@ i, `s_x_c` along its channels, `C_d` and `W_d` the channels of axis d and their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import e, inf, log2
 from typing import Any
 
 import torch
@@ -45,12 +46,20 @@ def need(call: Problem, name: str) -> Need:
     )
 
 
-def gradient_buffers(call: Problem, arg_names: tuple[str, ...], tile: Config) -> dict[str, Tensor]:
-    """By operand, where a kernel writes its gradients: heads and tables get a share a tile."""
+def gradient_buffers(
+    call: Problem, arg_names: tuple[str, ...], tile: Config, wanted: Collection[str]
+) -> dict[str, Tensor | None]:
+    """By operand, where a kernel writes its gradients: heads and tables get a share a tile.
+
+    None for a leaf that is not wanted: then nothing of its gradient is computed.
+    """
     roles = {leaf.operand: leaf.role for leaf in call.plan.leaves}
     blocks = programs(call, tile, by_columns=False)
-    found: dict[str, Tensor] = {}
+    found: dict[str, Tensor | None] = {}
     for operand in written(arg_names):
+        if operand in roles and operand not in wanted:
+            found[operand] = None
+            continue
         like = call.tensors[operand]
         shape: tuple[int, ...] = tuple(like.shape)
         dtype = torch.float32
@@ -63,9 +72,8 @@ def gradient_buffers(call: Problem, arg_names: tuple[str, ...], tile: Config) ->
                 shape = (call.batch, call.heads, call.rows, call.columns)
             case "":
                 dtype = like.dtype
-        found[operand] = torch.empty(shape, dtype=dtype, device=like.device)
-        if roles.get(operand) == "pair":
-            found[operand].zero_()
+        made = torch.zeros if roles.get(operand) == "pair" else torch.empty
+        found[operand] = made(shape, dtype=dtype, device=like.device)
     return found
 
 
@@ -75,31 +83,32 @@ def written(arg_names: tuple[str, ...]) -> list[str]:
 
 
 def arrange(
-    call: Problem, name: str, arg_names: tuple[str, ...], pointers: Mapping[str, Tensor],
-    tile: Config,
+    call: Problem, name: str, arg_names: tuple[str, ...],
+    pointers: Mapping[str, Tensor | None], tile: Config,
 ) -> Arrangement:  # fmt: skip
     """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
     by_columns = name == "backward_columns"
     values, dims = constants(call)
     along = tile.block_m if name == "backward_columns" else tile.block_n
     values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "EDGE": tile.edge or along}
+    values |= choices(call)
     if call.plan.patches is not None:
         for side, lengths in zip("MN", patch_shapes(call, tile), strict=True):
             values |= {
                 f"{side}_{a}": n for a, n in zip(call.plan.patches.axes, lengths, strict=True)
             }
-    tensors = {**call.tensors, **pointers}
+    tensors: dict[str, Tensor | None] = {**call.tensors, **pointers}
     for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
         if leaf.role in ("table", "pair"):
-            whole = tensors[leaf.operand]
+            whole = call.tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
     for key, part in visits(call, tile.block_m, tile.block_n, by_columns).items():
         dims[key] = ("b", "h", "t", "c")
         tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
-    dims["d_out"] = dims[call.plan.dots[0][1]][:3] + dims[call.plan.value][3:]
     for tensor, axes in dims.items():
-        if tensor in tensors:
-            for axis, stride in zip(axes, tensors[tensor].stride(), strict=True):
+        there = tensors.get(tensor)
+        if there is not None:
+            for axis, stride in zip(axes, there.stride(), strict=True):
                 values[f"s_{tensor}_{axis if axis in SIDES else 'c'}"] = stride
     chunks = 1
     if "BLOCK_T" in arg_names:
@@ -111,7 +120,8 @@ def arrange(
     for parameter in arg_names:
         if parameter.startswith("p_"):
             pointer = tensors[parameter[2:]]
-            args.append(pointer.view(torch.uint8) if pointer.dtype is torch.bool else pointer)
+            flags = pointer is not None and pointer.dtype is torch.bool
+            args.append(pointer.view(torch.uint8) if flags else pointer)
         else:
             args.append(values[parameter])
     heads = call.key_heads if by_columns else call.heads
@@ -134,6 +144,28 @@ def patch_shapes(call: Problem, tile: Config) -> tuple[patches.Shape, patches.Sh
     return patches.shapes(call, tile.block_m, tile.block_n)
 
 
+def choices(call: Problem) -> dict[str, Any]:
+    """What a call decides for its kernels.
+
+    `SHORT`: operands of 16 bits, so that scores need no more digits than those keep. `COARSE`:
+    besides, the logits' range, in bits, times what a coarse tanh errs (2 ** -22) is less than
+    that. `FIXED`: the bits that the fixed maximum of a softmax lies below the highest logit, None
+    for a running one. Weights then lie within 2 ** FIXED and that less the range: of float16 they
+    must not leave what has all its digits, of others a value of 2 ** -62 still counts.
+    """
+    dtype, bits = call.right.dtype, inf
+    if call.plan.between is not None:
+        low, high = (call.numbers[x] if isinstance(x, str) else x for x in call.plan.between)
+        bits = (high - low) * log2(e)
+    most, below = (29, 15) if dtype is torch.float16 else (64, 0)
+    short = dtype.itemsize == 2
+    return {
+        "SHORT": short,
+        "COARSE": short and bits <= 512,
+        "FIXED": below if bits <= most else None,
+    }
+
+
 def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     """Numbers that kernels take by name, and the dimensions of every operand."""
     plan = call.plan
@@ -144,6 +176,7 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
     values: dict[str, Any] = {
         "H": call.heads,
         "HK": call.key_heads,
+        "GROUPS": call.groups,
         "M": call.rows,
         "N": call.columns,
         "q_start": call.q_start,

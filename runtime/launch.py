@@ -197,11 +197,13 @@ def _backward_kernels(
         mine = written(tuple(kernel.arg_names))
         if not wanted & set(mine):
             continue
-        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name))
+        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name), wanted)
         into = {f"d_{operand}": grad for operand, grad in grads.items()}
         launch(call, name, kernel, given | into)
         for operand in mine:
             grad, like = grads[operand], call.tensors[operand]
+            if grad is None:
+                continue
             match roles.get(operand, ""):
                 case "head":
                     grad = grad.sum(-1)
@@ -233,7 +235,7 @@ def _target(device: torch.device) -> str:
     return f"cuda:{major}{minor}"
 
 
-def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:
+def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
     operands."""
     if call.right.dtype is torch.float64:

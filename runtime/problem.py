@@ -83,9 +83,9 @@ class Pairwise:
     "light", "masked" or "heavy". `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
-    read. `rows(values)` gives the `Limits` of the keys for queries at positions `lo` to `hi`;
-    `patches` does so on a grid, where tiles are compact. `ranges`
-    or `blocks` decide what is visited instead.
+    read. `between` are numbers, or their names, between which every logit lies. `rows(values)`
+    gives the `Limits` of the keys for queries at positions `lo` to `hi`; `patches` does so on a
+    grid, where tiles are compact. `ranges` or `blocks` decide what is visited instead.
     """
 
     normalizer: str
@@ -99,6 +99,7 @@ class Pairwise:
     sink: str | None
     leaves: tuple[Leaf, ...]
     wanted: tuple[str, ...]
+    between: tuple[str | float, str | float] | None
     tile: Callable[[Values, bool], tuple[Tensor | None, Tensor]]
     slopes: Callable[[Values, bool], tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]]
     indices: Callable[[Values], dict[str, Tensor]]

@@ -10,13 +10,51 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
 def to_float(x):
-    """An integer as float32 (a number that is no tensor yet has no `.to`)."""
-    return x + 0.0
+    """An integer as float32 (a number that is no tensor yet has no `.to`).
+
+    Times 1, which the compiler leaves out; adding 0 it would not, for the sake of -0.
+    """
+    return x * 1.0
+
+
+@triton.jit
+def near(place, since, short: tl.constexpr):
+    """The distance place + since as float32. With `short` only what differs within a row, `place`:
+    near the tile both are small, so that operands of 16 bits lose nothing."""
+    if not short:
+        place = place + since
+    return to_float(place)
+
+
+@triton.jit
+def since(grown, short: tl.constexpr):
+    """What `near` left out, as float32."""
+    return to_float(grown) if short else grown * 0.0
+
+
+@triton.jit
+def fixed_top(highest, rows: tl.constexpr, fixed: tl.constexpr):
+    """The maximum to start from, in base 2: none, or `fixed` below what no score exceeds."""
+    top = tl.full([rows], float("-inf"), dtype=tl.float32)
+    if fixed is not None:
+        top = tl.zeros([rows], dtype=tl.float32) + (highest * 1.4426950408889634 - fixed)
+    return top
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x to the last place or two; 0 for what is too large to have one."""
+    if INTERPRETED or not tl.target_info.is_cuda():
+        return 1.0 / x
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, is_pure=True, pack=1
+    )
 
 
 @triton.jit
@@ -108,15 +146,21 @@ def atan(x):
 @triton.jit
 def sigmoid(x):
     """1 / (1 + e ** -x)."""
-    return tl.sigmoid(x)
+    return reciprocal(1.0 + tl.exp2(-1.4426950408889634 * x))
 
 
 @triton.jit
-def tanh(x):
-    """Hyperbolic tangent; a series near 0, where the quotient loses digits."""
+def tanh(x, coarse: tl.constexpr = False):
+    """Hyperbolic tangent; with `coarse` its error is 2 ** -22 of 1, not of the result.
+
+    Otherwise a series near 0, where the quotient loses digits.
+    """
+    far = 1.0 - 2.0 * reciprocal(1.0 + tl.exp2(2.8853900817779268 * x))
+    if coarse:
+        return far
     s = x * x
     series = x * (1.0 + s * (-0.3333333333 + s * (0.1333333333 - s * 0.0539682540)))
-    return tl.where(tl.abs(x) < 0.1, series, 2.0 * tl.sigmoid(2.0 * x) - 1.0)
+    return tl.where(tl.abs(x) < 0.1, series, far)
 
 
 @triton.jit
@@ -146,7 +190,7 @@ def leaky(x, slope):
 @triton.jit
 def silu(x):
     """x * sigmoid(x)."""
-    return x * tl.sigmoid(x)
+    return x * sigmoid(x)
 
 
 @triton.jit

@@ -40,6 +40,7 @@ FEW = (
 SUITES: dict[str, tuple[str, ...]] = {
     "kernels": ("-m", "tests.runtime.fence", "behind"),
     "walks": ("-m", "tests.runtime.walk"),
+    "scores": ("-m", "tests.runtime.scores"),
     "boxes": ("-m", "tests.runtime.boxes"),
     "blocks": (
         *_PYTEST,

@@ -17,6 +17,7 @@ class Mutation:
 
 
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
+SCORES = ("scores",)
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
@@ -53,7 +54,7 @@ MUTATIONS = (
     Mutation(FORWARD, "tl.maximum(top, tl.max(score, 1))", "tl.max(score, 1)", KERNELS),
     Mutation(FORWARD, 'tl.where(higher == float("-inf"), 0.0, higher)', "higher", KERNELS),
     Mutation(FORWARD, "tl.where(total == 0.0, 1.0, total)", "total", KERNELS),
-    Mutation(FORWARD, " + tl.log2(total)) * LN2", ") * LN2", KERNELS),
+    Mutation(FORWARD, " + tl.log2(total)", "", KERNELS),
     Mutation(FORWARD, ".to(tl.float32) * LOG2E", ".to(tl.float32)", KERNELS),
     Mutation(FORWARD, 'tl.where(top == float("-inf"), 0.0, 1.0)', "tl.zeros_like(top)", KERNELS),
     Mutation(FORWARD, "acc = acc * {{ k.gate.name }}", "acc = acc * 1.0", KERNELS),
@@ -65,8 +66,14 @@ MUTATIONS = (
     ),
     Mutation(FORWARD, "i = (row + q_start)[:, None]", "i = row[:, None]", KERNELS),
     Mutation(FORWARD, "j = (column + k_start)[None, :]", "j = column[None, :]", KERNELS),
-    Mutation(FORWARD, "hk64 = h64 // (H // HK)", "hk64 = h64 % HK", KERNELS),
+    Mutation(FORWARD, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
     Mutation(FORWARD, "LN2, mask=row < M)", "LN2, mask=row <= M)", KERNELS),
+    # logits cut short
+    Mutation(FORWARD, "lse -= tl.sum(", "lse += tl.sum(", SCORES),
+    Mutation(ROWS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
+    Mutation(COLUMNS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
+    Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
+    Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),
     # gradients of rows
     Mutation(ROWS, "- lse) * (dp - delta)", "- lse) * dp", KERNELS),
     Mutation(ROWS, "tl.exp2({{ k.score }} - lse)", "tl.exp2({{ k.score }})", KERNELS),
@@ -92,7 +99,7 @@ MUTATIONS = (
     ),
     Mutation(ROWS, "((b64 * H + h) * blocks + block) * T", "(b64 * H + h) * blocks * T", KERNELS),
     Mutation(ROWS, "mask=slots < T)", "mask=slots <= T)", KERNELS),
-    Mutation(ROWS, "hk64 = h64 // (H // HK)", "hk64 = h64 % HK", KERNELS),
+    Mutation(ROWS, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
     Mutation(
         MACROS,
         "hi = tl.minimum(lo + {{ block }}, {{ size }} + {{ start }}) - 1",
@@ -100,7 +107,7 @@ MUTATIONS = (
         KERNELS,
     ),
     # gradients of columns
-    Mutation(COLUMNS, "(head + 1) * (H // HK)):", "head * (H // HK) + 1):", KERNELS),
+    Mutation(COLUMNS, "for turn in range(GROUPS):", "for turn in range(1):", KERNELS),
     Mutation(COLUMNS, "dp = p * (dp - delta)", "dp = p * dp", KERNELS),
     Mutation(COLUMNS, 'm.excluded(["p"] + k.shares', "m.excluded(k.shares", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnspec.dsl.analysis import boxes, domain, index_sets, relations, separable
+from attnspec.dsl.analysis import boxes, domain, index_sets, relations, score, separable
 from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.ascending import Ranges, ranges
 from attnspec.dsl.analysis.ascending import describe as describe_ranges
@@ -51,6 +51,7 @@ def analyze(spec: Spec) -> Facts:
         *boxes.describe(lists),
         *rows_of.describe(spec),
         *relations.describe(spec),
+        *score.describe(spec),
         *index_sets.describe(spec),
         *separable.describe(spec),
         *domain.describe(spec),

@@ -44,7 +44,7 @@ class Where(Fn):
 _NAMES = (
     "abs min max clamp floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh sigmoid "
     "logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad pow float "
-    "lt le gt ge eq step mod floordiv"
+    "lt le gt ge eq step mod floordiv quick_tanh"
 )
 FUNCTIONS: dict[str, type[Fn]] = {name: _function(name) for name in _NAMES.split()}
 FUNCTIONS["where"] = Where

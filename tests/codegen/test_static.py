@@ -61,6 +61,8 @@ def test_every_goal_has_a_figure_of_the_peer() -> None:
     [
         ("causal", 64, ("forward", "backward_rows", "backward_columns")),
         ("causal", 128, ("forward",)),
+        ("alibi", 64, ("forward",)),
+        ("softcap", 128, ("forward",)),
     ],
 )
 def test_loops_over_full_tiles_are_short(

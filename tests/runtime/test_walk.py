@@ -1,4 +1,4 @@
-"""Loops over tiles in closed form visit each tile that they reach once, full ones apart."""
+"""Scripts under the interpreter: loops over tiles in closed form, and logits cut short."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("script", ["walk", "boxes"])
-def test_visits_against_sets_of_tiles(script: str) -> None:
+@pytest.mark.parametrize("script", ["walk", "boxes", "scores"])
+def test_under_the_interpreter(script: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.runtime.{script}"],
