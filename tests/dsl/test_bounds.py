@@ -179,6 +179,8 @@ def test_random_masks(seed: int) -> None:
         "where(h == 1, j <= i, i - j < 50 and j <= i)",
         "where(h == 1, j <= i, j >= i)",
         "(i < 64) == (j < 64)",
+        "j <= abs(i - 60)",
+        "clamp((20.3 - (i - j)) / 10, 0, 1) > 0",
         "i // w == j // w",
         "j <= i and i - j < w",
         "w * i >= j",
@@ -256,6 +258,27 @@ def test_what_is_not_a_number_fills_no_tile(mask: str) -> None:
     for x in (float("nan"), float("inf"), float("-inf"), 1e30, 20.0):
         found = survey(loops, replace(bound, scalars={"x": x}), 16, 16)
         assert (found.full > 0) == (x > 0)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "not (i - j <= x)",
+        "i * 0.1 <= x and j <= i",
+        "j * x <= i",
+        "j <= where(i < 70, i, 2)",
+        "j <= i and (i - j) % 3 == 0",
+        "i < 40 or (j <= i and i - j < 9) or h == 1",
+        "j == 3 or j == 30 or j == 60 or j == 90 or j == 120 or j == 150",
+    ],
+)
+@pytest.mark.parametrize("x", [2.5, 0.3, float("nan")])
+def test_bounds_are_sound(mask: str, x: float) -> None:
+    reads = "input x: float = 3\n" if "x" in mask else ""
+    loops = Loops.of(f"attention m\n{reads}mask {mask}\n")
+    for seed in range(3):
+        bound = call(loops, seed)
+        survey(loops, replace(bound, scalars={"x": x} if reads else {}), 32, 16)
 
 
 def test_a_mask_that_takes_too_long_bounds_nothing() -> None:
