@@ -146,6 +146,8 @@ class _Counter:
         of = [self.shape(a) for a in node.args]
         if name in ("dot", "weighted"):
             return of[-1]
+        if name == "near":  # operands of 16 bits compute it once a column
+            return of[0]
         if name in _REDUCTIONS and isinstance(node.func, ast.Attribute):
             self.tally(_REDUCTIONS[name], of[0])
             return _VECTOR

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 
@@ -123,7 +124,8 @@ def source_of(
     kernel = module.KERNELS[name]
     names = tuple(kernel.arg_names)
     out, ungated, lse = outputs(call)
-    pointers = {"out": out, "ungated": ungated, "lse": lse, "delta": lse, "d_out": out}
+    pointers: dict[str, Tensor | None] = {"out": out, "ungated": ungated, "lse": lse}
+    pointers |= {"delta": lse, "d_out": out}
     if name != "forward":
         wanted = call.tensors if leaves else ()
         grads = gradient_buffers(call, names, tile, wanted)

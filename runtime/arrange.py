@@ -120,8 +120,9 @@ def arrange(
     for parameter in arg_names:
         if parameter.startswith("p_"):
             pointer = tensors[parameter[2:]]
-            flags = pointer is not None and pointer.dtype is torch.bool
-            args.append(pointer.view(torch.uint8) if flags else pointer)
+            if pointer is not None and pointer.dtype is torch.bool:
+                pointer = pointer.view(torch.uint8)
+            args.append(pointer)
         else:
             args.append(values[parameter])
     heads = call.key_heads if by_columns else call.heads

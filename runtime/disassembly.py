@@ -144,7 +144,7 @@ def serialised(ptx: str, arch: str) -> bool:
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [nvidia_tool("ptxas"), *_LIKE_TRITON, f"--gpu-name={arch}", file.name]
+        command = [str(nvidia_tool("ptxas")), *_LIKE_TRITON, f"--gpu-name={arch}", file.name]
         command += ["-o", "/dev/null"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     return "serialized" in done.stdout + done.stderr

@@ -99,11 +99,12 @@ def fence_launches(behind: bool) -> None:
     def fenced_visits(*args: Any) -> dict[str, Tensor]:
         return {n: fenced(x, behind) for n, x in visits(*args).items()}
 
-    def fence(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor]) -> None:
+    def fence(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]) -> None:
         tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
-        inside = {n: fenced(x, behind) for n, x in pointers.items()}
-        plain(replace(call, tensors=tensors), name, kernel, inside)
-        for n, x in pointers.items():
+        given = {n: x for n, x in pointers.items() if x is not None}
+        inside = {n: fenced(x, behind) for n, x in given.items()}
+        plain(replace(call, tensors=tensors), name, kernel, {**pointers, **inside})
+        for n, x in given.items():
             x.copy_(inside[n])
 
     launch.launch = fence
