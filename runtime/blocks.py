@@ -192,8 +192,10 @@ def _leaf(call: Problem, leaf: Leaf) -> Tensor:
 
 def _by_blocks(reduce: Callable[..., Tensor], x: Tensor, dim: int, size: int) -> Tensor:
     """`reduce` over every `size` values along `dim`, over fewer at the end."""
-    whole = x.shape[dim] // size * size
-    parts = [reduce(x.narrow(dim, 0, whole).unflatten(dim, (-1, size)), dim)] if whole else []
-    if whole < x.shape[dim]:
-        parts.append(reduce(x.narrow(dim, whole, x.shape[dim] - whole), dim, keepdim=True))
-    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
+    count, rest = divmod(x.shape[dim], size)
+    whole = x.narrow(dim, 0, count * size).unflatten(dim, (count, size))
+    found = reduce(whole, dim)
+    if not rest:
+        return found
+    last = reduce(x.narrow(dim, count * size, rest), dim, keepdim=True)
+    return torch.cat([found, last], dim)

@@ -254,14 +254,14 @@ MUTATIONS = (
     ),
     Mutation(
         BOUND,
-        "sure, maybe = (low.expr(FLOAT), high) if up else (high.expr(FLOAT), low)",
-        "sure, maybe = (high.expr(FLOAT), low) if up else (low.expr(FLOAT), high)",
+        "return end(low, lowest=True), end(high, lowest=False)",
+        "return end(high, lowest=True), end(low, lowest=False)",
         BOUNDS,
     ),
     Mutation(
         BOUND,
-        "choose(known, Apply(inner, (sure, far), kind=FLOAT), near)",
-        "Apply(inner, (sure, far), kind=FLOAT)",
+        "choose(known, Apply(inner, (x, far), kind=FLOAT), near)",
+        "Apply(inner, (x, far), kind=FLOAT)",
         BOUNDS,
     ),
     Mutation(
@@ -310,8 +310,8 @@ MUTATIONS = (
     Mutation(EXTENTS, "return [[less, more]]", "return [[less]]", BOUNDS),
     Mutation(
         EXTENTS,
-        "_below_zero(low.minus(slack), FLOAT), _below_zero(high.plus(slack), FLOAT)",
-        "_below_zero(low, FLOAT), _below_zero(low, FLOAT)",
+        "_may_be_below(low.minus(slack)), _surely_below(high.plus(slack))",
+        "_may_be_below(low), _surely_below(low)",
         BOUNDS,
     ),
     Mutation(EXTENTS, "found = TRUE if value < 0 or", "found = TRUE if value <= 0 or", BOUNDS),

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 
-from attnspec.dsl.analysis.extents import FLOAT, INT, Claim, Extents, Unread
+from attnspec.dsl.analysis.extents import FLOAT, INT, Claim, Extents, Unread, added
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.linear import Sum, number
 from attnspec.dsl.analysis.periods import repeat
@@ -130,7 +130,7 @@ class _Reader(Extents):
         by, rest = claim.total.parted(atom)
 
         def holds(value: Expr) -> Runs:
-            return self.solve(claim.of(rest.plus(self.sum(value).by(by))))
+            return self.solve(claim.of(added(rest, self.sum(value).by(by))))
 
         op, args = atom.op, atom.args
         match op, args:
@@ -179,18 +179,22 @@ class _Reader(Extents):
 
 def _rounded(low: Sum, high: Sum, up: bool) -> tuple[Expr, Expr]:
     """A real limit from `low` to `high` in whole numbers: the greatest up to it, or the least from
-    it on. What is not a number allows nothing for certain."""
+    it on. What is not a number allows everything, and nothing for certain."""
     turn, least, most = "floor" if up else "ceil", low.literal(), high.literal()
     if least is not None and most is not None:
         whole = math.floor if up else math.ceil
         return Literal(whole(least), kind=INT), Literal(whole(most), kind=INT)
-    sure, maybe = (low.expr(FLOAT), high) if up else (high.expr(FLOAT), low)
-    near, far, holds, inner = (_LOW, _HIGH, "ge", "min") if up else (_HIGH, _LOW, "le", "max")
-    known = Apply(holds, (sure, near), kind=Kind.BOOL)
-    sure = choose(known, Apply(inner, (sure, far), kind=FLOAT), near)
-    inside = Apply("clamp", (maybe.expr(FLOAT), _LOW, _HIGH), kind=FLOAT)
-    first, second = (Apply(turn, (x,), kind=INT) for x in (sure, inside))
-    return (first, second) if up else (second, first)
+
+    def end(total: Sum, lowest: bool) -> Expr:
+        """Within all positions, and at the lowest or the highest where it is not a number."""
+        near, far, holds, inner = (
+            (_LOW, _HIGH, "ge", "min") if lowest else (_HIGH, _LOW, "le", "max")
+        )
+        x = total.expr(FLOAT)
+        known = Apply(holds, (x, near), kind=Kind.BOOL)
+        return Apply(turn, (choose(known, Apply(inner, (x, far), kind=FLOAT), near),), kind=INT)
+
+    return end(low, lowest=True), end(high, lowest=False)
 
 
 def describe(mask: Expr | None, rows: Bounds, columns: Bounds) -> Iterator[Fact]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from attnspec.dsl.analysis.linear import ONE, Sum, fixed, number, term
+from attnspec.dsl.analysis.linear import ONE, Sum, Term, fixed, number, term
 from attnspec.dsl.analysis.positions import nonnegative
 from attnspec.dsl.analysis.runs import FALSE, HI, LO, TRUE, ZERO, choose, every, extreme, some
 from attnspec.dsl.analysis.whole import quotient, quotients
@@ -76,10 +76,10 @@ class Extents:
             case Apply(op="add", args=args):
                 total = Sum()
                 for arg in args:
-                    total = total.plus(self.sum(arg))
+                    total = added(total, self.sum(arg))
                 return total
             case Apply(op="sub", args=(a, b)):
-                return self.sum(a).minus(self.sum(b))
+                return added(self.sum(a), self.sum(b).times(-1))
             case Apply(op="neg", args=(a,)):
                 return self.sum(a).times(-1)
             case Apply(op="stopgrad", args=(a,)):
@@ -111,6 +111,8 @@ class Extents:
         for part in sums:
             if not moving or part is not moving[0]:
                 total = total.by(part)
+        if not total.terms and any(_real(t) for s in sums for t in s.terms):
+            raise Unread  # 0 times what is not finite
         return total
 
     def _rounded(self, op: str, expr: Expr) -> Sum:
@@ -183,7 +185,7 @@ class Extents:
         """x - x % n is x // n * n, which is read exactly."""
         for t in total.terms:
             match t.atom:
-                case Apply(op="mod", args=(x, n)) if self.positive(n):
+                case Apply(op="mod", args=(x, n)) if self.positive(n) and not _real(t):
                     whole = term(Apply("floordiv", (x, n), kind=INT))
                     written = self.sum(x).minus(whole.by(self.sum(n))).times(t.number, t.factor)
                     candidate = total.minus(Sum((t,))).plus(written)
@@ -304,7 +306,7 @@ class Extents:
         if real and (op == "ne" or not holds):  # what is not a number has no opposite
             raise Unread
         if found is None or real:
-            total = self.sum(a).minus(self.sum(b))
+            total = added(self.sum(a), self.sum(b).times(-1))
         else:
             (above, below), (over, under) = found
             total = self.sum(above).by(self.sum(under)).minus(self.sum(over).by(self.sum(below)))
@@ -332,7 +334,21 @@ class Extents:
         if not claim.real:
             return _below_zero(low, INT), _below_zero(high, INT)
         slack = self.slack(claim.total)
-        return _below_zero(low.minus(slack), FLOAT), _below_zero(high.plus(slack), FLOAT)
+        return _may_be_below(low.minus(slack)), _surely_below(high.plus(slack))
+
+
+def added(a: Sum, b: Sum) -> Sum:
+    """The sum of both. `Unread` where real numbers cancel: they may be infinite or not numbers,
+    and then so is their difference."""
+    kept = {(t.factor, t.atom): t.number for t in a.terms if _real(t)}
+    if any(kept.get((t.factor, t.atom), 0) * t.number < 0 for t in b.terms):
+        raise Unread
+    return a.plus(b)
+
+
+def _real(t: Term) -> bool:
+    """Whether a real number that the call gives is in a term."""
+    return t.atom.kind is FLOAT or (t.factor is not None and t.factor.kind is FLOAT)
 
 
 def plain(expr: Expr) -> bool:
@@ -373,3 +389,21 @@ def _below_zero(total: Sum, kind: Kind) -> Expr:
     if kind is INT and less.terms[0] in left.terms and len(left.terms) > 1:
         return Apply("lt", (left.minus(less).expr(), right.expr()), kind=BOOL)
     return Apply("le", (left.expr(kind), right.expr(kind)), kind=BOOL)
+
+
+def _may_be_below(total: Sum) -> Expr:
+    """total <= 0 of real numbers, true as well where that is no number."""
+    match _below_zero(total, FLOAT):
+        case Apply(op="le", args=args):
+            return Apply("not", (Apply("gt", args, kind=BOOL),), kind=BOOL)
+        case found:
+            return found
+
+
+def _surely_below(total: Sum) -> Expr:
+    """total < 0 of real numbers; two infinities have no difference."""
+    match _below_zero(total, FLOAT):
+        case Apply(op="le", args=args):
+            return Apply("lt", args, kind=BOOL)
+        case found:
+            return found

@@ -64,6 +64,8 @@ class Case:
 
 
 square = {"j": 5}
+INFINITE, NO_NUMBER = float("inf"), float("nan")
+infinite = torch.where(torch.arange(37) % 9 < 8, 1.0, INFINITE).double().expand(2, 37)
 zeros = normal(2, 2, 37, 6) * (torch.arange(37) % 3 > 0)[:, None]
 CASES = {
     # batches and heads are found by name
@@ -131,6 +133,24 @@ CASES = {
         given={"w": normal(4, 18)[:, ::2]},
     ),
     "bounds with a constant": Case("mask j >= max(i - 3, 0)"),
+    # infinite numbers have no difference, and 0 times them is no number
+    "infinite values times 0": Case("input x[b, j]\nmask x[j] * 0 <= 0", given={"x": infinite}),
+    "infinity cancels": Case(
+        "input w: float = 1\nmask i - j <= w - w + 4", given={"w": INFINITE}
+    ),
+    "no number on both sides": Case(
+        "input w: float = 1\nmask i - j + w <= w", given={"w": NO_NUMBER}
+    ),
+    "infinity cancels in a choice": Case(
+        "input w: float = 1\nmask where(j < 20, w, 2) - w <= 3", given={"w": INFINITE}
+    ),
+    "infinite factor": Case(
+        "input w: float = 1 where w > 0\nmask w * i >= w * j", given={"w": INFINITE}
+    ),
+    "infinite factor of the queries": Case(
+        "input w: float = 1 where w > 0\nmask w * (i - 3) <= 5 and j <= i + 3",
+        given={"w": INFINITE},
+    ),
     "mask alone uses the dot": Case("mask dot(q[i], k[j]) > 0\nscore = j / 10"),
     # names and sizes
     "concatenation": Case(

@@ -150,6 +150,19 @@ def test_nothing_to_list(rows: int, columns: int) -> None:
 
 
 CLAIM = "where doc[n - 1, pad=0] <= doc[n]"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 5), (5, 0)])
+def test_no_range_of_nothing(rows: int, columns: int) -> None:
+    f = attnspec.compile(f"attention a\ninput doc[b, n]: int {CLAIM}\nmask doc[i] == doc[j]\n")
+    x, y = torch.zeros(1, 1, rows, 8), torch.zeros(1, 1, columns, 8)
+    doc = torch.zeros(1, rows).long(), torch.zeros(1, columns).long()
+    call = call_of(f._generated, {"q": x, "k": y, "v": y, "doc": doc})
+    for by_columns in (False, True):
+        found = limits(call, 16, 16, by_columns)
+        assert found.shape[2] == (columns if by_columns else rows) // 5
+
+
 ASCENDING = {
     "same": "mask doc[i] == doc[j]",
     "causal": "mask doc[i] == doc[j]\nmask j <= i",
