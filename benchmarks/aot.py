@@ -61,12 +61,14 @@ def main() -> None:
     parser.add_argument("specs", nargs="*", help="Library specs; default: all of them.")
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--target", action="append", choices=TARGETS, help="Default: both.")
     options = parser.parse_args()
     start = time.monotonic()
     names = options.specs or list(library.names())
     built: list[aot.Built] = []
     with ProcessPoolExecutor(options.processes) as pool:
-        work = [(*kernels, target) for kernels in unique(names, pool) for target in TARGETS]
+        targets = options.target or TARGETS
+        work = [(*kernels, target) for kernels in unique(names, pool) for target in targets]
         for found in pool.map(compile_kernels, *zip(*work, strict=True)):
             built += found
             write(options.output, built)
@@ -91,7 +93,7 @@ def show(built: list[aot.Built]) -> bool:
             "target", "dim", "kernels", "spilling", "most registers", "most shared", "without wgmma"
         )
     )
-    for target in TARGETS:
+    for target in dict.fromkeys(b.target for b in built):
         for head_dim in HEAD_DIMS:
             of = [b for b in built if (b.target, b.head_dim) == (target, head_dim)]
             spilling = [b for b in of if b.spills]
