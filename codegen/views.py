@@ -500,8 +500,8 @@ def widths(plan: PairPlan) -> list[str]:
 
 
 def loads(plan: PairPlan) -> tuple[str, str]:
-    """How much a forward and a backward tile hold at once: "light", "masked" or "heavy"."""
-    usual = "light" if plan.keep is None else "masked"
+    """How much a forward and a backward tile hold at once; `runtime.tiles.Need` says the words."""
+    usual = "listed" if plan.blocks is not None else "light" if plan.keep is None else "masked"
     keep = [] if plan.keep is None else [plan.keep]
     ops = [op for op in needed(plan.ops, [plan.score, *keep]) if op.axes == "ij"]
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]

@@ -80,7 +80,7 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold,
-    "light", "masked" or "heavy". `dots` are (tile, row operand, column operand).
+    see `tiles.Need`. `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
     read. `between` are numbers, or their names, between which every logit lies. `rows(values)`

@@ -34,7 +34,8 @@ class Need:
     """What a tile holds: padded channels of all row operands, all column operands and the value.
 
     `phase` is forward, backward_rows, backward_columns or backward_table. `load` is what else it
-    holds: "light" with no mask, "masked", or "heavy" with a mask or a score of many parts.
+    holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles, or "heavy" with
+    a mask or a score of many parts.
     """
 
     phase: str
@@ -51,9 +52,15 @@ Table: TypeAlias = dict[str, tuple[Row, ...]]
 
 
 def _row(
-    limit: int, light: Config, heavy: Config | None = None, masked: Config | None = None
+    limit: int,
+    light: Config,
+    heavy: Config | None = None,
+    masked: Config | None = None,
+    listed: Config | None = None,
 ) -> Row:
-    return limit, {"light": light, "masked": masked or light, "heavy": heavy or light}
+    masked = masked or light
+    listed = listed or masked
+    return limit, {"light": light, "masked": masked, "listed": listed, "heavy": heavy or light}
 
 
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
@@ -68,7 +75,12 @@ _HOPPER: Table = {
     ),
     "backward_rows": (
         _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
-        _row(128, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 2)),
+        _row(
+            128,
+            Config(128, 128, 8, 2, edge=32),
+            heavy=Config(128, 32, 8, 2),
+            listed=Config(128, 64, 8, 2, edge=32),
+        ),
         _row(256, Config(64, 32, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
