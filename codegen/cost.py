@@ -91,10 +91,8 @@ class _Counter:
                 self.loop(body)
             case ast.For(body=body):  # over heads, or over the entries of a table
                 self.block(body)
-            case ast.If(test=test, body=body, orelse=other):
-                self.shape(test)
-                self.block(body)
-                self.block(other)
+            case ast.If(body=body, orelse=other):
+                self.cheaper(body, other)
             case ast.Expr(value=value):
                 self.shape(value)
 
@@ -105,6 +103,15 @@ class _Counter:
         self.block(body)
         self.found["keep" in made].update(self.now)
         self.now = outside
+
+    def cheaper(self, *branches: list[ast.stmt]) -> None:
+        """What the call's dtype chooses between: the branch with fewer operations counts."""
+        before, options = self.now, []
+        for branch in branches:
+            self.now = Counter()
+            self.block(branch)
+            options.append(self.now)
+        self.now = before + min(options, key=lambda found: found.total())
 
     def tally(self, kind: str, shape: Shape) -> Shape:
         """Note an operation; gives the shape."""

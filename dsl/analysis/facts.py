@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnspec.dsl.analysis import boxes, domain, index_sets, relations, score, separable
+from attnspec.dsl.analysis import boxes, derivative, domain, index_sets, relations, score, separable
 from attnspec.dsl.analysis import rows as rows_of
 from attnspec.dsl.analysis.ascending import Ranges, ranges
 from attnspec.dsl.analysis.ascending import describe as describe_ranges
@@ -52,6 +52,7 @@ def analyze(spec: Spec) -> Facts:
         *rows_of.describe(spec),
         *relations.describe(spec),
         *score.describe(spec),
+        *derivative.describe(spec),
         *index_sets.describe(spec),
         *separable.describe(spec),
         *domain.describe(spec),

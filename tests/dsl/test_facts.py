@@ -207,6 +207,28 @@ def test_what_has_no_gradient_has_no_index_set() -> None:
     assert facts(text)["index sets"].value == "k, v: b, h, j"
 
 
+# Derivatives
+
+
+@pytest.mark.parametrize(
+    ("score", "value", "buys"),
+    [
+        ("dot(q[i], k[j]) / sqrt(D)", "linear in the dot products", "from the values"),
+        ("3 * tanh(dot(q[i], k[j]))", "tanh' = 1 - y**2", "from the values"),
+        ("sigmoid(dot(q[i], k[j])) ** 2", "sigmoid' = y*(1 - y)", "from the values"),
+        ("relu(dot(q[i], k[j]))", "relu' = step(x)", "from the values"),
+        ("sin(dot(q[i], k[j]))", "sin' = cos(x)", "sin needs another function there"),
+        ("dot(q[i], k[j]) * cos(i - j)", "linear in the dot products", "from the values"),
+        ("floor(dot(q[i], k[j])) + score", "linear in the dot products", "from the values"),
+    ],
+)
+def test_derivative(score: str, value: str, buys: str) -> None:
+    score = score.replace("score", "dot(q[i], k[j])")
+    found = facts(f"score = {score}")["derivative"]
+    assert found.value == value
+    assert buys in found.buys
+
+
 # Separable weights
 
 
