@@ -171,7 +171,8 @@ SHARED = {
     "hip:gfx942": 64 * 1024,
 }  # bytes a program may use; others have 99 KB
 
-INTERPRETED = Config(32, 32, 4, 1)  # as large as may be there: each operation has a fixed cost
+# As large as may be, for each operation has a fixed cost there; partial tiles in pieces as elsewhere
+INTERPRETED = Config(32, 32, 4, 1, edge=16)
 
 
 def width(channels: int) -> int:

@@ -164,6 +164,12 @@ MUTATIONS = (
         MACROS, 'bases(k.head_leaves, "h64", indent)', 'bases(k.head_leaves, "0", indent)', KERNELS
     ),
     Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ heads }} *", "{{ heads }} *", KERNELS),
+    Mutation(
+        MACROS,
+        "nth_besides(place // pieces, visited, full) * {{ block }} + place % pieces * EDGE",
+        "nth_besides(place // pieces, visited, full) * {{ block }}",
+        KERNELS,
+    ),
     # compact tiles on grids
     Mutation(
         PATCHES,
