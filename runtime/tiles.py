@@ -171,7 +171,7 @@ SHARED = {
     "hip:gfx942": 64 * 1024,
 }  # bytes a program may use; others have 99 KB
 
-# As large as may be, for each operation has a fixed cost there; partial tiles in pieces as elsewhere
+# As large as may be: each operation has a fixed cost there. Partial tiles in pieces as elsewhere.
 INTERPRETED = Config(32, 32, 4, 1, edge=16)
 
 
