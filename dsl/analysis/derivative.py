@@ -39,7 +39,8 @@ def describe(spec: Spec) -> Iterator[Fact]:
 def rule(op: str) -> sp.Expr:
     """The derivative of a function to its first argument x, y being its value."""
     taken = {"where": 3, "min": 2, "max": 2, "pow": 2, "leaky_relu": 2, "clamp": 3, "mod": 2}
-    return symbolic.DERIVATIVES[op](_VALUE, *_ARGUMENTS[: taken.get(op, 1)])[0]
+    found = symbolic.DERIVATIVES[op](_VALUE, *_ARGUMENTS[: taken.get(op, 1)])[0]
+    return sp.Integer(found) if isinstance(found, int) else found
 
 
 def _calls(found: sp.Expr) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import attnspec
-from attnspec.runtime import cpu, cpu_tiles
+from attnspec.runtime import cpu_tiles
 
 B, H, N, D = 2, 4, 70, 8
 TABLE = "param table[h, 5] = 0"
@@ -133,7 +133,7 @@ def test_the_size_of_tiles_does_not_matter(
         return [output, lse, *torch.autograd.grad(total, [*x.values(), t])]
 
     want = everything()
-    monkeypatch.setattr(cpu, "ROWS", tile[0])
+    monkeypatch.setattr(cpu_tiles, "ROWS", tile[0])
     monkeypatch.setattr(cpu_tiles, "COLUMNS", tile[1])
     for got, expected in zip(everything(), want, strict=True):
         close(got, expected)

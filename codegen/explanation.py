@@ -1,0 +1,201 @@
+"""What `attnspec explain` says of a spec: what was read, proved and planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from attnspec.codegen.cost import Cost, costs, shown
+from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
+from attnspec.codegen.plan_types import Operand, PairPlan, Plan
+from attnspec.codegen.render import render
+from attnspec.codegen.spelling import PYTHON, spelled
+from attnspec.codegen.tile import Op, needed
+from attnspec.dsl import ast
+from attnspec.dsl.analysis import Facts
+from attnspec.dsl.formula import formula
+
+_LONGEST = 400
+
+
+def data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
+    """Everything, as JSON has it."""
+    drawn = picture(spec, facts)
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "doc": spec.doc,
+        "cite": list(spec.cites),
+        "catalog": list(spec.catalog),
+        "arguments": {decl.name: _argument(decl) for decl in spec.decls},
+        "equations": dict(equations(spec)),
+        "facts": plain(facts),
+        "stages": plain(plan.stages),
+        "backward": plan.backward,
+        "plan": plain(plan.pair),
+        "operations": plain(_costs(spec, facts, plan)),
+        "picture": None if drawn is None else plain(drawn),
+    }
+
+
+def equations(spec: ast.Spec) -> Iterator[tuple[str, str]]:
+    """Left and right side of everything that the spec defines, defaults included."""
+    for decl in spec.decls:
+        if decl.where is not None:
+            yield f"{decl.name} where", formula(decl.where)
+    for n, fact in enumerate(spec.requires):
+        yield f"require {n + 1}", formula(fact)
+    if spec.mask is not None:
+        yield "mask", formula(spec.mask)
+    for definition in spec.defs:
+        yield _left(definition.name, definition.axes), formula(definition.expr)
+    for state in spec.states:
+        own = _left(state.name, state.axes)
+        yield f"{own} starts at", formula(state.init)
+        yield own, formula(state.step)
+    if spec.output is not None:
+        yield _left("output", ("b", "h", spec.token, spec.channel)), formula(spec.output)
+    for output in spec.returns:
+        yield _left(output.name, output.axes), formula(output.expr)
+
+
+def plain(value: Any) -> Any:
+    """`value` as lists, dicts, texts and numbers; an expression as its formula."""
+    if isinstance(value, ast.Node):
+        return formula(value)  # type: ignore[arg-type]
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item) for item in items]
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+def lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
+    """Everything, for a person."""
+    yield f"{spec.name}: {spec.title}"
+    yield from (f"  {cite}" for cite in spec.cites)
+    yield from _section("arguments", [f"{d.name} {_argument(d)}" for d in spec.decls])
+    yield from _section("equations", [f"{a} = {_short(b)}" for a, b in equations(spec)])
+    yield from _section("facts", _facts(facts))
+    yield from _section("plan", _stages(plan))
+    if plan.pair is not None:
+        yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
+        yield from _section(
+            "operations for each score element", _operations(_costs(spec, facts, plan))
+        )
+    drawn = picture(spec, facts)
+    if drawn is not None:
+        compact = "" if drawn.grid is None else ", compact on the grid"
+        yield from _section(f"tiles of {drawn.tile} x {drawn.tile}{compact}", _drawn(drawn))
+
+
+def _costs(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, Cost]:
+    return {} if plan.pair is None else costs(render(spec, facts, plan))
+
+
+def _operations(found: dict[str, Cost]) -> Iterator[str]:
+    for kernel, cost in found.items():
+        if cost.full:
+            yield f"{kernel}: {shown(cost.full)}"
+        if cost.partial:
+            yield f"{kernel}, partial tile: {shown(cost.partial)}"
+
+
+def _drawn(drawn: Picture) -> Iterator[str]:
+    assumed = [f"{name} = {value:g}" for name, value in drawn.assumed]
+    yield f"{', '.join([*assumed, *(f'an example of {name}' for name in drawn.made_up)])}"
+    yield f"{drawn.visited} of {drawn.tiles} visited, {drawn.unmasked} of them without the mask"
+    yield f"{FULL} full  {PARTIAL} partial  {VISITED} empty and visited  {EMPTY} never visited"
+    yield from drawn.rows
+    if drawn.grid is not None:
+        grid = drawn.grid
+        yield f"of {_by(grid.sides)} tokens, with tiles of {grid.tile}:"
+        yield f"{grid.compact} visited as patches of {_by(grid.rows)} and {_by(grid.columns)}"
+        yield f"{grid.in_order} visited with tokens in order"
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    yield ""
+    yield title
+    yield from (f"  {line}" for line in lines)
+
+
+def _stages(plan: Plan) -> Iterator[str]:
+    for stage in plan.stages:
+        yield f"{stage.name}: {stage.kind}, {stage.lowering}" + (stage.why and f" ({stage.why})")
+    yield f"backward: {'every gradient is generated' if plan.backward else 'by autograd'}"
+
+
+def _facts(facts: Facts) -> Iterator[str]:
+    for fact in facts.facts:
+        yield f"{fact.name}: {fact.value}"
+        yield f"    because {fact.why}"
+        yield f"    so {fact.buys}"
+
+
+def _tile(pair: PairPlan) -> Iterator[str]:
+    """What a kernel reads for a tile, and what it computes, operation by operation."""
+    for dot in pair.dots:
+        yield f"{dot.name} = dot of {_operand(dot.left)} and {_operand(dot.right)}"
+    for leaf in pair.leaves:
+        at = "" if leaf.index is None else f" at {leaf.index}"
+        yield f"{leaf.name}, a number a {leaf.role}{at}: {_operand(leaf.operand)}"
+    for scalar in pair.scalars:
+        yield f"{scalar.name} = {_short(formula(scalar.expr))}, once a call"
+    for op in needed(pair.ops, [x for x in (pair.keep, pair.score) if x is not None]):
+        yield f"{op.target} = {_operation(op)}"
+    if pair.keep is not None:
+        yield f"the pair takes part where {pair.keep}"
+    if pair.normalizer == "softmax":
+        yield f"softmax, in base 2, of {pair.score}"
+    else:
+        yield f"weight {pair.score}"
+    yield f"values: {_operand(pair.value)}"
+    for name, operand in (("sink", pair.sink), ("gate", pair.gate)):
+        if operand is not None:
+            yield f"{name}: {_operand(operand)}"
+    slopes = [g.value for g in pair.gradients]
+    known = {op.target for op in needed(pair.ops, [pair.score])}
+    for op in needed(pair.ops, slopes):
+        if op.target not in known:
+            yield f"{op.target} = {_operation(op)}, backward"
+    for gradient in pair.gradients:
+        yield f"d score / d {gradient.of} = {gradient.value}"
+
+
+def _operand(operand: Operand) -> str:
+    return f"{_left(operand.name, operand.dims)} = {_short(formula(operand.expr))}"
+
+
+def _operation(op: Op) -> str:
+    form = PYTHON.get(spelled(op.op, op.kind))
+    if form is None or form.startswith("math."):
+        return f"{op.op}({', '.join(map(str, op.args))})"
+    return form.format(*op.args)
+
+
+def _argument(decl: ast.Decl) -> str:
+    axes = f"[{', '.join(decl.axes)}]" if decl.axes else ""
+    text = f"{axes}: {decl.kind.value} {decl.form.value}".lstrip(": ")
+    if decl.default is not None:
+        text += f" = {_short(formula(decl.default))}"
+    return text
+
+
+def _left(name: str, axes: tuple[str, ...]) -> str:
+    return f"{name}[{', '.join(axes)}]" if axes else name
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
