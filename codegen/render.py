@@ -13,11 +13,13 @@ import jinja2
 from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
+from attnspec.codegen.loads import loads
 from attnspec.codegen.plan_types import BlockPlan, Loop, PairPlan, Plan, RangePlan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
-from attnspec.codegen.spelling import number
+from attnspec.codegen.spelling import number, tuple_text
+from attnspec.codegen.statements import takes_wide, text, torch_line
 from attnspec.codegen.tile import Atom, Op, names_used, needed
-from attnspec.codegen.views import kernels, loads, takes_wide, text, torch_line
+from attnspec.codegen.views_kernel import kernels
 from attnspec.codegen.wrapper import operands, wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
@@ -86,7 +88,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         },
         "op_args": _op_args(pair),
         "op_names": layout(
-            _tuple([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
+            tuple_text([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
             indent=4,
             used=len("    args = "),
         ),
@@ -154,7 +156,7 @@ def _op_args(pair: PairPlan) -> list[str]:
 
 def _leaves(pair: PairPlan) -> str:
     items = [f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})' for x in pair.leaves]
-    return _tuple(items)
+    return tuple_text(items)
 
 
 def _patches(pair: PairPlan) -> str:
@@ -164,16 +166,12 @@ def _patches(pair: PairPlan) -> str:
     return f"Patches({found.axes!r}, {found.i_sides!r}, {found.j_sides!r}, {found.steps!r}, boxes)"
 
 
-def _tuple(items: list[str]) -> str:
-    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-
-
 # The CPU's tile functions
 
 
 def _cpu(pair: PairPlan) -> dict[str, list[str]]:
     slopes: list[Atom] = [g.value for g in pair.gradients]
-    end = _tuple([text(a) for a in slopes])
+    end = tuple_text([text(a) for a in slopes])
     tables = [x for x in pair.leaves if x.role == "table" and x.index is not None]
     at: list[Atom] = [x.index for x in tables if x.index is not None]
     pairs = ", ".join(f'"{x.name}": {_tensor(x.index)}' for x in tables)
@@ -221,9 +219,9 @@ def _function(pair: PairPlan, roots: list[Atom], keep: Atom | None, returned: st
 
 
 def _limits(loop: Loop) -> list[str]:
-    runs = _tuple(
+    runs = tuple_text(
         [
-            _tuple([*("None" if end is None else text(end) for end in run.ends), str(run.full)])
+            tuple_text([*("None" if end is None else text(end) for end in run.ends), str(run.full)])
             for run in loop.runs
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from attnspec.codegen.layout import layout
+from attnspec.codegen.spelling import tuple_text
 from attnspec.dsl.ast import Spec
 from attnspec.runtime.signature import Argument, Signature
 from attnspec.runtime.signature_of import signature
@@ -20,8 +21,7 @@ def signature_code(spec: Spec) -> str:
 def _code(value: object) -> str:
     """`repr` without the fields that hold their default."""
     if isinstance(value, tuple):
-        items = ", ".join(_code(v) for v in value)
-        return f"({items}{',' if len(value) == 1 else ''})"
+        return tuple_text(_code(v) for v in value)
     if not hasattr(value, "__dataclass_fields__"):
         return repr(value)
     parts = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attnspec.dsl.ast import Kind
 
 _COMMON = {
@@ -162,3 +164,9 @@ def number(value: bool | int | float) -> str:
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return f'float("{value}")'
     return repr(value)
+
+
+def tuple_text(items: Iterable[str]) -> str:
+    """Code for a tuple of what `items` are code for."""
+    listed = list(items)
+    return f"({', '.join(listed)}{',' if len(listed) == 1 else ''})"

@@ -453,7 +453,10 @@ MUTATIONS = (
         ("regressions", "fuzz"),
     ),
     Mutation(
-        "codegen/views.py", '(side == "columns" and not _number(plan, value))', "False", KERNELS
+        "codegen/views_gradients.py",
+        '(side == "columns" and not one_number(plan, value))',
+        "False",
+        KERNELS,
     ),
     Mutation(
         "runtime/launch.py", "delta = delta - d_lse.to(wide)", "delta = delta + d_lse.to(wide)", CPU

@@ -1,0 +1,24 @@
+"""How much a tile holds at once, which sizes it."""
+
+from __future__ import annotations
+
+from attnspec.codegen.plan_types import PairPlan
+from attnspec.codegen.tile import needed
+from attnspec.dsl.ast import Kind
+
+
+def loads(plan: PairPlan) -> tuple[str, str]:
+    """How much a forward and a backward tile hold at once; `runtime.tiles.Need` says the words."""
+    usual = "listed" if plan.blocks is not None else "light" if plan.keep is None else "masked"
+    keep = [] if plan.keep is None else [plan.keep]
+    ops = [op for op in needed(plan.ops, [plan.score, *keep]) if op.axes == "ij"]
+    floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
+    parts = len(floats) + (plan.gate is not None)
+    pointwise = keep and plan.normalizer == "none"
+    looked_up = any(leaf.role in ("pair", "table") for leaf in plan.leaves)
+    paired = plan.patches is not None or looked_up
+    forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
+    walks = plan.patches or plan
+    full = plan.blocks is not None or (walks.rows.full and walks.columns.full)
+    backward = (keep and not full) or pointwise or paired or len(floats) > 1
+    return "heavy" if forward else usual, "heavy" if backward else usual

@@ -1,0 +1,356 @@
+"""What templates see of a kernel: names and printed lines, no expressions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnspec.codegen.lower import ORIGIN
+from attnspec.codegen.plan_types import Loop, PairPlan
+from attnspec.codegen.statements import CAST, annotated, text
+from attnspec.codegen.tile import Atom, names_used, needed
+from attnspec.codegen.views import (
+    Dot,
+    LoopView,
+    PatchView,
+    Tensor,
+    loop_view,
+    patch_shape,
+    patch_view,
+    read_view,
+    strides,
+    tiles,
+)
+from attnspec.codegen.views_gradients import Gradient, dot_gradients, leaf_gradients, one_number
+from attnspec.dsl.ast import Kind
+
+# What a call decides for the kernels that have one of these operations.
+_CHOICES = {"SHORT": {"near", "since"}, "COARSE": {"quick_tanh"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: `side` is "rows" when a program owns queries, "columns" when keys."""
+
+    name: str
+    doc: str
+    plan: PairPlan
+    side: str
+    gradients: tuple[Gradient, ...] = ()
+    pointers: tuple[str, ...] = ()
+    forward: bool = False
+
+    # what is computed
+
+    @property
+    def softmax(self) -> bool:
+        return self.plan.normalizer == "softmax"
+
+    @property
+    def score(self) -> str:
+        logit = self.plan.logit
+        return text(self.plan.score if logit is None else logit.kept)
+
+    @property
+    def raw(self) -> str:
+        """What the maximum is taken of."""
+        return "" if self.plan.logit is None else text(self.plan.logit.raw)
+
+    @property
+    def factor(self) -> str:
+        """What makes a score of `raw`; empty where it is one."""
+        logit = self.plan.logit
+        return "" if logit is None or logit.factor == 1.0 else text(logit.factor)
+
+    @property
+    def lifted(self) -> str:
+        """What the scores of a row lie above the whole logit; empty for nothing."""
+        logit = self.plan.logit
+        return "" if logit is None or logit.lifted == 0.0 else text(logit.lifted)
+
+    @property
+    def relative(self) -> bool:
+        """Whether positions are counted from the program's own tile on."""
+        return ORIGIN in self._used()
+
+    @property
+    def highest(self) -> str:
+        """The number of the call that no score exceeds; empty where none is known."""
+        logit = self.plan.logit
+        return "" if logit is None or logit.between is None else text(logit.between[1])
+
+    @property
+    def keep(self) -> str:
+        return "" if self.plan.keep is None else text(self.plan.keep)
+
+    @property
+    def cleans(self) -> bool:
+        """Whether an operand that is not finite must be kept from the pairs that exclude it.
+
+        A softmax needs no care: there, whoever runs the kernel passes finite operands, and the
+        log-sum-exp makes every pair of a row not a number where one of them is not.
+        """
+        return bool(self.keep) and not self.softmax
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether a gradient adds up several rows, so that rows past the last must not count."""
+        return any(g.role in ("head", "table") for g in self.gradients)
+
+    @property
+    def _walk(self) -> Loop:
+        found = self.plan.patches or self.plan
+        return found.rows if self.side == "rows" else found.columns
+
+    @property
+    def loop(self) -> LoopView:
+        ranges = self.plan.ranges
+        if ranges is None:
+            return loop_view(self._walk)
+        return read_view(ranges.rows if self.side == "rows" else ranges.columns)
+
+    @property
+    def patches(self) -> PatchView | None:
+        found = self.plan.patches
+        return None if found is None else patch_view(found, self.side)
+
+    def _roots(self, masked: bool) -> list[Atom]:
+        logit = self.plan.logit
+        roots: list[Atom] = []
+        if logit is not None:
+            roots += [logit.raw, logit.factor] if self.forward else [logit.kept]
+            roots.append(logit.lifted)
+            if self.forward and logit.between is not None:
+                roots.append(logit.between[1])
+        elif self.forward or self.side == "columns":
+            roots.append(self.plan.score)
+        for g in self.gradients:
+            roots.append(g.value)
+            if g.index:
+                roots.append(g.index)
+        if masked and self.plan.keep is not None:
+            roots.append(self.plan.keep)
+        return roots
+
+    def _ops(self, axes: str, masked: bool = True) -> list[str]:
+        ops = needed(self.plan.ops, self._roots(masked))
+        return annotated([op for op in ops if op.axes == axes])
+
+    @property
+    def number_lines(self) -> list[str]:
+        """Operations on numbers of the call alone: the same for every head."""
+        ops = needed(self.plan.ops, self._roots(True))
+        return annotated([o for o in ops if o.axes == "" and one_number(self.plan, o.target)])
+
+    @property
+    def head_lines(self) -> list[str]:
+        """Operations on numbers of a head, after `number_lines`."""
+        ops = needed(self.plan.ops, self._roots(True))
+        return annotated([o for o in ops if o.axes == "" and not one_number(self.plan, o.target)])
+
+    @property
+    def row_lines(self) -> list[str]:
+        return self._ops("i")
+
+    @property
+    def early_column_lines(self) -> list[str]:
+        return self._ops("j")
+
+    def column_lines(self, masked: bool) -> list[str]:
+        return self._ops("j", masked)
+
+    def tile_lines(self, masked: bool) -> list[str]:
+        return self._ops("ij", masked)
+
+    def product(self, g: Gradient) -> str:
+        """This gradient's share of a pair."""
+        return "dp" if g.after or g.value == 1.0 else f"dp * {text(g.value)}"
+
+    @property
+    def shares(self) -> list[str]:
+        """The names of all shares, each once."""
+        return list(dict.fromkeys(g.share for g in self.gradients))
+
+    # what is read
+
+    def _used(self) -> frozenset[str]:
+        roots, loop, patches = self._roots(True), self._walk, self.plan.patches
+        ops = (*needed(self.plan.ops, roots), *loop.ops)
+        after = [g.value for g in self.gradients]
+        grid: list[Atom] = []
+        if patches is not None:
+            sides = (*patches.i_sides, *patches.j_sides)
+            grid = [*patches.steps, *(side for side in sides if side is not None)]
+        return names_used(ops, [*roots, *loop.limits, *after, *grid])
+
+    def _leaves(self, role: str) -> list[Tensor]:
+        used = self._used()
+        token = {"row": ("i",), "column": ("j",), "pair": ("i", "j")}.get(role, ())
+        return [
+            Tensor(
+                leaf.operand.name,
+                ("b", "h", *token),
+                token[0] if token else "",
+                cast=CAST[leaf.kind],
+                var=leaf.name,
+            )
+            for leaf in self.plan.leaves
+            if leaf.role == role and leaf.name in used
+        ]
+
+    @property
+    def head_leaves(self) -> list[Tensor]:
+        return self._leaves("head")
+
+    @property
+    def row_leaves(self) -> list[Tensor]:
+        return self._leaves("row")
+
+    @property
+    def column_leaves(self) -> list[Tensor]:
+        return self._leaves("column")
+
+    @property
+    def pair_leaves(self) -> list[Tensor]:
+        return self._leaves("pair")
+
+    @property
+    def tables(self) -> list[Tensor]:
+        used = self._used()
+        found = {x.operand.name for x in self.plan.leaves if x.role == "table" and x.name in used}
+        return [Tensor(name, ("b", "h")) for name in sorted(found)]
+
+    @property
+    def visits(self) -> list[Tensor]:
+        """What says which tiles to visit, where that is read from memory."""
+        names = ["limits"] if self.plan.ranges is not None else []
+        names += ["counts", "index"] if self.lists else []
+        return [Tensor(name, ("b", "h", "t")) for name in names]
+
+    @property
+    def lists(self) -> bool:
+        """Whether the loop goes by lists of tiles."""
+        return self.plan.blocks is not None
+
+    @property
+    def dots(self) -> list[Dot]:
+        return [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
+
+    @property
+    def lefts(self) -> list[Tensor]:
+        return tiles([d.left for d in self.plan.dots], "i")
+
+    @property
+    def rights(self) -> list[Tensor]:
+        return tiles([d.right for d in self.plan.dots], "j")
+
+    @property
+    def value(self) -> Tensor:
+        return tiles([self.plan.value], "j")[0]
+
+    @property
+    def d_out(self) -> Tensor:
+        channel = self.plan.value.labels[3]
+        return Tensor("d_out", (), "i", channel)
+
+    @property
+    def gate(self) -> Tensor | None:
+        gate = self.plan.gate
+        if gate is None:
+            return None
+        channel = gate.labels[3] if len(gate.labels) > 3 else ""
+        return Tensor(gate.name, strides(gate), "i", channel)
+
+    @property
+    def sink(self) -> Tensor | None:
+        sink = self.plan.sink
+        return None if sink is None else Tensor(sink.name, sink.labels, "i")
+
+    @property
+    def ends(self) -> list[Tensor]:
+        """What is read once for a tile of rows, before or after its loop."""
+        return [t for t in (self.gate, self.sink) if t is not None]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        found = [*self.lefts, *self.rights, self.value]
+        if self.forward:
+            found += self.ends
+        else:
+            found.append(self.d_out)
+        found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
+        return [*found, *self.pair_leaves, *self.tables, *self.visits]
+
+    @property
+    def scalars(self) -> list[str]:
+        used = self._used()
+        names = [s.name for s in self.plan.scalars if s.name in used]
+        return names + [f"T_{t.name}" for t in self.tables]
+
+    @property
+    def widths(self) -> list[str]:
+        """The channel axes whose number and padded width the kernel is compiled for."""
+        found = [d.left.labels[3] for d in self.plan.dots]
+        return list(dict.fromkeys([*found, self.plan.value.labels[3]]))
+
+    @property
+    def piece(self) -> str:
+        """How much of a partial tile is taken at once: a compact one as a whole."""
+        if self.plan.patches is None:
+            return "EDGE"
+        return "BLOCK_N" if self.side == "rows" else "BLOCK_M"
+
+    @property
+    def constants(self) -> list[str]:
+        axes = () if self.plan.patches is None else self.plan.patches.axes
+        table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
+        chosen = ["EDGE"] if self.piece == "EDGE" else []
+        used = {op.op for op in needed(self.plan.ops, self._roots(True))}
+        chosen += [name for name, ops in _CHOICES.items() if used & ops]
+        chosen += ["FIXED"] if self.forward and self.highest else []
+        return [*chosen, *patch_shape("M", axes), *patch_shape("N", axes), *table]
+
+    @property
+    def unspecialized(self) -> str:
+        ints = {s.name for s in self.plan.scalars if s.kind is not Kind.FLOAT}
+        names = ["M", "N", "q_start", "k_start"]
+        names += [s for s in self.scalars if s in ints or s.startswith("T_")]
+        names += [f"s_{t.name}_{d}" for t in self.visits for d in t.strides]  # as the lengths
+        return ", ".join(f'"{n}"' for n in names)
+
+
+def kernels(plan: PairPlan) -> list[Kernel]:
+    """Every kernel of a plan, the forward one first."""
+    softmax = plan.normalizer == "softmax"
+    outputs: tuple[str, ...] = ("lse",) if softmax else ()
+    outputs += ("ungated",) if plan.gate is not None else ()
+    saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
+    rows = [*dot_gradients(plan, "rows"), *leaf_gradients(plan, ("row", "head", "pair"))]
+    columns = [*dot_gradients(plan, "columns"), *leaf_gradients(plan, ("column",))]
+
+    def into(gradients: list[Gradient]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f"d_{g.operand}" for g in gradients))
+
+    found = [
+        Kernel("forward", "", plan, "rows", pointers=(*outputs, "out"), forward=True),
+        Kernel(
+            "backward_rows",
+            "Gradients of what belongs to a query, a head or a pair: one tile of rows a program.",
+            plan,
+            "rows",
+            tuple(rows),
+            (*saved, *into(rows)),
+        ),
+        Kernel(
+            "backward_columns",
+            "Gradients of what belongs to a key: one tile of columns a program, every query head.",
+            plan,
+            "columns",
+            tuple(columns),
+            (*saved, f"d_{plan.value.name}", *into(columns)),
+        ),
+    ]
+    for leaf in leaf_gradients(plan, ("table",)):
+        doc = f"Gradient of the table {leaf.operand.removeprefix('u_')}: one share a tile of rows."
+        name = f"backward_{leaf.name}"
+        found.append(Kernel(name, doc, plan, "rows", (leaf,), (*saved, f"d_{leaf.operand}")))
+    return found
