@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnspec.codegen.host import Host, Value
+from attnspec.codegen.host import Host
+from attnspec.codegen.host_values import Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.inlining import inline

@@ -591,7 +591,7 @@ MUTATIONS = (
         "full_first.amax()",
         BLOCKS,
     ),
-    Mutation("codegen/host.py", 'former = self.only[1] == "i"', "pass", BLOCKS),
+    Mutation("codegen/host_reads.py", 'former = host.only[1] == "i"', "pass", BLOCKS),
     # what is said of a spec
     Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
     Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),

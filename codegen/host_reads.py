@@ -1,0 +1,143 @@
+"""Reading tensors on the host: whole, turned, at the other side's positions, or gathered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from attnspec.codegen.host_values import DTYPES, STARTS, TOKENS, Dims, Value
+from attnspec.codegen.plan_types import Unsupported
+from attnspec.dsl.ast import Decl, Expr, Form, GridIndex, Index, Kind, Read, Role
+
+if TYPE_CHECKING:
+    from attnspec.codegen.host import Host
+
+
+def read(host: Host, expr: Read) -> Value:
+    """A tensor, a number or a definition at the places of `expr`."""
+    decl = host.spec.decl(expr.name)
+    found = host.spec.definition(expr.name)
+    if decl is not None and not decl.axes and decl.form is not Form.PARAM:
+        return Value(f'number["{decl.name}"]', (), decl.kind, plain=True)
+    if decl is not None:
+        source, axes = _tensor(host, decl, expr.index), decl.axes
+    elif found is not None:
+        source, axes = host.emit(found.expr), found.axes
+    else:
+        raise Unsupported(f"the state `{expr.name}`")
+    renamed = _renamed(host, axes, expr.index)
+    if renamed is not None:
+        if decl is None or not decl.paired:  # a pair has the rows of either side
+            source = _rows(host, source, axes, renamed)
+        dims = tuple(renamed[d] for d in source.dims)
+        value = replace(source, dims=dims)
+        wanted = host.order(set(dims))
+        if dims == wanted or value.plain:
+            return value
+        turned = host.assign(host.aligned(value, wanted), wanted, value.kind, value.grouped)
+        return replace(turned, narrow=value.narrow)
+    return _gather(host, expr, source, axes)
+
+
+def _rows(host: Host, source: Value, axes: Dims, renamed: dict[str, str]) -> Value:
+    """The rows of `source` at the positions of the other side, where it is read there."""
+    for axis in axes:
+        own, other = host.base(axis), host.base(renamed[axis])
+        if own == other or own not in STARTS or other not in STARTS or "t" in (own, other):
+            continue
+        first = f"{STARTS[other]} - {STARTS[own]}"
+        place = source.dims.index(axis)
+        code = f"{source.code}.narrow({place}, {first}, {host.size(other)})"
+        rows = host.assign(code, source.dims, source.kind, source.grouped)
+        source = replace(rows, narrow=source.narrow)
+    return source
+
+
+def _tensor(host: Host, decl: Decl, index: tuple[Expr, ...]) -> Value:
+    """A declared tensor as a whole; of one that is given apart, the part that `index` means."""
+    if decl.form is Form.CONST:
+        code = f"torch.tensor({decl.values!r}, dtype={DTYPES[decl.kind]}, device=bound.device)"
+        key = Read(decl.name, tuple(Index(a, kind=Kind.INT) for a in decl.axes), kind=decl.kind)
+        if key not in host.known:
+            host.known[key] = host.assign(code, decl.axes, decl.kind)
+        return host.known[key]
+    code = f'tensor["{decl.name}"]'
+    if decl.paired:
+        place = next(k for k, a in enumerate(decl.axes) if a in ("i", "j", "t"))
+        at = index[place]
+        former = isinstance(at, Index) and host.base(at.axis) == "i"
+        if decl.name == host.only[0]:
+            former = host.only[1] == "i"
+        code += "[0]" if former else "[1]"
+    grouped = decl.name if decl.form in (Form.KEY, Form.VALUE) and "h" in decl.axes else ""
+    return Value(code, decl.axes, decl.kind, grouped=grouped, narrow=decl.kind is Kind.FLOAT)
+
+
+def _renamed(host: Host, axes: Dims, index: tuple[Expr, ...]) -> dict[str, str] | None:
+    """Dimension by axis where every index is a variable of that axis' own size."""
+    names: dict[str, str] = {}
+    for axis, at in zip(axes, index, strict=True):
+        if not isinstance(at, Index) or at.axis in names.values():
+            return None
+        if axis != at.axis and not _same(host, axis, at.axis):
+            return None
+        names[axis] = at.axis
+    return names
+
+
+def _same(host: Host, axis: str, variable: str) -> bool:
+    """Whether a variable takes every index of an axis once."""
+    base, other = host.base(axis), host.base(variable)
+    roles = {host.spec.axis(base).role, host.spec.axis(other).role}
+    if base == other or roles == {Role.CHANNEL}:
+        return True
+    # a token read at the other side: the call checked or sliced the rows
+    return roles <= TOKENS
+
+
+def _gather(host: Host, expr: Read, source: Value, axes: Dims) -> Value:
+    """What `source` holds at computed places."""
+    if source.plain:
+        return source
+    dims = host.order(expr.free)
+    ungrouped = host.aligned(source, source.dims, ungroup=True)
+    inside: list[str] = []
+    codes: list[str] = []
+    for axis in source.dims:
+        at = expr.index[axes.index(axis)]
+        value = host.emit(at)
+        role = host.spec.axis(axis).role
+        if role in TOKENS and expr.name == host.only[0]:
+            axis = host.only[1]
+        code = host.aligned(value, dims)
+        if value.plain:
+            code = f"torch.tensor({code}, device=bound.device)"
+        if host.base(axis) in STARTS and role in TOKENS:
+            code = f"{code} - {STARTS[host.base(axis)]}"
+        if role is Role.BATCH:
+            code = f"{code}.clamp(max={ungrouped}.shape[0] - 1)"
+        if expr.pad is not None and not isinstance(at, Index):
+            named = host.assign(code, dims, Kind.INT)
+            inside.extend(_inside(host, at, named.code, axis, dims))
+            code = f"{named.code}.clamp(0, {host.size(axis)} - 1)"
+        codes.append(code)
+    picked = f"{ungrouped}[{', '.join(codes)}]"
+    if inside and expr.pad is not None:
+        pad = host.aligned(host.emit(expr.pad), dims)
+        held = host.assign(picked, dims, expr.kind)
+        test = " & ".join(f"({t})" for t in inside)
+        picked = f"torch.where({test}, {held.code}, {pad})"
+    return replace(host.assign(picked, dims, expr.kind), narrow=source.narrow)
+
+
+def _inside(host: Host, at: Expr, code: str, axis: str, dims: Dims) -> list[str]:
+    """Tests that a place exists."""
+    if not isinstance(at, GridIndex):
+        return [f"({code} >= 0) & ({code} < {host.size(axis)})"]
+    names = next(g.names for g in host.spec.grids if g.side == at.grid or host.spec.shared_grid)
+    side = "i" if host.spec.shared_grid else at.grid
+    tests = []
+    for name, coord in zip(names, at.coords, strict=True):
+        value = host.aligned(host.emit(coord), dims)
+        tests.append(f"({value} >= 0) & ({value} < {host.size(f'{side}.{name}')})")
+    return tests

@@ -1,0 +1,169 @@
+"""Sums, normalisers, ranks, rotations on the host: whatever mixes the indices of an axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attnspec.codegen.host_values import DTYPES, Value
+from attnspec.codegen.plan_types import Unsupported
+from attnspec.dsl.ast import (
+    Apply,
+    Concat,
+    Contract,
+    Cumsum,
+    Expr,
+    Kind,
+    Normalize,
+    Rank,
+    Reduce,
+    Rope,
+)
+
+if TYPE_CHECKING:
+    from attnspec.codegen.host import Host
+
+
+def contract(host: Host, expr: Contract) -> Value:
+    """A sum of products over channels, as an `einsum` where both sides have every axis."""
+    left, right = host.wide(expr.left), host.wide(expr.right)
+    groups = {v.grouped for v in (left, right) if "h" in v.dims}
+    ungroup = len(groups) > 1
+    for axis in expr.axes:
+        if axis not in left.dims or axis not in right.dims:
+            return _sum_product(host, expr)
+    letters = {d: chr(97 + k) for k, d in enumerate(host.order({*left.dims, *right.dims}))}
+    dims = host.order({*left.dims, *right.dims} - set(expr.axes))
+    texts = ["".join(letters[d] for d in v.dims) for v in (left, right)]
+    out = "".join(letters[d] for d in dims)
+    codes = ", ".join(host.aligned(v, v.dims, ungroup) for v in (left, right))
+    code = f'torch.einsum("{texts[0]},{texts[1]}->{out}", {codes})'
+    return host.assign(code, dims, Kind.FLOAT, "" if ungroup else next(iter(groups), ""))
+
+
+def _sum_product(host: Host, expr: Contract) -> Value:
+    """The same where a side does not have every axis."""
+    product = Apply("mul", (expr.left, expr.right), kind=Kind.FLOAT)
+    return host.emit(Reduce("sum", expr.axes, product, kind=Kind.FLOAT))
+
+
+def _spread(host: Host, expr: Expr, *axes: str) -> Value:
+    """`expr` with dimensions `axes`, each whole: spread out where it does not depend on it."""
+    value = host.wide(expr)
+    if "h" in axes and value.grouped:
+        value = host.assign(host.aligned(value, value.dims, True), value.dims, value.kind)
+    missing = [a for a in axes if a not in value.dims]
+    if not missing:
+        return value
+    dims = host.order({*value.dims, *missing})
+    if value.plain:
+        code = f"torch.tensor({value.code}, dtype={DTYPES[value.kind]}, device=bound.device)"
+        value = Value(code, (), value.kind)
+    shape = ", ".join(host.size(d) if d in missing else "-1" for d in dims)
+    code = host.aligned(value, dims) if value.dims else value.code
+    return host.assign(f"{code}.expand({shape})", dims, value.kind, value.grouped)
+
+
+def _masked(host: Host, body: Value, where: Expr, fill: str) -> Value:
+    """`body` with `fill` where it is excluded."""
+    body, mask = host.matched(body, host.emit(where))
+    return host.like(body, f"{body.code}.masked_fill(~{mask.code}, {fill})")
+
+
+def reduce(host: Host, expr: Reduce) -> Value:
+    """A reduction over axes, of the indices that `where` allows."""
+    if expr.mask is not None:
+        raise Unsupported(f"a pairwise {expr.op} besides the sum of weighted values")
+    body = host.widen(_spread(host, expr.body, *expr.axes), expr.kind)
+    if expr.where is not None:
+        fill = {"prod": "1", "all": "True", "any": "False"} | {
+            "amax": f"lowest({body.code})",
+            "amin": f"highest({body.code})",
+            "logsumexp": 'float("-inf")',
+        }
+        whole = _masked(host, body, expr.where, fill.get(expr.op, "0"))
+    else:
+        whole = body
+    dims = tuple(d for d in whole.dims if d not in expr.axes)
+    at = repr(tuple(host.dim(whole, a) for a in expr.axes))
+    grouped = whole.grouped if "h" in dims else ""
+    count = ""
+    if expr.op == "mean" and expr.where is not None:
+        _, mask = host.matched(whole, host.emit(expr.where))
+        spread = f"({mask.code}).expand({whole.code}.shape)"
+        count = f"{spread}.sum({at}).clamp(min=1)"
+    codes = {
+        "sum": f"{whole.code}.sum({at})",
+        "mean": f"{whole.code}.sum({at}) / {count}" if count else f"mean({whole.code}, {at})",
+        "amax": f"amax({whole.code}, {at})",
+        "amin": f"amin({whole.code}, {at})",
+        "logsumexp": f"torch.logsumexp({whole.code}, {at})",
+        "prod": f"product({whole.code}, {at})",
+        "any": f"torch.any({whole.code}, {at})",
+        "all": f"torch.all({whole.code}, {at})",
+    }
+    if expr.op == "argmax":
+        raise Unsupported("argmax outside the kernels")
+    return host.assign(codes[expr.op], dims, expr.kind, grouped)
+
+
+def normalize(host: Host, expr: Normalize) -> Value:
+    """A softmax over axes."""
+    if expr.op != "softmax" or expr.mask is not None:
+        raise Unsupported(f"a pairwise {expr.op} outside the kernel")
+    body = host.widen(_spread(host, expr.body, *expr.axes), Kind.FLOAT)
+    allowed = "None"
+    if expr.where is not None:
+        body, mask = host.matched(body, host.emit(expr.where))
+        allowed = mask.code
+    sink = "None"
+    if expr.sink is not None:
+        sink = host.aligned(host.wide(expr.sink), body.dims)
+    at = repr(tuple(host.dim(body, a) for a in expr.axes))
+    return host.like(body, f"softmax({body.code}, {at}, {allowed}, {sink})")
+
+
+def rope(host: Host, expr: Rope) -> Value:
+    """A rotation of pairs of channels by positions."""
+    body = host.emit(expr.body)
+    dims = host.order({*body.dims, *(d for p in expr.positions for d in p.free)})
+    base = host.emit(expr.base)
+    places = [host.widen(host.wide(p), Kind.FLOAT) for p in expr.positions]
+    if any(p.plain for p in places):
+        raise Unsupported("a rotation by a constant position")
+    inner = tuple(d for d in dims if d != expr.axis)
+    if dims[-1] != expr.axis:
+        raise Unsupported("a rotation of two channel axes")
+    codes = ", ".join(host.aligned(p, inner) for p in places)
+    ungroup = any("h" in p.dims for p in places)
+    code = f"rope({host.aligned(body, dims, ungroup)}, [{codes}], {base.code})"
+    return host.assign(code, dims, Kind.FLOAT, "" if ungroup else body.grouped)
+
+
+def concat(host: Host, expr: Concat) -> Value:
+    """Channel axes one after the other."""
+    values = [(own, _spread(host, part, own)) for own, part in expr.parts]
+    others = host.order({d for own, v in values for d in v.dims if d != own})
+    groups = {v.grouped for _, v in values if "h" in v.dims}
+    codes = [host.aligned(v, (*others, own), len(groups) > 1) for own, v in values]
+    grouped = "" if len(groups) > 1 else next(iter(groups), "")
+    code = f"concatenate([{', '.join(codes)}])"
+    return host.assign(code, (*others, expr.axis), Kind.FLOAT, grouped)
+
+
+def cumsum(host: Host, expr: Cumsum) -> Value:
+    """Sums up to every index of an axis."""
+    body = _spread(host, expr.body, expr.axis)
+    if expr.where is not None:
+        body = _masked(host, body, expr.where, "0")
+    return host.like(body, f"torch.cumsum({body.code}, {host.dim(body, expr.axis)})")
+
+
+def rank(host: Host, expr: Rank) -> Value:
+    """How many indices of an axis come before each."""
+    body = _spread(host, expr.body, expr.axis)
+    allowed = "None"
+    if expr.where is not None:
+        body, mask = host.matched(body, host.emit(expr.where))
+        allowed = mask.code
+    code = f"rank({body.code}, {host.dim(body, expr.axis)}, {allowed})"
+    return host.assign(code, body.dims, Kind.INT, body.grouped)
