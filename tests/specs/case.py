@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -43,6 +43,11 @@ class Draw:
         return torch.rand(shape, generator=self.generator) < share
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Several tensors as one: the only one, or all their numbers in a row."""
+    return parts[0] if len(parts) == 1 else torch.cat([part.flatten() for part in parts])
+
+
 def nothing(draw: Draw) -> dict[str, Argument]:
     """No arguments beside the operands."""
     return {}
@@ -55,7 +60,8 @@ class Case:
     The formula gets the same arguments by name (a grid's sizes in lower case), keys and values
     already repeated for every query head. `extra` draws what the spec declares; `keys` names the
     key and value operands among it. `grid` are the sizes GY, GX, ... in the spec's order.
-    `returned` names the returned tensor that the formula gives, where it is not the output.
+    `returned` names what the formula gives, in its order, where that is not the output alone:
+    returned tensors, and the output itself as "output"; several of them are `joined`.
     """
 
     formula: Callable[..., Tensor]
@@ -71,7 +77,7 @@ class Case:
     kv_heads: int = 2
     grid: Mapping[str, int] = field(default_factory=dict)
     q_start: int = 0
-    returned: str = ""
+    returned: tuple[str, ...] = ("output",)
 
     @property
     def extent(self) -> dict[str, int]:
@@ -100,7 +106,7 @@ class Case:
     def expected(
         self, arguments: Mapping[str, Argument], formula: Callable[..., Tensor] | None = None
     ) -> Tensor:
-        """Output of the case's formula (or another one) for arguments as `draw` gives them."""
+        """What the case's formula (or another one) gives for arguments as `draw` gives them."""
         given = dict(arguments)
         for name in ("k", "v", *self.keys):
             tensor = given.get(name)

@@ -203,8 +203,8 @@ CASES = {
         },
         operands="v",
     ),
-    "entropy": Case(entropy, returned="entropy"),
+    "entropy": Case(entropy, returned=("entropy",)),
     "interpretable_heads": Case(
-        interpretable_heads, lambda r: {"v": r.normal(r.b, 1, r.n, r.e)}, returned="y"
+        interpretable_heads, lambda r: {"v": r.normal(r.b, 1, r.n, r.e)}, returned=("y",)
     ),
 }

@@ -183,6 +183,6 @@ CASES = {
         pointer,
         lambda r: {"reachable": r.flags(0.4, r.b, r.m, r.n), "clip": 3.0},
         operands="qk",
-        returned="p",
+        returned=("p",),
     ),
 }
