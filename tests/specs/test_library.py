@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.specs import gates, grids, labels, positions, scores, several, weights
+from tests.specs import (
+    choices,
+    features,
+    gates,
+    grids,
+    labels,
+    positions,
+    scores,
+    several,
+    weights,
+)
 from tests.specs.case import Argument, Case, joined
 from torch import Tensor
 
@@ -24,7 +34,7 @@ from attnspec.runtime.signature_of import signature
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
-FAMILIES = (positions, labels, scores, weights, gates, grids, several)
+FAMILIES = (positions, labels, scores, weights, gates, grids, several, choices, features)
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 ROW = re.compile(r"A:[IP]-\d\d|B:[IP]\d\d[a-z]?|C:(\d\d([a-z]|-\d)?|P\d\d)|D:(IN|P|G)-\d\d[a-z]?")
 
@@ -122,7 +132,7 @@ def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]
 # A row of these needs more than its own place: a grid, a recurrence, all queries at once.
 WHOLE = {name for name, case in CASES.items() if case.grid or case.m < 5}
 WHOLE |= {name for name, case in CASES.items() if case.returned != ("output",)}
-WHOLE |= {"gated_delta", "gla", "slot"}
+WHOLE |= {"gated_delta", "gla", "slot", "bipartite_halves", "hashed_linear", "hashed_linear_self"}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WHOLE))
