@@ -47,6 +47,9 @@ def paired(parts: Parts) -> frozenset[str]:
             continue
         index = seen.index
         family = parts.el.axis(index.axis).family if isinstance(index, Index | Coord) else Role.KEY
+        own = parts.el.axis(tokens[0].axis).family
+        if own is Role.QUERY and _on_rows(parts.el, index, seen.owner, set()):
+            family = own
         if family is not Role.TIME:
             sides.setdefault(seen.name, set()).add("i" if family is Role.QUERY else "j")
     return frozenset(name for name, found in sides.items() if len(found) == 2)

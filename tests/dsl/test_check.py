@@ -374,6 +374,7 @@ def test_without_a_mask_nothing_is_masked() -> None:
         ("input x[b, n]\nlet y[n] = 2 * x[n]\nscore = y[i] * y[j]", "j", False),
         ("input x[b, n]\nlet f(p) = x[p]\ngate = f(i)", "i", False),
         ("input x[b, n]\nindex r = i\ngate = sum(r, x[r])", "i", False),
+        ("input x[b, n]\ngate = x[i] - x[i - 1, pad=0]", "i", False),
         ("input x[b, n]\ngate = sum(n, x[n])", "j", False),
         ("input x[b, n]\ninput p[b, i]: int where 0 <= p < N\ngate = x[p[i]]", "j", False),
     ],
