@@ -20,6 +20,12 @@ from tests.specs import (
     labels,
     mixers,
     places,
+    pooling,
+    positions,
+    scores,
+    several,
+    weights,
+)
     positions,
     scores,
     several,
@@ -38,8 +44,22 @@ from attnspec.runtime.signature_of import signature
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
-FAMILIES = (positions, labels, scores, weights, gates, grids, several, choices, features)
-FAMILIES += (places, mixers, chains, branches)
+FAMILIES = (
+    branches,
+    chains,
+    choices,
+    features,
+    gates,
+    grids,
+    labels,
+    mixers,
+    places,
+    pooling,
+    positions,
+    scores,
+    several,
+    weights,
+)
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 ROW = re.compile(r"A:[IP]-\d\d|B:[IP]\d\d[a-z]?|C:(\d\d([a-z]|-\d)?|P\d\d)|D:(IN|P|G)-\d\d[a-z]?")
 
@@ -137,10 +157,26 @@ def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]
 # A row of these needs more than its own place: a grid, a recurrence, all queries at once.
 WHOLE = {name for name, case in CASES.items() if case.grid or case.m < 5}
 WHOLE |= {name for name, case in CASES.items() if case.returned != ("output",)}
-WHOLE |= {"gated_delta", "gla", "slot", "bipartite_halves", "hashed_linear", "hashed_linear_self"}
 WHOLE |= {*mixers.CASES, *chains.CASES}
-WHOLE |= {"leading_queries", "budgeted_residual", "selective_lookup", "guided_context"}
-WHOLE |= {"associative_memory", "moving_average_gate"}
+WHOLE |= {
+    "additive_pooling",
+    "associative_memory",
+    "bipartite_halves",
+    "branch_merge",
+    "budgeted_residual",
+    "convolutional_positions",
+    "gated_delta",
+    "gla",
+    "guided_context",
+    "hashed_linear",
+    "hashed_linear_self",
+    "head_tokens",
+    "leading_queries",
+    "moving_average_gate",
+    "relative_convolutional",
+    "selective_lookup",
+    "slot",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WHOLE))
