@@ -95,6 +95,7 @@ UNPROVED = {
     "off_diagonal": {"row not empty"},  # one token alone has no other
     "previous_frames": {"row not empty"},
     "radial": {"row not empty", "symmetric"},
+    "temporal_gaussian": {"causal"},  # needs j = j.f * GY * GX + ...
 }
 
 

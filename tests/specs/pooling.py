@@ -156,7 +156,8 @@ def _convolved(x: Tensor, taps: Tensor) -> Tensor:
     heads, width = x.shape[1], x.shape[3]
     channels = pad(x, (0, 0, 2, 0)).mT.flatten(1, 2)
     kernel = taps.mT.flatten(0, 1)[:, None]
-    return conv1d(channels, kernel, groups=heads * width).unflatten(1, (heads, width)).mT
+    out: Tensor = conv1d(channels, kernel, groups=heads * width)
+    return fold(out, 1, heads, width).mT
 
 
 def relative_convolutional(

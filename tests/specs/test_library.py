@@ -26,11 +26,6 @@ from tests.specs import (
     several,
     weights,
 )
-    positions,
-    scores,
-    several,
-    weights,
-)
 from tests.specs.case import Argument, Case, joined
 from torch import Tensor
 
