@@ -44,7 +44,7 @@ def match_output(spec: Spec) -> Match:
     output = inline(spec, spec.output)
     sums = list(dict.fromkeys(
         n for n in walk(output)
-        if isinstance(n, Reduce) and n.axes == ("j",) and n.body.free >= PAIR
+        if isinstance(n, Reduce) and n.axes == ("j",) and n.body.free.union(n.mask or ()) >= PAIR
     ))  # fmt: skip
     if len(sums) != 1:
         kind = "no sum over j" if not sums else f"{len(sums)} different sums over j"

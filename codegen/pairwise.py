@@ -55,8 +55,6 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         if found.result.mask is None:
             raise Unsupported("a sum without the mask")
     score = build.sym(lower(found.score))
-    if not build.dots:
-        raise Unsupported("a score without a dot product")
     patches = _patches(build, facts.patches)
     if patches is not None and facts.patches is not None:  # tiles fulfil the rest of the mask
         mask = None if facts.patches.mask is None else coordinates(facts.patches.mask, spec)
@@ -68,8 +66,6 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     build.tape.note = ""
     build.from_line(found.score)
     final = build.printed(in_base_2(score) if softmax else score)
-    if not isinstance(final, str):
-        raise Unsupported("a score that is one number")
     kept = None
     if softmax:
         known = score_of(spec, lower(found.score), found.sink is not None)

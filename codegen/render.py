@@ -24,6 +24,7 @@ from attnspec.codegen.wrapper import operands, wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
 
+_SHAPE = ("heads", "rows", "q_start", "k_start")  # what an operation takes after its numbers
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
@@ -88,7 +89,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         },
         "op_args": _op_args(pair),
         "op_names": layout(
-            tuple_text([o.name for o in operands(pair)] + [s.name for s in pair.scalars]),
+            tuple_text([*(a.partition(":")[0] for a in _op_args(pair)), *_SHAPE]),
             indent=4,
             used=len("    args = "),
         ),

@@ -56,6 +56,14 @@ class Kernel:
         return "" if self.plan.logit is None else text(self.plan.logit.raw)
 
     @property
+    def spread(self) -> bool:
+        """Whether a score is the same for a whole row or column, so that it has to be laid out."""
+        axes = {op.target: op.axes for op in self.plan.ops}
+        pairs = {d.name for d in self.plan.dots}
+        pairs |= {x.name for x in self.plan.leaves if x.role in ("pair", "table")}
+        return self.raw not in pairs and axes.get(self.raw, "") != "ij"
+
+    @property
     def factor(self) -> str:
         """What makes a score of `raw`; empty where it is one."""
         logit = self.plan.logit

@@ -111,8 +111,8 @@ def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     first = sum(o.name in products for o, _ in columns)
     lines += [f"{operand.name} = {code}" for operand, code in columns]
     names = ", ".join(o.name for o, _ in columns)
-    comma = "," if len(columns) == 1 else ""
-    lines.append(f"{names}{comma} = as_columns([{names}], bound.dtype, size, {first})")
+    targets = f"({names},)" if len(columns) == 1 else names
+    lines.append(f"{targets} = as_columns([{names}], bound.dtype, size, {first})")
     numbers = [f"{_WRAP[s.kind]}({host.emit(s.expr).code})" for s in pair.scalars]
     host.lines.extend(lines)
     return (*(o.name for o in operands(pair)), *numbers)

@@ -83,9 +83,7 @@ def call_of(module: ModuleType, given: Mapping[str, Any]) -> Problem:
         with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
             module.attend(**given, backend="cpu")
     except _Recorded as found:
-        count = len(module.PAIRWISE.operands) + len(module.PAIRWISE.numbers)
-        q_start, k_start = found.args[count : count + 2]
-        return problem(module.PAIRWISE, found.args[:count], q_start, k_start)
+        return problem(module.PAIRWISE, found.args[:-1])
     raise AssertionError("the module made no call")
 
 

@@ -67,7 +67,8 @@ def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) 
     """Logits or weights [B, H, m, n], excluded pairs at -inf or 0, in memory of their own."""
     fill(call, values, left, tile)
     keep, score = call.plan.tile(values, tile.masked)
-    score = score.expand(values[call.plan.dots[0][0]].shape)
+    sides = values["i"].shape[2], values["j"].shape[3]
+    score = score.expand(call.batch, call.heads, *sides)
     if keep is None:
         return score.clone()
     return torch.where(keep, score, float("-inf") if call.plan.softmax else 0.0)

@@ -104,12 +104,10 @@ def run_forward(
     plan: Pairwise,
     kernels: Kernels,
     args: tuple[Any, ...],
-    q_start: int,
-    k_start: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, ungated output and log-sum-exp of one call."""
-    call = problem(plan, args, q_start, k_start)
+    call = problem(plan, args)
     out, ungated, lse = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
         return out, ungated, lse
@@ -133,13 +131,11 @@ def run_backward(
     upstream: tuple[Tensor | None, Tensor | None],
     saved: tuple[Tensor, Tensor, Tensor],
     args: tuple[Any, ...],
-    q_start: int,
-    k_start: int,
     backend: str,
     need: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of `plan.grads`; those not needed are zero."""
-    call = problem(plan, args, q_start, k_start)
+    call = problem(plan, args)
     d_out, d_lse = upstream
     out, ungated, lse = saved
     if out.shape[:-1].numel() == 0:
@@ -256,15 +252,14 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> None:
 def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
     """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
     count = len(plan.operands)
-    length = count + len(plan.numbers)
     names = [name for name, _ in plan.operands]
     places = [names.index(n) for n in plan.grads]
 
     def fake_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return outputs(problem(plan, args[:length], 0, 0))
+        return outputs(problem(plan, args[:-1]))
 
     def fake_backward(*args: Any) -> list[Tensor]:
-        call = problem(plan, args[5 : 5 + length], 0, 0)
+        call = problem(plan, args[5:-2])
         return [torch.empty(call.tensors[n].shape, dtype=call.tensors[n].dtype,
                             device=call.tensors[n].device) for n in plan.grads]  # fmt: skip
 

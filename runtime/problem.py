@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -124,7 +124,7 @@ class Pairwise:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One call: tensors and numbers by name, and the first positions.
+    """One call: tensors and numbers by name, H, M, and the first positions.
 
     Row operands are [B, H, M, ...], column operands [B, Hk, N, ...], per-head ones [B, H];
     tables and pair tensors may have size 1 at b and h.
@@ -133,13 +133,10 @@ class Problem:
     plan: Pairwise
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, float | int | bool]
+    heads: int
+    rows: int
     q_start: int
     k_start: int
-
-    @property
-    def left(self) -> Tensor:
-        """A row operand."""
-        return self.tensors[self.plan.dots[0][1]]
 
     @property
     def right(self) -> Tensor:
@@ -149,12 +146,7 @@ class Problem:
     @property
     def batch(self) -> int:
         """B."""
-        return self.left.shape[0]
-
-    @property
-    def heads(self) -> int:
-        """H."""
-        return self.left.shape[1]
+        return self.right.shape[0]
 
     @property
     def key_heads(self) -> int:
@@ -167,11 +159,6 @@ class Problem:
         return self.heads // max(self.key_heads, 1)
 
     @property
-    def rows(self) -> int:
-        """M."""
-        return self.left.shape[2]
-
-    @property
     def columns(self) -> int:
         """N."""
         return self.right.shape[2]
@@ -182,9 +169,10 @@ class Problem:
         return torch.float64 if self.right.dtype is torch.float64 else torch.float32
 
 
-def problem(plan: Pairwise, args: tuple[Any, ...], q_start: int, k_start: int) -> Problem:
-    """The call with an operation's arguments: operands, then numbers."""
+def problem(plan: Pairwise, args: Sequence[Any]) -> Problem:
+    """The call with an operation's arguments: operands, numbers, H, M, the first positions."""
     names = [name for name, _ in plan.operands]
     tensors = dict(zip(names, args[: len(names)], strict=True))
-    numbers = dict(zip(plan.numbers, args[len(names) :], strict=True))
-    return Problem(plan, tensors, numbers, q_start, k_start)
+    *numbers, heads, rows, q_start, k_start = args[len(names) :]
+    named = dict(zip(plan.numbers, numbers, strict=True))
+    return Problem(plan, tensors, named, heads, rows, q_start, k_start)

@@ -1,5 +1,5 @@
 """Random well-typed specs of the first family, as text: one softmax or element-wise weight over
-dot products. Every operation stays inside its domain by construction, so the checker must accept
+dot products, or over what is read of each pair. Every operation stays inside its domain by construction, so the checker must accept
 what comes out; the same seed gives the same text.
 """
 
@@ -104,7 +104,7 @@ class _Spec:
     # the score
 
     def score(self) -> str:
-        parts = [self.scaled(self.dot())]
+        parts = [self.undotted() if self.rng.random() < 0.15 else self.scaled(self.dot())]
         for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
             parts.append(self.bias())
         x = parts[0]
@@ -117,6 +117,16 @@ class _Spec:
         for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
             x = self.rng.choice(_FUNCTIONS).format(x=f"({x})")
         return x
+
+    def undotted(self) -> str:
+        """A number of both tokens without a product of vectors."""
+        return self.pick(
+            lambda: f"({self.scalar('row')} + {self.scalar('column')})",
+            lambda: f"{self.scalar('row')} * {self.scalar('column')}",
+            lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
+            lambda: f"{self.table()}[min(abs(i - j), 11)]",
+            lambda: f"(i - j) ** 2 / (-1 - {self.scalar('row')} ** 2)",
+        )
 
     def dot(self) -> str:
         q, k = self.query(), self.key()

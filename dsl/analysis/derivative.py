@@ -21,7 +21,7 @@ _VALUE = sp.Symbol("y", real=True)
 def describe(spec: Spec) -> Iterator[Fact]:
     """The rule of every function of a pair, over its own value y where that is enough."""
     functions, dots = _functions(spec)
-    if not dots:
+    if not dots and not functions:
         return
     rules = {op: rule(op) for op in functions if op in symbolic.DERIVATIVES}
     shown = [f"{op}' = {_text(found)}" for op, found in rules.items()]

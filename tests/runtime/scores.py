@@ -57,9 +57,8 @@ def chosen(text: str, dtype: torch.dtype) -> dict[str, object]:
     attention = attnspec.compile(f"attention chosen\n{text}\n")
     plan = attention._generated.PAIRWISE
     x = torch.zeros(1, 1, 1, 16, dtype=dtype)
-    call = Problem(
-        plan, {name: x for name, _ in plan.operands}, dict.fromkeys(plan.numbers, 1.0), 0, 0
-    )
+    tensors = {name: x for name, _ in plan.operands}
+    call = Problem(plan, tensors, dict.fromkeys(plan.numbers, 1.0), 1, 1, 0, 0)
     return arrange.choices(call)
 
 
