@@ -6,7 +6,7 @@ from attnspec.codegen.pairwise import plan_pair
 from attnspec.codegen.plan_types import Plan, Stage, Unsupported
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
-from attnspec.dsl.ast import Read, Spec
+from attnspec.dsl.ast import Expr, Read, Spec
 
 __all__ = ["Plan", "Stage", "plan"]
 
@@ -21,9 +21,15 @@ def plan(spec: Spec, facts: Facts) -> Plan:
         return Plan((stage,), backward=False, pair=None)
     stages: list[Stage] = []
     for operand in (*(x for d in pair.dots for x in (d.left, d.right)), pair.value):
-        if not isinstance(operand.expr, Read):
+        if not _given(spec, operand.expr):
             stages.append(Stage(operand.name.removeprefix("u_"), "host", "host"))
     stages.append(Stage("output", "pairwise", "fused"))
     if len(wrapper.after) > 2:  # more than naming the result and what is found besides
         stages.append(Stage("epilogue", "host", "host"))
     return Plan(tuple(stages), backward=True, pair=pair)
+
+
+def _given(spec: Spec, expr: Expr) -> bool:
+    """Whether an operand is an argument itself, by whatever name."""
+    found = spec.definition(expr.name) if isinstance(expr, Read) else None
+    return isinstance(expr, Read) if found is None else _given(spec, found.expr)

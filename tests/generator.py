@@ -1,6 +1,6 @@
 """Random well-typed specs of the first family, as text: one softmax or element-wise weight over
-dot products, or over what is read of each pair. Every operation stays inside its domain by construction, so the checker must accept
-what comes out; the same seed gives the same text.
+dot products, or over what is read of each pair. Every operation stays inside its domain by
+construction, so the checker must accept what comes out; the same seed gives the same text.
 """
 
 from __future__ import annotations

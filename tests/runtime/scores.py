@@ -33,6 +33,13 @@ score = 5 * tanh(dot(q[i], k[j]))
 weight = softmax(score, sink=z)"""
 STOPPED = "mask j <= i\nscore = dot(stopgrad(q[i]), stopgrad(k[j])) / sqrt(D)"
 STOPPED_LATE = "score = stopgrad(dot(q[i], k[j]) / sqrt(D))"
+SIDES = """input x[b, h, i]
+input y[b, h, j]
+mask j <= i
+score = x[i] + y[j]"""
+PLACES = "param width[h] = 2\nmask j <= i\nscore = -((i - j) ** 2) / (1 + width ** 2)"
+COLUMN = "input y[j]\nmask j <= i\nscore = y[j]"
+CONSTANT = "mask abs(i - j) <= 3\nscore = 0"
 DTYPES = ("float32", "float16")
 
 
@@ -76,6 +83,10 @@ def main() -> None:
     wrong += failures("stopped_late", STOPPED_LATE, "float32")
     wrong += failures("cosine", COSINE, *DTYPES)
     wrong += failures("sink", SINK, *DTYPES)
+    wrong += failures("sides", SIDES, *DTYPES)
+    wrong += failures("places", PLACES, "float32")
+    wrong += failures("column", COLUMN, "float32")
+    wrong += failures("constant", CONSTANT, "float32")
     # 40 log2(e) = 57.7 bits: within the range of float32, not of float16
     expected = {torch.float32: (False, 0), torch.bfloat16: (True, 0), torch.float16: (True, None)}
     for dtype, (coarse, fixed) in expected.items():
