@@ -17,6 +17,7 @@ from functools import reduce
 from attnspec.dsl.analysis.extents import FLOAT, INT, Claim, Extents, Unread, added
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.linear import Sum, number
+from attnspec.dsl.analysis.logic import logic
 from attnspec.dsl.analysis.periods import repeat
 from attnspec.dsl.analysis.runs import (
     EVERYTHING,
@@ -53,37 +54,33 @@ def bounds(mask: Expr | None, variable: str, other: str, prover: Prover) -> Boun
 class _Reader(Extents):
     """Reads one mask for a loop over `variable`."""
 
-    steps = _STEPS
+    def __init__(self, variable: str, other: str, prover: Prover) -> None:
+        super().__init__(variable, other, prover)
+        self.steps = _STEPS
+        self._runs: dict[tuple[int, bool], tuple[Expr, Runs]] = {}
 
     def read(self, mask: Expr, holds: bool = True) -> Runs:
         """Where a condition holds, or does not."""
         if self.variable not in mask.free:
             return given(*self.chances(mask, holds))
+        key = id(mask), holds
+        if key not in self._runs:
+            self._runs[key] = mask, self._read(mask, holds)
+        return self._runs[key][1]
+
+    def _read(self, mask: Expr, holds: bool) -> Runs:
         try:
-            return self._read(mask, holds)
+            found = logic(mask, holds, self.read, _both, _either)
+            return self._compared_runs(mask, holds) if found is None else found
         except Unread:
             self.left_out.append(mask)
             return UNKNOWN
 
-    def _read(self, mask: Expr, holds: bool) -> Runs:
+    def _compared_runs(self, mask: Expr, holds: bool) -> Runs:
         match mask:
-            case Apply(op=("and" | "or") as op, args=args):
-                parts = [self.read(arg, holds) for arg in args]
-                if (op == "and") is holds:
-                    return reduce(meet, parts)
-                return _either(*parts)
-            case Apply(op="not", args=(inner,)):
-                return self.read(inner, not holds)
-            case Apply(op="where", args=(c, a, b)):
-                no = meet(self.read(c, holds=False), self.read(b, holds))
-                return _either(meet(self.read(c), self.read(a, holds)), no)
-            case Apply(op=("eq" | "ne") as op, args=(a, b)) if a.kind is Kind.BOOL:
-                same = (op == "eq") is holds
-                no = meet(self.read(a, holds=False), self.read(b, not same))
-                return _either(meet(self.read(a), self.read(b, same)), no)
             case Apply(op=op, args=(a, b)) if op in COMPARISONS:
                 cases = self.cases(op, a, b, holds)
-                return _either(*(reduce(meet, map(self.solve, case)) for case in cases))
+                return _either([_both([self.solve(claim) for claim in case]) for case in cases])
         raise Unread
 
     def solve(self, claim: Claim) -> Runs:
@@ -135,19 +132,20 @@ class _Reader(Extents):
         op, args = atom.op, atom.args
         match op, args:
             case "where", (c, a, b):
-                return _either(meet(self.read(c), holds(a)), meet(self.read(c, False), holds(b)))
+                yes = meet(self.read(c), holds(a))
+                return _either([yes, meet(self.read(c, False), holds(b))])
             case "abs", (x,):
                 op, args = "max", (x, Apply("neg", (x,), kind=x.kind))
             case "clamp", (x, low, high):
                 op, args = "min", (Apply("max", (x, low), kind=atom.kind), high)
         parts = [holds(arg) for arg in args]
         if (op == "max") == (self.sign(by) > 0):
-            return reduce(meet, parts)
+            return _both(parts)
         for at, _ in enumerate(parts):  # one part is enough only if the others are numbers
             others = (*args[:at], *args[at + 1 :])
             if any(x.kind is FLOAT and not isinstance(x, Literal) for x in others):
                 parts[at] = without_full(parts[at])
-        return _either(*parts)
+        return _either(parts)
 
     def _relaxed(self, claim: Claim, atoms: Sequence[Expr]) -> Claim:
         """x // n as (x - r) / n with some r from 0 to n - 1, where it stands beside others."""
@@ -229,5 +227,9 @@ def _interval(first: Expr | None, last: Expr | None) -> str:
     return f"{low} .. {high}" + (f" if {formula(only)}" if only is not None else "")
 
 
-def _either(*parts: Runs) -> Runs:
+def _both(parts: Sequence[Runs]) -> Runs:
+    return reduce(meet, parts)
+
+
+def _either(parts: Sequence[Runs]) -> Runs:
     return union(run for part in parts for run in part)

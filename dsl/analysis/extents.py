@@ -8,24 +8,27 @@ what the call fixes are proved from the `where` and `require` lines, which hold 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
 from attnspec.dsl.analysis.linear import ONE, Sum, Term, fixed, number, term
+from attnspec.dsl.analysis.logic import logic
 from attnspec.dsl.analysis.positions import nonnegative
 from attnspec.dsl.analysis.runs import FALSE, HI, LO, TRUE, ZERO, choose, every, extreme, some
 from attnspec.dsl.analysis.whole import quotient, quotients
 from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, Read, Size, walk
 from attnspec.dsl.build import constant
 from attnspec.dsl.check_prover import Prover
+from attnspec.dsl.check_size import tree_size
 
 Range: TypeAlias = "tuple[Expr, Expr]"  # least and greatest
 Chances: TypeAlias = "tuple[Expr, Expr]"  # what is possible in the tile, what is certain
 INT, FLOAT, BOOL = Kind.INT, Kind.FLOAT, Kind.BOOL
 SLACK = Fraction(1, 2**16)  # of all magnitudes: more than a hundred roundings of float32
 _MOST_TERMS = 32
+_MOST_NODES = 300  # of what is possible and certain of a condition, written out
 _NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 
 
@@ -64,6 +67,7 @@ class Extents:
         self.left_out: list[Expr] = []  # conditions that could not be read
         self._made = 0
         self._positive: dict[Expr, bool] = {}
+        self._decided: dict[tuple[int, bool], tuple[Expr, Chances]] = {}
 
     # sums
 
@@ -267,35 +271,41 @@ class Extents:
 
     def chances(self, expr: Expr, holds: bool = True) -> Chances:
         """Of a condition free of the variable: may it hold in the tile, must it?"""
+        key = id(expr), holds
+        if key not in self._decided:
+            self._decided[key] = expr, self._chances(expr, holds)
+        return self._decided[key][1]
+
+    def _chances(self, expr: Expr, holds: bool) -> Chances:
         try:
-            return self._chances(expr, holds)
+            found = self._fixed(expr, holds) or logic(expr, holds, self.chances, _every, _some)
+            if found is None:
+                found = self._compared_chances(expr, holds)
+            if sum(map(tree_size, found)) > _MOST_NODES:  # or its parts would double at every level
+                raise Unread
+            return found
         except Unread:
             self.left_out.append(expr)
             return TRUE, FALSE
 
-    def _chances(self, expr: Expr, holds: bool) -> Chances:
+    def _fixed(self, expr: Expr, holds: bool) -> Chances | None:
+        """Of a condition that is one for the whole tile."""
         match expr:
             case Literal(value=value):
                 found = TRUE if bool(value) is holds else FALSE
                 return found, found
-            case Apply(op=("and" | "or") as op, args=args):
-                parts = [self.chances(arg, holds) for arg in args]
-                return _combined(every if (op == "and") is holds else some, parts)
-            case Apply(op="not", args=(inner,)):
-                return self.chances(inner, not holds)
+            case Apply(op="and" | "or" | "not"):
+                return None
             case _ if self.other not in expr.free and plain(expr):
                 same = expr if holds else denial(expr)
                 return same, same
-            case Apply(op="where", args=(c, a, b)):
-                yes = _combined(every, [self.chances(c), self.chances(a, holds)])
-                no = _combined(every, [self.chances(c, holds=False), self.chances(b, holds)])
-                return _combined(some, [yes, no])
-            case Apply(op=op, args=(a, b)) if op in COMPARISONS and a.kind is not BOOL:
-                parts = [
-                    _combined(every, [self.decided(claim) for claim in case])
-                    for case in self.cases(op, a, b, holds)
-                ]
-                return _combined(some, parts)
+        return None
+
+    def _compared_chances(self, expr: Expr, holds: bool) -> Chances:
+        match expr:
+            case Apply(op=op, args=(a, b)) if op in COMPARISONS:
+                cases = self.cases(op, a, b, holds)
+                return _some([_every([self.decided(claim) for claim in case]) for case in cases])
         raise Unread
 
     def cases(self, op: str, a: Expr, b: Expr, holds: bool) -> list[list[Claim]]:
@@ -371,8 +381,12 @@ def denial(condition: Expr) -> Expr:
     return Apply("not", (condition,), kind=BOOL)
 
 
-def _combined(how: Callable[..., Expr], parts: Sequence[Chances]) -> Chances:
-    return how(*(p for p, _ in parts)), how(*(c for _, c in parts))
+def _every(parts: Sequence[Chances]) -> Chances:
+    return every(*(p for p, _ in parts)), every(*(c for _, c in parts))
+
+
+def _some(parts: Sequence[Chances]) -> Chances:
+    return some(*(p for p, _ in parts)), some(*(c for _, c in parts))
 
 
 def _clamped(x: Expr, low: Expr, high: Expr) -> Expr:

@@ -130,6 +130,9 @@ def random_mask(rng: random.Random) -> str:
         if depth == 0:
             return comparison()
         parts = [condition(depth - 1) for _ in range(rng.randint(1, 3))]
+        if rng.random() < 0.1:
+            parts = [f"({part})" for part in parts[:2]]
+            return f"({rng.choice([' == ', ' != ']).join(parts)})"
         text = f" {rng.choice(['and', 'or'])} ".join(parts)
         return f"not ({text})" if rng.random() < 0.1 else f"({text})"
 
@@ -179,6 +182,7 @@ def test_random_masks(seed: int) -> None:
         "where(h == 1, j <= i, i - j < 50 and j <= i)",
         "where(h == 1, j <= i, j >= i)",
         "(i < 64) == (j < 64)",
+        "(i < 64) == (h > 0)",
         "j <= abs(i - 60)",
         "clamp((20.3 - (i - j)) / 10, 0, 1) > 0",
         "i // w == j // w",
@@ -285,6 +289,15 @@ def test_a_mask_that_takes_too_long_bounds_nothing() -> None:
     many = " + ".join(f"abs(j - {k})" for k in range(12))
     found = runs_of(f"{many} <= i")
     assert found == Bounds((Run(full=False),), tight=False)
+
+
+@pytest.mark.parametrize("position", ["i", "j"])
+def test_equal_conditions_are_read_once_each(position: str) -> None:
+    """Each `==` asks for its sides and for their opposites: twice as much at every level."""
+    mask = f"{position} < 3"
+    for limit in range(30):
+        mask = f"({mask}) == ({position} < {limit})"
+    assert len(runs_of(f"j <= i or ({mask})").runs) <= MOST_RUNS
 
 
 def test_facts_show_both_loops() -> None:
