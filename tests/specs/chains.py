@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from tests.specs.case import Case, Draw, attend_all, dots, joined, scaled, weights_over
+from tests.specs.case import Case, Draw, attend_all, dots, fold, joined, scaled, weights_over
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, interpolate, normalize, relu
 
 
 def images(x: Tensor, gy: int, gx: int) -> Tensor:
     """[b, h, tokens, c] as images [b h, c, gy, gx]."""
-    return x.transpose(2, 3).unflatten(3, (gy, gx)).flatten(0, 1)
+    return fold(x.transpose(2, 3), 3, gy, gx).flatten(0, 1)
 
 
 def agent(
@@ -61,7 +61,7 @@ def inducing_points(
 
     def mixed(x: Tensor, matrix: Tensor) -> Tensor:
         flat = x.transpose(1, 2).flatten(2) @ matrix.flatten(0, 1).flatten(1).mT
-        return flat.unflatten(2, (heads, width)).transpose(1, 2)
+        return fold(flat, 2, heads, width).transpose(1, 2)
 
     def block(x: Tensor, keys: Tensor, values: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
         read = x + attend_all(dots(x, keys) / math.sqrt(heads * width), values)

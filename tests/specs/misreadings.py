@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from tests.specs import branches, chains, mixers, places
 from tests.specs.case import attend, attend_all, dots, scaled
+from tests.specs.scores import rotate
 from torch import Tensor
 
 
@@ -82,7 +83,7 @@ def ends_wrapped(
     right = places.span_plus(q, k, v, q2, k2, v2, keep, gs, go)
     offset = torch.arange(gs * go) % go
     end = (torch.arange(gs * go) // go + offset) % gs
-    turned = [places.rotate(x, offset.double()) for x in (q2, k2)]
+    turned = [rotate(x, offset.double()) for x in (q2, k2)]
 
     def keys(b: int, h: int, i: int) -> list[int]:
         return ((end == end[i]) & keep[b] & keep[b, i]).nonzero()[:, 0].tolist()
@@ -94,7 +95,7 @@ def ends_wrapped(
 def rotated_to_both_sides(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Keys after the query turned the other way, as they come."""
     at = torch.arange(q.shape[2]).double()
-    return attend_all(scaled(places.rotate(q, at), places.rotate(k, at)), v)
+    return attend_all(scaled(rotate(q, at), rotate(k, at)), v)
 
 
 def blocks_for_cells(v: Tensor, z: Tensor, mix: Tensor, bias: Tensor, gy: int, gx: int) -> Tensor:

@@ -135,10 +135,10 @@ def channel_then_place(
     first = down.flatten(0, 1)
     tokens = wide(v)
     logits = [relu(x @ first) @ up.flatten(1) for x in (tokens.mean(1), tokens.amax(1))]
-    image = (tokens * torch.sigmoid(logits[0] + logits[1])[:, None]).mT.unflatten(2, (gy, gx))
+    image = fold((tokens * torch.sigmoid(logits[0] + logits[1])[:, None]).mT, 2, gy, gx)
     pooled = torch.stack([image.mean(1), image.amax(1)], 1)
     place = torch.sigmoid(conv2d(pooled, torch.stack([of_mean, of_max])[None], padding=3))
-    return (image * place).unflatten(1, v.shape[1::2]).flatten(3).transpose(2, 3)
+    return fold(image * place, 1, *v.shape[1::2]).flatten(3).transpose(2, 3)
 
 
 def strip_gate(v: Tensor, taps: Tensor, gain: Tensor, bias: Tensor, gy: int, gx: int) -> Tensor:
