@@ -162,6 +162,18 @@ def subspace_gate(v: Tensor, scale: Tensor, combine: Tensor, gy: int, gx: int) -
     return v + share[..., None] * v
 
 
+def large_kernel_gate(
+    v: Tensor, near: Tensor, far: Tensor, mix: Tensor, gy: int, gx: int
+) -> Tensor:
+    b, heads, n, e = v.shape
+    image = v.transpose(2, 3).reshape(b, heads * e, gy, gx)
+    first, second = (x.movedim(-1, 1).flatten(0, 1)[:, None] for x in (near, far))
+    local = conv2d(image, first, padding=2, groups=heads * e)
+    broad = conv2d(local, second, padding=9, dilation=3, groups=heads * e)
+    gates = conv2d(broad, mix.flatten(2).flatten(0, 1).mT[..., None, None])
+    return (image * gates).reshape(b, heads, e, n).transpose(2, 3)
+
+
 def pooled_with_zeros(v: Tensor, scale: Tensor, combine: Tensor, gy: int, gx: int) -> Tensor:
     """Zeros around the image, where the maximum leaves it out."""
     b, heads, n, e = v.shape
@@ -272,6 +284,16 @@ CASES = {
         },
         operands="v",
         grid={"GY": 5, "GX": 6},
+    ),
+    "large_kernel_gate": Case(
+        large_kernel_gate,
+        lambda r: {
+            "near": r.normal(r.h, 5, 5, r.e),
+            "far": r.normal(r.h, 7, 7, r.e),
+            "mix": r.normal(r.h, r.e, r.h, r.e),
+        },
+        operands="v",
+        grid={"GY": 8, "GX": 9},
     ),
     "subspace_gate": Case(
         subspace_gate,
