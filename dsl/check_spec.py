@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attnspec.dsl import build
 from attnspec.dsl import syntax as s
-from attnspec.dsl.ast import Def, Expr, Grid, Kind, Read, Return, Role, Spec, walk
+from attnspec.dsl.ast import Decl, Def, Expr, Grid, Kind, Read, Return, Role, Spec, walk
 from attnspec.dsl.check_decl import axes, finish
 from attnspec.dsl.check_definitions import Parts, check_listed, head_scope, written_axes
 from attnspec.dsl.check_expr import Elaborator
@@ -137,13 +137,17 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
     outside += [e for state in states for e in (state.init, state.step)]
     outside += [e for decl in decls for e in (decl.default, decl.where) if e is not None]
     defs = _reached(parts, outside)
+    variables = _variables([*outside, *(d.expr for d in defs)])
+    _check_sized(el, decls, variables)
+    if el.report.errors:
+        return None
     return Spec(
         name=file.name,
         title=_title(file),
         doc=file.doc,
         cites=tuple(t for c in file.statements if isinstance(c, s.Cite) for t in c.texts),
         catalog=tuple(r for c in file.statements if isinstance(c, s.Catalog) for r in c.rows),
-        axes=axes(el, used | _variables([*outside, *(d.expr for d in defs)])),
+        axes=axes(el, used | variables),
         decls=tuple(decls),
         requires=requires,
         grids=tuple(Grid(side, names) for side, names in parts.names.grids.items()),
@@ -211,6 +215,22 @@ def _check_equal_sizes(el: Elaborator) -> None:
                 span,
                 f"{fixed[0]} and {fixed[1]}",
                 "an index that relabels a channel runs over as many: give both one size",
+            )
+
+
+def _check_sized(el: Elaborator, decls: Iterable[Decl], used: frozenset[str]) -> None:
+    """Refuse an axis whose size neither the spec nor a call would say."""
+    names = el.names.axes
+    given = {names[axis].root for decl in decls for axis in decl.axes if axis in names}
+    for name, axis in names.items():
+        known = name in given or name in el.sizes or not axis.span.end
+        if axis.role is Role.CHANNEL and name in used and not known:
+            el.report.error(
+                "A111",
+                f"nothing says how long the axis `{name}` is",
+                axis.span,
+                "no argument has it",
+                f"give its size, as in `axis {name} = 16`, or declare an input that has it",
             )
 
 

@@ -22,8 +22,10 @@ from tests.specs import (
     places,
     pooling,
     positions,
+    readouts,
     scores,
     several,
+    streams,
     weights,
 )
 from tests.specs.case import Argument, Case, joined
@@ -51,8 +53,10 @@ FAMILIES = (
     places,
     pooling,
     positions,
+    readouts,
     scores,
     several,
+    streams,
     weights,
 )
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.specs import misreadings
+from tests.specs import misreadings, mistakes
 from tests.specs.case import attend, attend_all, attend_causal, dots, scaled
-from tests.specs.features import hashed_linear, hashed_linear_self
 from tests.specs.grids import rolled_windows
-from tests.specs.positions import local, moa, sliding_window
+from tests.specs.positions import moa, sliding_window
 from tests.specs.test_library import CASES, seed_of
 from tests.specs.weights import with_sink
 from torch import Tensor
@@ -191,32 +190,6 @@ def whole_sequence_in_sink(q: Tensor, k: Tensor, v: Tensor, rest: Tensor, window
     return with_sink(scaled(q, k), v, rest, k.shape[2])
 
 
-def halves_at_once(q: Tensor, k: Tensor, v: Tensor, second: bool) -> Tensor:
-    """Both halves asking at once: one mask for what are two calls."""
-    formula = CASES["bipartite_halves"].formula
-    return formula(q, k, v, False) + formula(q, k, v, True)
-
-
-def shuffled_and_left(q: Tensor, k: Tensor, v: Tensor, place: Tensor, reach: int) -> Tensor:
-    """The window over the order that tokens came in."""
-    return local(q, k, v, reach)
-
-
-def border_wraps_around(
-    q: Tensor, k: Tensor, v: Tensor, gy: int, gx: int, **rest: Tensor
-) -> Tensor:
-    """The grid rolled by half a window: what the border cuts off joins the other end."""
-    place = torch.arange(gy * gx).view(gy, gx)
-    heads = []
-    for h in range(q.shape[1]):
-        order = place.roll((-int(rest["down"][h]), -int(rest["right"][h])), (0, 1)).flatten()
-        still = {**rest, "down": torch.zeros(4).long(), "right": torch.zeros(4).long()}
-        moved = (x[:, :, order] for x in (q, k, v))
-        out = CASES["head_windows"].formula(*moved, **still, gy=gy, gx=gx)
-        heads.append(out[:, h, order.argsort()])
-    return torch.stack(heads, 1)
-
-
 WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("natten", neighbourhood_cut_off),
     ("zero_padded_window", padding_left_out),
@@ -241,12 +214,8 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("t5", logits_of_t5_scaled),
     ("softcap", capped_after_the_mask),
     ("relu_features", attention_normalised),
-    ("bipartite_halves", halves_at_once),
-    ("stochastic_window", shuffled_and_left),
-    ("head_windows", border_wraps_around),
-    ("hashed_linear", hashed_linear_self),
-    ("hashed_linear_self", hashed_linear),
     *misreadings.WRONG,
+    *mistakes.WRONG,
 ]
 
 

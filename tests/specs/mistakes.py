@@ -1,0 +1,111 @@
+"""Wrong readings of the formulas in `choices`, `features`, `pooling`, `readouts` and `streams`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tests.specs import choices, features, pooling, readouts
+from tests.specs.case import joined, scaled
+from tests.specs.positions import local
+from torch import Tensor
+
+
+def halves_at_once(q: Tensor, k: Tensor, v: Tensor, second: bool) -> Tensor:
+    """Both halves asking at once: one mask for what are two calls."""
+    once = choices.bipartite_halves
+    return once(q, k, v, False) + once(q, k, v, True)
+
+
+def shuffled_and_left(q: Tensor, k: Tensor, v: Tensor, place: Tensor, reach: int) -> Tensor:
+    """The window over the order that tokens came in."""
+    return local(q, k, v, reach)
+
+
+def border_wraps_around(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    high: Tensor,
+    wide: Tensor,
+    down: Tensor,
+    right: Tensor,
+    gy: int,
+    gx: int,
+) -> Tensor:
+    """The grid rolled by half a window: what the border cuts off joins the other end."""
+    place, still = torch.arange(gy * gx).view(gy, gx), torch.zeros_like(down)
+    heads = []
+    for h in range(q.shape[1]):
+        order = place.roll((-int(down[h]), -int(right[h])), (0, 1)).flatten()
+        q_, k_, v_ = (x[:, :, order] for x in (q, k, v))
+        out = choices.head_windows(q_, k_, v_, table, high, wide, still, still, gy, gx)
+        heads.append(out[:, h, order.argsort()])
+    return torch.stack(heads, 1)
+
+
+def everyone_counts(
+    q: Tensor, k: Tensor, v: Tensor, kept: Tensor, threshold: Tensor, sharpness: float
+) -> Tensor:
+    """Means over all tokens, the pruned ones too."""
+    right = readouts.token_pruning(q, k, v, kept, threshold, sharpness)
+    output, rating = right[: -kept.numel()], right[-kept.numel() :].view_as(kept)
+    return joined([output, rating * kept.double().mean(1, keepdim=True)])
+
+
+def queries_compete(q: Tensor, k: Tensor, v: Tensor, x: Tensor, metric: Tensor) -> Tensor:
+    """One softmax for both ways: keys get what queries gave them, not a map of their own."""
+    score = torch.einsum("bhid,hdf,bhjf->bhij", q, metric, k)
+    weights = torch.softmax(score, -1)
+    return joined([weights @ v, weights.mT @ x])
+
+
+def streams_in_one_softmax(q: Tensor, k: Tensor, v: Tensor, visual: Tensor, open: Tensor) -> Tensor:
+    """One softmax over both kinds of keys, gated afterwards."""
+    weights = readouts.causal_map(q, k) * torch.where(
+        visual[:, None, None], open[:, None, None], 1.0
+    )
+    return weights @ v
+
+
+def blended_masks(
+    q: Tensor, k: Tensor, v: Tensor, text: Tensor, fore: Tensor, target: Tensor
+) -> Tensor:
+    """Masks blended before one softmax, where two softmaxes are blended."""
+    share = torch.where(fore[:, None], target[..., None], 1 - target[..., None])
+    share = torch.where(text[:, None], 1.0, share)
+    weights = share[:, None] * scaled(q, k).exp()
+    return weights / weights.sum(-1, keepdim=True) @ v
+
+
+def rows_wrap_around(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Tensor, wide: int, reach: Tensor
+) -> Tensor:
+    """A convolution over the flat tokens: the end of a row touches the next one's start."""
+    right = pooling.convolutional_positions
+    rows, n = [], v.shape[2]
+    for h, around in enumerate(reach.tolist()):
+        total = torch.zeros_like(v[:, h])
+        for dy in range(-around, around + 1):
+            for dx in range(-around, around + 1):
+                at = torch.arange(n) + dy * wide + dx
+                inside = (at > 0) & (at < n) & (torch.arange(n) > 0)
+                taps = kernel[h, dy + 3, dx + 3] * inside[:, None]
+                total = total + taps * v[:, h, at.clamp(0, n - 1)]
+        rows.append(total)
+    return right(q, k, v, kernel * 0, wide, reach) + q * torch.stack(rows, 1)
+
+
+WRONG: list[tuple[str, Callable[..., Tensor]]] = [
+    ("bipartite_halves", halves_at_once),
+    ("stochastic_window", shuffled_and_left),
+    ("head_windows", border_wraps_around),
+    ("hashed_linear", features.hashed_linear_self),
+    ("hashed_linear_self", features.hashed_linear),
+    ("token_pruning", everyone_counts),
+    ("co_attention", queries_compete),
+    ("modality_streams", streams_in_one_softmax),
+    ("guided_sharing", blended_masks),
+    ("convolutional_positions", rows_wrap_around),
+]
