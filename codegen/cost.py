@@ -32,7 +32,8 @@ _BINARY = {
 }
 _CALLS = {"where": "select", "maximum": "max", "minimum": "min", "to_float": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
-_VECTORS = frozenset({"arange", "tokens", "load_side"})
+_CALLS |= {"set_entries": "store", "add_entries": "add"}
+_VECTORS = frozenset({"arange", "tokens", "load_side", "point_side"})
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 
 

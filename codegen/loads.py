@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnspec.codegen.plan_types import PairPlan
+from attnspec.codegen.plan_types import TABLES, PairPlan
 from attnspec.codegen.tile import needed
 from attnspec.dsl.ast import Kind
 
@@ -15,7 +15,7 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
-    looked_up = any(leaf.role in ("pair", "table") for leaf in plan.leaves)
+    looked_up = any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
     paired = plan.patches is not None or looked_up
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
     walks = plan.patches or plan

@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy as sp
 
+from attnspec.codegen.lookups import Lookup, lookup, products
 from attnspec.codegen.plan_types import (
     Dot,
     Leaf,
@@ -112,52 +113,60 @@ class Builder:
             self._leaf_of[role, expr] = self.tape.declare(operand.name, expr.kind, token)
         return self._leaf_of[role, expr]
 
-    def table(self, expr: Read) -> str:
-        """A tensor read at an index that depends on both tokens."""
+    def pair(self, expr: Read) -> str:
+        """A tensor read at both tokens, or anything looked up at an index that depends on both."""
+        decl = self.spec.decl(expr.name)
+        at = tuple(x.axis for x in expr.index if isinstance(x, Index))
+        if decl is None or at != decl.axes or [a for a in at if a not in ("b", "h")] != ["i", "j"]:
+            return self.look_up(expr)
+        if ("pair", expr) not in self._leaf_of:
+            operand = Operand(self.fresh(f"u_{decl.name}"), expr, decl.axes)
+            self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
+        return self._leaf_of["pair", expr]
+
+    def look_up(self, expr: Expr) -> str:
+        """A value that the host computes for one token at most and for every index it is read at
+        that depends on both tokens."""
         if ("table", expr) in self._leaf_of:
             return self._leaf_of["table", expr]
-        decl = self.spec.decl(expr.name)
-        if decl is None or expr.pad is not None:
-            raise Unsupported(f"`{expr.name}` is read at an index of both tokens")
-        axes, index = decl.axes, expr.index
-        own = {a for a, x in zip(axes, index, strict=True) if isinstance(x, Index) and x.axis == a}
-        if not own >= {"b", "h"} & set(axes):
-            raise Unsupported(f"`{expr.name}` is read at another batch or head")
-        places = [(a, x) for a, x in zip(axes, index, strict=True) if a not in ("b", "h")]
-        rest = expr.free - {"b", "h", "i", "j"}
-        if rest:
-            raise Unsupported(f"`{expr.name}`, a vector over {', '.join(sorted(rest))}, per pair")
-        whole = Read(decl.name, tuple(Index(a, kind=INT) for a in axes), kind=decl.kind)
-        pair = [a for a, _ in places] == ["i", "j"] and own == set(axes)
-        operand = Operand(self.fresh(f"u_{decl.name}"), whole, axes)
+        found = lookup(self.spec, expr)
+        role: Role = {"i": "row_table", "j": "column_table", "": "table"}[found.token]  # type: ignore[assignment]
         flat: Atom | None = None
-        if not pair:
-            for axis, at in places:
-                if axis in ("i", "j", "t"):
-                    raise Unsupported(f"`{expr.name}` is read at a token that depends on both")
-                here = self.emit(at)
-                if flat is not None:
-                    size = self.scalar(Size(axis, kind=INT))
-                    flat = self.tape.add("mul", (flat, size), INT)
-                    here = self.tape.add("add", (flat, here), INT)
-                flat = here
-        grad = decl.kind is Kind.FLOAT
-        role: Role = "pair" if pair else "table"
-        name = f"{operand.name}_ij"
-        self.leaves.append(Leaf(name, role, operand, decl.kind, grad, flat))
-        if flat is not None:
-            self.tape.declare(operand.name, decl.kind, "")
-            self.tape.add("load", (operand.name, flat), decl.kind, name)
-        self.tape.declare(name, decl.kind, "ij")
-        self._leaf_of["table", expr] = name
-        return name
+        for axis, at in found.places:
+            here = self.emit(at)
+            if flat is not None:
+                size = self.scalar(Size(axis, kind=INT))
+                flat = self.tape.add("mul", (flat, size), INT)
+                here = self.tape.add("add", (flat, here), INT)
+            flat = here
+        lead = [a for a in ("b", "h") if found.token or a in found.table.free]
+        dims = (*lead, *found.token, *(axis for axis, _ in found.places))
+        hint = expr.name if isinstance(expr, Read) else role
+        operand = Operand(self.fresh(f"u_{hint}"), found.table, dims)
+        self._leaf_of["table", expr] = self._looked_up(operand, role, flat, found)
+        return self._leaf_of["table", expr]
+
+    def _looked_up(
+        self, operand: Operand, role: Role, flat: Atom | None = None, found: Lookup | None = None
+    ) -> str:
+        kind, name = operand.expr.kind, f"{operand.name}_ij"
+        grad = self.carries_gradient(operand.expr)
+        distinct = found is not None and found.distinct
+        self.leaves.append(Leaf(name, role, operand, kind, grad, flat, distinct))
+        if found is not None and flat is not None:
+            self.tape.declare(operand.name, kind, found.token)
+            load = {"i": "load_row", "j": "load_column", "": "load"}[found.token]
+            self.tape.add(load, (operand.name, flat), kind, name)
+        return self.tape.declare(name, kind, "ij")
 
     def dot(self, expr: Contract) -> str:
         left, right = expr.left, expr.right
         if "i" in right.free or "j" in left.free:
             left, right = right, left
-        if "j" in left.free or "i" in right.free or len(expr.axes) != 1:
-            raise Unsupported("a dot product whose two sides both depend on both tokens")
+        if "j" in left.free or "i" in right.free:
+            return self.look_up(expr)
+        if len(expr.axes) != 1:
+            raise Unsupported("a dot product over several axes")
         axis = expr.axes[0]
         if {axis} != left.free - {"b", "h", "i"} or {axis} != right.free - {"b", "h", "j"}:
             raise Unsupported("a dot product of matrices")
@@ -195,12 +204,23 @@ class Builder:
             return found
         match expr:
             case Contract():
-                return self.dot(expr)
+                return self._emit_products(expr)
             case Read():
-                return self.table(expr)
+                return self.pair(expr)
             case Apply():
                 return self._emit_apply(expr)
         raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
+
+    def _emit_products(self, expr: Contract) -> Atom:
+        total: Atom | None = None
+        for sign, product in products(expr):
+            term = self.dot(product)
+            if total is not None:
+                total = self.tape.add("add" if sign > 0 else "sub", (total, term), Kind.FLOAT)
+            else:
+                total = term if sign > 0 else self.tape.add("neg", (term,), Kind.FLOAT)
+        assert total is not None
+        return total
 
     def from_line(self, expr: Expr) -> None:
         """What is added next comes from the line of the spec where `expr` stands."""
@@ -253,6 +273,8 @@ class Builder:
                 return self._symbol(self.emit(inner))
             case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
                 return symbolic.apply(op, [self.sym(a) for a in args])
+            case Contract() if expr.free >= PAIR:
+                return sp.Add(*(n * self._symbol(self.dot(p)) for n, p in products(expr)))
         return self._symbol(self.emit(expr))
 
     def carries_gradient(self, expr: Expr) -> bool:

@@ -94,8 +94,9 @@ def pointwise(spec: Spec, expr: Expr) -> None:
     for node in walk(expr):
         if node.free >= PAIR and not isinstance(node, Apply | Read | Contract):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
-        if isinstance(node, Read) and node.free >= PAIR and spec.definition(node.name):
-            raise Unsupported(f"`{node.name}` is read at other indices than its own")
+        found = spec.definition(node.name) if isinstance(node, Read) else None
+        if found is not None and node.free >= PAIR and PAIR.issubset(found.axes):
+            raise Unsupported(f"`{found.name}` is read at other indices than its own")
 
 
 def _factors(expr: Expr) -> list[Expr]:

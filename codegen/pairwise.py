@@ -91,7 +91,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     for operand in [*build.operands.values(), value, *(x for x in (gate, sink) if x is not None)]:
         host.require_supported(spec, operand.expr)
     for leaf in build.leaves:
-        if leaf.role not in ("table", "pair"):
+        if leaf.role != "pair":
             host.require_supported(spec, leaf.operand.expr)
     ranges, blocks = _ranges(build, facts.ranges), _blocks(build, facts.blocks)
     if blocks is not None or ranges is not None:
@@ -220,7 +220,7 @@ def _ends(build: Builder, found: Sequence[End]) -> Ends:
     ends = []
     for end in found:
         if isinstance(end.of, Read) and end.of.free >= PAIR:
-            leaf = build.table(end.of)
+            leaf = build.pair(end.of)
         else:
             leaf = build.leaf(end.of)
         for name in (end.low, end.high):

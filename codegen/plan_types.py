@@ -9,7 +9,8 @@ from attnspec.codegen.tile import Atom, Op
 from attnspec.dsl.ast import Expr, Kind
 
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
-Role: TypeAlias = Literal["row", "column", "head", "table", "pair"]
+Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
+TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
 
 
 class Unsupported(Exception):
@@ -53,8 +54,9 @@ class Dot:
 class Leaf:
     """A per-row, per-column, per-head or looked-up number that the tile computation reads.
 
-    A `table` is read at the flat index `index` over its dimensions after b and h; a `pair` at
-    (row, column). `grad`: its gradient is generated.
+    A `table` is read at the flat index `index` over its dimensions after b and h, a `row_table` or
+    `column_table` over those after its token; a `pair` at (row, column). `grad`: its gradient is
+    generated. `distinct`: no two pairs of the table's token read the same entry.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Leaf:
     kind: Kind
     grad: bool
     index: Atom | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

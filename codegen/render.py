@@ -14,7 +14,7 @@ from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
-from attnspec.codegen.plan_types import BlockPlan, Loop, PairPlan, Plan, RangePlan
+from attnspec.codegen.plan_types import TABLES, BlockPlan, Loop, PairPlan, Plan, RangePlan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
@@ -173,7 +173,7 @@ def _patches(pair: PairPlan) -> str:
 def _cpu(pair: PairPlan) -> dict[str, list[str]]:
     slopes: list[Atom] = [g.value for g in pair.gradients]
     end = tuple_text([text(a) for a in slopes])
-    tables = [x for x in pair.leaves if x.role == "table" and x.index is not None]
+    tables = [x for x in pair.leaves if x.role in TABLES and x.index is not None]
     at: list[Atom] = [x.index for x in tables if x.index is not None]
     pairs = ", ".join(f'"{x.name}": {_tensor(x.index)}' for x in tables)
     return {

@@ -6,6 +6,8 @@ from attnspec.codegen.spelling import TORCH, TRITON, number, spelled
 from attnspec.codegen.tile import Atom, Op
 from attnspec.dsl.ast import Kind
 
+# Where a table's entries begin: once a head, or for every token of the tile.
+_BASES = {"load": "at", "load_row": "of", "load_column": "of"}
 CAST = {Kind.FLOAT: ".to(tl.float32)", Kind.BOOL: ".to(tl.int1)", Kind.INT: ""}
 
 
@@ -16,9 +18,10 @@ def text(atom: Atom) -> str:
 
 def triton_line(op: Op) -> str:
     """One operation as a Triton statement."""
-    if op.op == "load":
+    if op.op in _BASES:
         table, index = text(op.args[0]), text(op.args[1])
-        return f"{op.target} = look_up(at_{table}, {index}, T_{table}){CAST[op.kind]}"
+        at = f"{_BASES[op.op]}_{table}"
+        return f"{op.target} = look_up({at}, {index}, T_{table}){CAST[op.kind]}"
     form = TRITON[spelled(op.op, op.kind)]
     return f"{op.target} = {form.format(*(text(a) for a in op.args))}"
 
@@ -37,8 +40,9 @@ def annotated(ops: list[Op]) -> list[str]:
 
 def torch_line(op: Op) -> str:
     """One operation as a PyTorch statement over a tile's values."""
-    if op.op == "load":
-        return f"{op.target} = lookup({text(op.args[0])}, {text(op.args[1])})"
+    if op.op in _BASES:
+        name = op.op.replace("load", "lookup")
+        return f"{op.target} = {name}({text(op.args[0])}, {text(op.args[1])})"
     form = TORCH[spelled(op.op, op.kind)]
     args = [text(a) for a in op.args]
     if _chooses_numbers(op):

@@ -13,7 +13,7 @@ from attnspec.codegen.statements import text, triton_line
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A kernel's tensor argument: its strides by dimension (none where it is contiguous over all
-    query heads), and how a tile of it is read."""
+    query heads), and how a tile of it is read: into `var` by the function `read`."""
 
     name: str
     strides: tuple[str, ...]
@@ -21,6 +21,7 @@ class Tensor:
     channel: str = ""
     cast: str = ""
     var: str = ""
+    read: str = "load_side"
 
     @property
     def tile_strides(self) -> str:

@@ -12,7 +12,8 @@ from attnspec.codegen.tile import Atom, names_used, needed
 @dataclass(frozen=True, slots=True)
 class Gradient:
     """A gradient that the kernel makes. `other` is the tile it multiplies (dots), `after` a
-    factor that is the same everywhere and so applied once; `first` of its operand."""
+    factor that is the same everywhere and so applied once; `first` of its operand; `distinct`
+    where a token's pairs add to different entries of its table."""
 
     name: str
     role: str
@@ -23,6 +24,7 @@ class Gradient:
     channel: str = ""
     index: str = ""
     first: bool = True
+    distinct: bool = False
 
     @property
     def share(self) -> str:
@@ -79,5 +81,9 @@ def leaf_gradients(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
             once = _once(plan, value) if summed else ""
             index = "" if leaf.index is None else text(leaf.index)
             name = leaf.operand.name
-            found.append(Gradient(leaf.name, leaf.role, name, value, once, index=index))
+            found.append(
+                Gradient(
+                    leaf.name, leaf.role, name, value, once, index=index, distinct=leaf.distinct
+                )
+            )
     return found

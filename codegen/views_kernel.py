@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.lower import ORIGIN
-from attnspec.codegen.plan_types import Loop, PairPlan
+from attnspec.codegen.plan_types import TABLES, Loop, PairPlan
 from attnspec.codegen.statements import CAST, annotated, text
 from attnspec.codegen.tile import Atom, names_used, needed
 from attnspec.codegen.views import (
@@ -25,6 +25,15 @@ from attnspec.dsl.ast import Kind
 
 # What a call decides for the kernels that have one of these operations.
 _CHOICES = {"SHORT": {"near", "since"}, "COARSE": {"quick_tanh"}}
+
+
+_TOKENS = {
+    "row": ("i",),
+    "column": ("j",),
+    "row_table": ("i",),
+    "column_table": ("j",),
+    "pair": ("i", "j"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +201,7 @@ class Kernel:
 
     def _leaves(self, role: str) -> list[Tensor]:
         used = self._used()
-        token = {"row": ("i",), "column": ("j",), "pair": ("i", "j")}.get(role, ())
+        token = _TOKENS.get(role, ())
         return [
             Tensor(
                 leaf.operand.name,
@@ -211,11 +220,11 @@ class Kernel:
 
     @property
     def row_leaves(self) -> list[Tensor]:
-        return self._leaves("row")
+        return [*self._leaves("row"), *self._token_tables("row_table")]
 
     @property
     def column_leaves(self) -> list[Tensor]:
-        return self._leaves("column")
+        return [*self._leaves("column"), *self._token_tables("column_table")]
 
     @property
     def pair_leaves(self) -> list[Tensor]:
@@ -223,9 +232,20 @@ class Kernel:
 
     @property
     def tables(self) -> list[Tensor]:
+        return [Tensor(name, ("b", "h")) for name in self._tables("table")]
+
+    def _tables(self, *roles: str) -> list[str]:
         used = self._used()
-        found = {x.operand.name for x in self.plan.leaves if x.role == "table" and x.name in used}
-        return [Tensor(name, ("b", "h")) for name in sorted(found)]
+        found = {x.operand.name for x in self.plan.leaves if x.role in roles and x.name in used}
+        return sorted(found)
+
+    def _token_tables(self, role: str) -> list[Tensor]:
+        """Tables of tokens: what is read is where each begins."""
+        (token,) = _TOKENS[role]
+        return [
+            Tensor(name, ("b", "h", token), token, var=f"of_{name}", read="point_side")
+            for name in self._tables(role)
+        ]
 
     @property
     def visits(self) -> list[Tensor]:
@@ -292,7 +312,7 @@ class Kernel:
     def scalars(self) -> list[str]:
         used = self._used()
         names = [s.name for s in self.plan.scalars if s.name in used]
-        return names + [f"T_{t.name}" for t in self.tables]
+        return names + [f"T_{name}" for name in self._tables(*TABLES)]
 
     @property
     def widths(self) -> list[str]:
@@ -332,8 +352,8 @@ def kernels(plan: PairPlan) -> list[Kernel]:
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
     saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
-    rows = [*dot_gradients(plan, "rows"), *leaf_gradients(plan, ("row", "head", "pair"))]
-    columns = [*dot_gradients(plan, "columns"), *leaf_gradients(plan, ("column",))]
+    rows = [*dot_gradients(plan, "rows"), *leaf_gradients(plan, ("row", "row_table", "head", "pair"))]
+    columns = [*dot_gradients(plan, "columns"), *leaf_gradients(plan, ("column", "column_table"))]
 
     def into(gradients: list[Gradient]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f"d_{g.operand}" for g in gradients))

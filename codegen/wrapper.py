@@ -92,21 +92,22 @@ def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
     for operand in operands(pair):
         name, role = operand.name, roles.get(operand.name, "")
         if role in ("table", "pair"):
-            assert isinstance(operand.expr, Read)
-            decl = spec.decl(operand.expr.name)
-            listed = decl is not None and decl.form is Form.CONST
-            source = host.emit(operand.expr).code if listed else f'tensor["{operand.expr.name}"]'
+            if role == "pair":
+                assert isinstance(operand.expr, Read)
+                source = f'tensor["{operand.expr.name}"]'
+            else:
+                source = host.aligned(host.emit(operand.expr), operand.dims, ungroup=True)
             lines.append(
                 f"{name} = over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
             )
         elif len(operand.dims) > 2 and operand.dims[2] == "j":
-            columns.append((operand, _aligned(host, operand, ungroup=False)))
+            code = _aligned(host, operand, ungroup=False)
+            columns.append((operand, f"entries({code})" if role == "column_table" else code))
         else:
             kept = name in products or operand is pair.gate
             dtype = "bound.dtype" if kept else "wide"
-            lines.append(
-                f"{name} = as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, size)"
-            )
+            code = f"as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, size)"
+            lines.append(f"{name} = {f'entries({code})' if role == 'row_table' else code}")
     columns.sort(key=lambda c: c[0].name not in products)
     first = sum(o.name in products for o, _ in columns)
     lines += [f"{operand.name} = {code}" for operand, code in columns]

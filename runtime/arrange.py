@@ -20,6 +20,13 @@ from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
+# dimensions as kernels see them, all entries of a table in one
+_LEAF_DIMS = {
+    "table": ("b", "h", "t"),
+    "row_table": ("b", "h", "i", "t"),
+    "column_table": ("b", "h", "j", "t"),
+    "pair": ("b", "h", "i", "j"),
+}
 SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
@@ -72,7 +79,8 @@ def gradient_buffers(
                 shape = (call.batch, call.heads, call.rows, call.columns)
             case "":
                 dtype = like.dtype
-        made = torch.zeros if roles.get(operand) == "pair" else torch.empty
+        owned = roles.get(operand, "") in ("pair", "row_table", "column_table")
+        made = torch.zeros if owned else torch.empty  # added to, or not written everywhere
         found[operand] = made(shape, dtype=dtype, device=like.device)
     return found
 
@@ -172,8 +180,7 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
     plan = call.plan
     dims = dict(plan.operands)
     for leaf in plan.leaves:
-        if leaf.role in ("table", "pair"):
-            dims[leaf.operand] = ("b", "h", "t") if leaf.role == "table" else ("b", "h", "i", "j")
+        dims[leaf.operand] = _LEAF_DIMS.get(leaf.role, dims[leaf.operand])
     values: dict[str, Any] = {
         "H": call.heads,
         "HK": call.key_heads,
@@ -188,6 +195,6 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
         values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
         values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
     for leaf in plan.leaves:
-        if leaf.role == "table":
+        if "t" in _LEAF_DIMS.get(leaf.role, ()):
             values[f"T_{leaf.operand}"] = call.tensors[leaf.operand].shape[-1]
     return values, dims

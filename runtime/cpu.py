@@ -170,12 +170,27 @@ class _Share:
             case "pair":
                 pairs = tile.of(into)
                 into[pairs] += d_score.sum_to_size(into[pairs].shape)
+            case "row_table":
+                into[:, :, tile.rows] += self._entries(leaf, d_score, into.shape[-1])
+            case "column_table":
+                whole = self._entries(leaf, d_score.transpose(-1, -2), into.shape[-1])
+                by_group = whole.unflatten(1, (-1, call.groups)).sum(2)
+                into[:, :, tile.columns] += by_group
             case _:
                 size = into.shape[-1]
                 at = call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)
                 whole = d_score.new_zeros((*d_score.shape[:2], size))
                 whole.scatter_add_(2, at.expand(d_score.shape).flatten(2), d_score.flatten(2))
                 into += whole.sum_to_size(into.shape)
+
+
+    def _entries(self, leaf: Leaf, d_score: Tensor, size: int) -> Tensor:
+        """[B, H, tokens, T]: what each entry of a token's table gets, of `d_score` by token."""
+        at = self.call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)
+        if leaf.role == "column_table":
+            at = at.transpose(-1, -2)
+        whole = d_score.new_zeros((*d_score.shape[:3], size))
+        return whole.scatter_add_(3, at.expand(d_score.shape), d_score)
 
 
 def _finite(x: Tensor) -> Tensor:

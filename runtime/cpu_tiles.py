@@ -140,7 +140,9 @@ def row_values(call: Problem, fixed: Values, rows: Place) -> Values:
     place = positions(rows, call.rows, call.q_start, call.right.device)
     values = fixed | {"i": place.view(1, 1, -1, 1)}
     for leaf in call.plan.leaves:
-        if leaf.role == "row":
+        if leaf.role == "row_table":
+            values[leaf.operand] = call.tensors[leaf.operand][:, :, rows]
+        elif leaf.role == "row":
             values[leaf.name] = widened(call.tensors[leaf.operand][:, :, rows, None], call)
     return values
 
@@ -161,6 +163,9 @@ def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> N
         if leaf.role == "column":
             part = widened(tensor[:, :, tile.columns], call)
             values[leaf.name] = part.repeat_interleave(call.groups, 1)[:, :, None, :]
+        elif leaf.role == "column_table":
+            part = tensor[:, :, tile.columns]
+            values[leaf.operand] = part.repeat_interleave(call.groups, 1)
         elif leaf.role == "pair":
             values[leaf.name] = widened(tensor[tile.of(tensor)], call)
     for rows, (name, _, y) in zip(left, call.plan.dots, strict=True):
@@ -240,6 +245,17 @@ def stretches(
             begin = found.pop()[0]
         found.append((begin, end, masked))
     return found
+
+
+def lookup_row(table: Tensor, index: Tensor) -> Tensor:
+    """Tables [B, H, m, T] of a tile's rows at `index` [.., .., m, n]; outside as `lookup`."""
+    shape = torch.broadcast_shapes((*table.shape[:3], 1), index.shape)
+    return table.gather(3, index.clamp(0, table.shape[-1] - 1).expand(shape))
+
+
+def lookup_column(table: Tensor, index: Tensor) -> Tensor:
+    """Tables [B, H, n, T] of a tile's columns, as `lookup_row`."""
+    return lookup_row(table, index.transpose(-1, -2)).transpose(-1, -2)
 
 
 def lookup(table: Tensor, index: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The one module that generated code imports besides torch, triton and math."""
 
 from attnspec.runtime.bind import Bound, bind
-from attnspec.runtime.cpu_tiles import lookup
+from attnspec.runtime.cpu_tiles import lookup, lookup_column, lookup_row
 from attnspec.runtime.host_functions import (
     all_heads,
     amax,
@@ -40,6 +40,7 @@ from attnspec.runtime.launch import (
     as_rows,
     backend_for,
     differentiable,
+    entries,
     no_forward_mode,
     over_pairs,
     run_backward,
@@ -106,6 +107,7 @@ from attnspec.runtime.triton_patches import (
     tokens,
 )
 from attnspec.runtime.triton_tiles import (
+    add_entries,
     dot,
     finite,
     load_pairs,
@@ -113,6 +115,8 @@ from attnspec.runtime.triton_tiles import (
     load_tile,
     load_tokens,
     look_up,
+    point_side,
+    set_entries,
     store_pairs,
     store_tile,
     store_tokens,
@@ -134,6 +138,7 @@ __all__ = [
     "Ranges",
     "Signature",
     "Values",
+    "add_entries",
     "all_heads",
     "amax",
     "amin",
@@ -155,6 +160,7 @@ __all__ = [
     "dot",
     "elu",
     "ends",
+    "entries",
     "erf",
     "exp",
     "exp2",
@@ -177,6 +183,8 @@ __all__ = [
     "logsigmoid",
     "look_up",
     "lookup",
+    "lookup_column",
+    "lookup_row",
     "lowest",
     "maximum",
     "mean",
@@ -201,6 +209,7 @@ __all__ = [
     "parted",
     "patch",
     "patches",
+    "point_side",
     "power",
     "power_int",
     "product",
@@ -221,6 +230,7 @@ __all__ = [
     "safe_pow",
     "safe_rsqrt",
     "safe_sqrt",
+    "set_entries",
     "sigmoid",
     "sign",
     "silu",

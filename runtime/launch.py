@@ -82,6 +82,11 @@ def as_columns(
     return found
 
 
+def entries(x: Tensor) -> Tensor:
+    """Tables of tokens as [B or 1, heads, tokens, T], the entries of each in a row."""
+    return x.flatten(3).contiguous()
+
+
 def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
     """A pair tensor [B or 1, H or 1, M, N]; with `flat` a contiguous table [B or 1, H or 1, T]."""
     lead = [1 if d not in dims else x.shape[dims.index(d)] for d in ("b", "h")]

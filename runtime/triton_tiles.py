@@ -56,15 +56,21 @@ def load_tokens(
 
 
 @triton.jit
+def point_side(base, place, length, stride):
+    """Where what belongs to the tokens `place` begins; a `length` of None: all are there."""
+    if length is not None:
+        place = tl.minimum(place, length - 1)
+    return base + place.to(tl.int64) * stride
+
+
+@triton.jit
 def load_side(base, place, length, stride):
     """Numbers [tokens] at `place`; a `length` of None: all tokens are there.
 
     Past `length` stands the last one: a number that is not there must lie in the domain of what
     is computed of it, since a tile without holes adds up its rows' shares, each times 0.
     """
-    if length is not None:
-        place = tl.minimum(place, length - 1)
-    return tl.load(base + place.to(tl.int64) * stride)
+    return tl.load(point_side(base, place, length, stride))
 
 
 @triton.jit
@@ -96,6 +102,29 @@ def store_tokens(base, tile, token, length, channels: tl.constexpr):
     channel = tl.arange(0, tile.shape[1])
     at = base + token.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(at, tile, mask=(token < length)[:, None] & (channel < channels)[None, :])
+
+
+@triton.jit
+def add_entries(base, share, at, token, length, size):
+    """Add every pair's share to entry `at` of the `size` that its token, along axis 0, has from
+    `base` on. No other program adds there; one entry after the other, in order."""
+    at = at + tl.zeros(share.shape, dtype=tl.int32)
+    there = token < length
+    hit = (share != 0.0) & there[:, None]
+    low = tl.min(tl.min(tl.where(hit, at, size), 1), 0)
+    high = tl.max(tl.max(tl.where(hit, at, -1), 1), 0)
+    own = base + token.to(tl.int64) * size
+    for entry in range(low, high + 1):
+        part = tl.sum(tl.where(at == entry, share, 0.0), 1)
+        tl.store(own + entry, tl.load(own + entry, mask=there, other=0.0) + part, mask=there)
+    tl.debug_barrier()  # the next tile's sums may be read by other threads
+
+
+@triton.jit
+def set_entries(base, share, at, token, length, size):
+    """`add_entries` where no entry is met twice."""
+    into = base + token.to(tl.int64)[:, None] * size + at
+    tl.store(into, share, mask=(share != 0.0) & (token < length)[:, None])
 
 
 @triton.jit

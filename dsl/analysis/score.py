@@ -161,11 +161,11 @@ def _distance(term: Expr) -> Distance | None:
     inner = _peeled(term)
     if inner.kind is not Kind.INT or not inner.free >= PAIR:
         return None
-    step = _slope(inner, "i")
-    return None if not step or not _slope(inner, "j") else Distance(inner, step)
+    step = slope(inner, "i")
+    return None if not step or not slope(inner, "j") else Distance(inner, step)
 
 
-def _slope(expr: Expr, axis: str) -> int | None:
+def slope(expr: Expr, axis: str) -> int | None:
     """By how much a sum of integers grows with a position; None where that varies."""
     match expr:
         case _ if axis not in expr.free:
@@ -173,13 +173,13 @@ def _slope(expr: Expr, axis: str) -> int | None:
         case Index():
             return 1
         case Apply(op="neg", args=(a,)):
-            found = _slope(a, axis)
+            found = slope(a, axis)
             return None if found is None else -found
         case Apply(op=("add" | "sub") as op, args=(a, b)):
-            x, y = _slope(a, axis), _slope(b, axis)
+            x, y = slope(a, axis), slope(b, axis)
             return None if x is None or y is None else x + y if op == "add" else x - y
         case Apply(op="mul", args=(Literal(value=int(value)), a)):
-            found = _slope(a, axis)
+            found = slope(a, axis)
             return None if found is None else value * found
     return None
 

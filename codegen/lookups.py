@@ -1,0 +1,97 @@
+"""Values that a pair looks up: of one token at most, at further indices that depend on both tokens.
+
+`dot(q[i], r[i - j])` is a table over the rows of `r` for each query, read at i - j: the host makes
+the table, by one matrix product, and the tile reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from attnspec.codegen.plan_types import Unsupported
+from attnspec.dsl.analysis.inlining import PAIR
+from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.score import slope
+from attnspec.dsl.ast import Apply, Contract, Expr, Index, Kind, Read, Role, Spec
+
+_OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """`table`, a value over at most one token and the axes of `places`, read at their indices."""
+
+    table: Expr
+    places: tuple[tuple[str, Expr], ...]
+
+    @property
+    def token(self) -> str:
+        """The token that has a table of its own; empty for one table a head."""
+        return "".join(a for a in ("i", "j") if a in self.table.free)
+
+    @property
+    def distinct(self) -> bool:
+        """Whether no two pairs of the token read the same entry."""
+        other = {"i": "j", "j": "i"}.get(self.token, "")
+        return any(slope(at, other) not in (None, 0) for _, at in self.places) if other else False
+
+
+def lookup(spec: Spec, expr: Expr) -> Lookup:
+    """`expr`, which depends on both tokens, as a table; `Unsupported` where it is none."""
+    places: dict[str, Expr] = {}
+
+    def opened(node: Expr) -> Expr:
+        if not node.free >= PAIR:
+            return node
+        return _opened(spec, node, places) if isinstance(node, Read) else rebuild(node, opened)
+
+    found = Lookup(opened(expr), tuple(places.items()))
+    if found.table.free >= PAIR or any(axis in expr.free for axis in places):
+        raise Unsupported("a dot product whose two sides both depend on both tokens")
+    rest = found.table.free - {"b", "h", "i", "j", *places}
+    if rest:
+        raise Unsupported(f"a vector over {', '.join(sorted(rest))} per pair")
+    return found
+
+
+def _opened(spec: Spec, read: Read, places: dict[str, Expr]) -> Read:
+    """`read` with a variable of its own for every index that is a function of tokens; `places`
+    learns which."""
+    decl, found = spec.decl(read.name), spec.definition(read.name)
+    if read.pad is not None or (decl is None and found is None):
+        raise Unsupported(f"`{read.name}` is read at an index of both tokens")
+    index = []
+    for axis, at in zip((decl or found).axes, read.index, strict=True):  # type: ignore[union-attr]
+        own = isinstance(at, Index) and at.axis == axis
+        if own or not at.free & PAIR:
+            index.append(at)
+            continue
+        if spec.axis(axis).role not in _OPEN:
+            raise Unsupported(f"`{read.name}` is read at a token that depends on both")
+        if places.setdefault(axis, at) != at:
+            raise Unsupported(f"`{read.name}` is read at two places at once")
+        index.append(Index(axis, kind=Kind.INT))
+    return Read(read.name, tuple(index), kind=read.kind, span=read.span)
+
+
+def products(expr: Contract) -> Iterator[tuple[int, Contract]]:
+    """A dot product as a sum of products of terms, with their signs: a sum that depends on both
+    tokens is multiplied out."""
+    for sign, left in _terms(expr.left):
+        for other, right in _terms(expr.right):
+            yield sign * other, Contract(expr.axes, left, right, kind=expr.kind, span=expr.span)
+
+
+def _terms(expr: Expr) -> Iterator[tuple[int, Expr]]:
+    match expr:
+        case Apply(op=("add" | "sub") as op, args=(first, *rest)) if expr.free >= PAIR:
+            yield from _terms(first)
+            for arg in rest:
+                for sign, term in _terms(arg):
+                    yield (sign if op == "add" else -sign), term
+        case Apply(op="neg", args=(arg,)) if expr.free >= PAIR:
+            for sign, term in _terms(arg):
+                yield -sign, term
+        case _:
+            yield 1, expr
