@@ -18,6 +18,10 @@ from attnspec.dsl.analysis import Facts
 from attnspec.dsl.formula import formula
 
 _LONGEST = 400
+_TOKEN_TABLES = {
+    "row_table": "an entry of its row's table",
+    "column_table": "an entry of its column's table",
+}
 
 
 def data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
@@ -150,7 +154,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"{dot.name} = dot of {_operand(dot.left)} and {_operand(dot.right)}"
     for leaf in pair.leaves:
         at = "" if leaf.index is None else f" at {leaf.index}"
-        yield f"{leaf.name}, a number a {leaf.role}{at}: {_operand(leaf.operand)}"
+        what = _TOKEN_TABLES.get(leaf.role, f"a number a {leaf.role}")
+        yield f"{leaf.name}, {what}{at}: {_operand(leaf.operand)}"
     for scalar in pair.scalars:
         yield f"{scalar.name} = {_short(formula(scalar.expr))}, once a call"
     for op in needed(pair.ops, [x for x in (pair.keep, pair.score) if x is not None]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnspec.codegen.pairwise import plan_pair
-from attnspec.codegen.plan_types import Plan, Stage, Unsupported
+from attnspec.codegen.plan_types import TABLES, Plan, Stage, Unsupported
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Expr, Read, Spec
@@ -23,6 +23,10 @@ def plan(spec: Spec, facts: Facts) -> Plan:
     for operand in (*(x for d in pair.dots for x in (d.left, d.right)), pair.value):
         if not _given(spec, operand.expr):
             stages.append(Stage(operand.name.removeprefix("u_"), "host", "host"))
+    for leaf in pair.leaves:
+        if leaf.role in TABLES and not _given(spec, leaf.operand.expr):
+            size = " x ".join(leaf.operand.dims)
+            stages.append(Stage(leaf.operand.name.removeprefix("u_"), "host", "host", size))
     stages.append(Stage("output", "pairwise", "fused"))
     if len(wrapper.after) > 2:  # more than naming the result and what is found besides
         stages.append(Stage("epilogue", "host", "host"))

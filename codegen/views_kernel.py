@@ -25,8 +25,7 @@ from attnspec.dsl.ast import Kind
 
 # What a call decides for the kernels that have one of these operations.
 _CHOICES = {"SHORT": {"near", "since"}, "COARSE": {"quick_tanh"}}
-
-
+# The tokens that a leaf belongs to.
 _TOKENS = {
     "row": ("i",),
     "column": ("j",),
@@ -352,7 +351,10 @@ def kernels(plan: PairPlan) -> list[Kernel]:
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
     saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
-    rows = [*dot_gradients(plan, "rows"), *leaf_gradients(plan, ("row", "row_table", "head", "pair"))]
+    rows = [
+        *dot_gradients(plan, "rows"),
+        *leaf_gradients(plan, ("row", "row_table", "head", "pair")),
+    ]
     columns = [*dot_gradients(plan, "columns"), *leaf_gradients(plan, ("column", "column_table"))]
 
     def into(gradients: list[Gradient]) -> tuple[str, ...]:

@@ -183,7 +183,6 @@ class _Share:
                 whole.scatter_add_(2, at.expand(d_score.shape).flatten(2), d_score.flatten(2))
                 into += whole.sum_to_size(into.shape)
 
-
     def _entries(self, leaf: Leaf, d_score: Tensor, size: int) -> Tensor:
         """[B, H, tokens, T]: what each entry of a token's table gets, of `d_score` by token."""
         at = self.call.plan.indices(self.values)[leaf.name].clamp(0, size - 1)

@@ -138,7 +138,37 @@ class _Spec:
             return f"(2 * {simple} - norm2({q}) - norm2({k}))"
         if self.rng.random() < 0.06:
             return f"({simple} + 0.3 * dot(normalize(q[i]), normalize(k[j])))"
+        if self.rng.random() < 0.25:
+            return self.relative(q, k)
         return simple
+
+    def relative(self, q: str, k: str) -> str:
+        """Dot products with vectors that are read at an index of both tokens."""
+        row = f"{self.tensor('param', 'rows', ('h', '12, d'), ' = 0.1')}[{self.place()}]"
+        return self.pick(
+            lambda: f"(dot({q}, {k}) + dot({q}, {row}))",
+            lambda: f"(dot({q}, {k}) + dot({q}, {row}) + dot({k}, {row}))",
+            lambda: f"dot({q}, {k} + {row})",
+            lambda: f"dot({q} - {row}, {k} + {row})",
+            lambda: f"(dot({q}, {k}) - 0.5 * dot({k}, {row} + {self.summed()}))",
+            lambda: f"dot({q}, {k} + {row} + {self.summed()})",
+        )
+
+    def place(self) -> str:
+        """An index from 0 to 11 of both tokens."""
+        return self.pick(
+            lambda: "clamp(i - j, 0, 11)",
+            lambda: "clamp(j - i + 5, 0, 11)",
+            lambda: f"min(abs(i - j) // {self.mask.small(1)}, 11)",
+            lambda: "(i + 2 * j) % 12",
+        )
+
+    def summed(self) -> str:
+        """A vector that no two pairs of a query, and none of a key, share."""
+        if "axis l" not in self.lines:
+            self.lines += ["axis l", "param by_sum[h, l, d] = 0.1"]
+            self.lines += [f"require 2 * {token} < size(l)" for token in ("i", "j")]
+        return "by_sum[i + j]"
 
     def query(self) -> str:
         return self.pick(
@@ -199,9 +229,9 @@ class _Spec:
             lambda: f"{self.scalar('head')} * (i - j)",
             lambda: f"{self.scalar('head')} * abs(i - j) / N",
             lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
-            lambda: f"{self.table()}[clamp(i - j, 0, 11)]",
-            lambda: f"{self.table()}[min(abs(i - j) // {self.mask.small(1)}, 11)]",
-            lambda: f"{self.table()}[(i + 2 * j) % 12]",
+            lambda: f"{self.table()}[{self.place()}]",
+            lambda: f"{self.table()}[{self.place()}]",
+            lambda: f"{self.table()}[{self.place()}]",
             lambda: f"{self.declare('param', 'two', '[h, 3, 4] = 0.1')}[i % 3, j % 4]",
             lambda: f"log(1 + abs(i - j)) * {self.scalar('head')}",
             lambda: f"cos(0.1 * (i - j)) * {self.scalar('row')}",

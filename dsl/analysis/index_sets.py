@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR, inline
-from attnspec.dsl.ast import Apply, Expr, Form, Index, Kind, Read, Role, Spec, children
+from attnspec.dsl.ast import Apply, Contract, Expr, Form, Index, Kind, Read, Role, Spec, children
 from attnspec.dsl.check_gradient import parts_with_gradient
 
 _REDUCED = {
     "row": "in the row pass",
     "column": "in the column pass",
     "head": "from one partial sum a tile of queries",
+    "row table": "in the row pass, for each query and entry",
+    "column table": "in the column pass, for each key and entry",
     "table": "from the entries' own partial sums",
     "pair": "at its own pair",
 }
@@ -61,7 +63,7 @@ def places(spec: Spec) -> tuple[Place, ...]:
         roots.insert(0, spec.output)
     for root in roots:
         walk.visit(inline(spec, root), within=False)
-    order = ("row", "column", "head", "table", "pair")
+    order = tuple(_REDUCED)
     found = []
     for decl in spec.decls:
         for where in order:
@@ -77,14 +79,15 @@ class _Walk:
     spec: Spec
     found: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     _paired: dict[int, bool] = field(default_factory=dict)
-    _seen: set[tuple[int, bool]] = field(default_factory=set)
+    _seen: set[tuple[int, bool, str]] = field(default_factory=set)
     _alive: list[Expr] = field(default_factory=list)
 
-    def visit(self, expr: Expr, within: bool) -> None:
-        """Descend to the greatest parts that no longer depend on a pair."""
-        if (id(expr), within) in self._seen:
+    def visit(self, expr: Expr, within: bool, owner: str = "") -> None:
+        """Descend to the greatest parts that no longer depend on a pair. A dot product with what
+        belongs to the token `owner` has a table for each."""
+        if (id(expr), within, owner) in self._seen:
             return
-        self._seen.add((id(expr), within))
+        self._seen.add((id(expr), within, owner))
         self._alive.append(expr)
         if not self._holds_pair(expr):
             if not within:
@@ -95,16 +98,21 @@ class _Walk:
                 return
         within = within or self._sides(expr) >= PAIR
         if isinstance(expr, Read):
-            self._at_pair(expr)
+            self._at_pair(expr, owner)
         for part in parts_with_gradient(self.spec, expr):
-            self.visit(part, within or self._sides(part) >= PAIR)
+            beside = owner
+            if isinstance(expr, Contract):
+                other = self._sides(expr.left if part is expr.right else expr.right) & PAIR
+                beside = "".join(other) if len(other) == 1 else ""
+            self.visit(part, within or self._sides(part) >= PAIR, beside)
 
-    def _at_pair(self, read: Read) -> None:
+    def _at_pair(self, read: Read, owner: str) -> None:
         decl = self.spec.decl(read.name)
         if decl is None or not self._learns(read.name):
             return
         own = {place.axis for place in read.index if isinstance(place, Index)}
-        where = "pair" if own & set(decl.axes) >= PAIR else "table"
+        table = {"i": "row table", "j": "column table"}.get(owner, "table")
+        where = "pair" if own & set(decl.axes) >= PAIR else table
         self._add(read.name, where, frozenset(a for a in decl.axes if a in ("b", "h", "i", "j")))
 
     def _leaf(self, expr: Expr) -> None:

@@ -1,0 +1,72 @@
+"""Formulas of the specs with learned vectors for relative positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tests.specs.case import Case, attend_all, attend_causal, dots
+from torch import Tensor
+
+
+def shaw(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+    reach, n = 16, k.shape[2]
+    places = [[max(-reach, min(j - i, reach)) + reach for j in range(n)] for i in range(n)]
+    keys = k[:, :, None] + rows[torch.tensor(places)]  # a key of its own for each pair
+    return attend_all(torch.einsum("bhid,bhijd->bhij", q, keys) / math.sqrt(q.shape[3]), v)
+
+
+def log_bucket(apart: int, half: int, longest: int) -> int:
+    """The distance itself up to `half`, then logarithmic, with its sign."""
+    size = abs(apart)
+    if size <= half:
+        return apart
+    share = math.log(size / half) / math.log((longest - 1) / half)
+    return int(math.copysign(half + math.ceil(share * (half - 1)), apart))
+
+
+def deberta(q: Tensor, k: Tensor, v: Tensor, key_rows: Tensor, query_rows: Tensor) -> Tensor:
+    half, longest, n = 4, 32, k.shape[2]
+
+    def place(apart: int) -> int:
+        return max(0, min(log_bucket(apart, half, longest) + 2 * half, 4 * half - 1))
+
+    by_query = torch.einsum("bhid,hld->bhil", q, key_rows)
+    by_key = torch.einsum("bhjd,hld->bhjl", k, query_rows)
+    forth = torch.tensor([[place(i - j) for j in range(n)] for i in range(n)])
+    back = torch.tensor([[place(j - i) for i in range(n)] for j in range(n)])
+    to_position = by_query.gather(3, forth.expand(*q.shape[:2], n, n))
+    to_content = by_key.gather(3, back.expand(*q.shape[:2], n, n)).mT
+    return attend_all((dots(q, k) + to_position + to_content) / math.sqrt(3 * q.shape[3]), v)
+
+
+def transformer_xl(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor) -> Tensor:
+    # The relative shift: products with the rows for n - 1 down to 0, and a column too many that
+    # moves every row by one place against the one before.
+    b, h, m, _ = q.shape
+    n = k.shape[2]
+    products = (q + w[:, None]) @ r[:, :n].flip(1).mT
+    padded = torch.nn.functional.pad(products, (1, 0)).reshape(b, h, n + 1, m)
+    shifted = padded[:, :, 1:].reshape(b, h, m, n)
+    score = dots(q + u[:, None], k) + shifted
+    return attend_causal(score / math.sqrt(q.shape[3]), v)
+
+
+CASES = {
+    "shaw": Case(shaw, lambda r: {"rows": r.normal(33, r.d)}, m=21, n=21),
+    "deberta": Case(
+        deberta,
+        lambda r: {"key_rows": r.normal(r.h, 16, r.d), "query_rows": r.normal(r.h, 16, r.d)},
+        m=37,
+        n=37,
+        b=1,
+    ),
+    "transformer_xl": Case(
+        transformer_xl,
+        lambda r: {
+            "r": r.normal(r.h, r.n + 2, r.d),
+            "u": r.normal(r.h, r.d),
+            "w": r.normal(r.h, r.d),
+        },
+    ),
+}
