@@ -6,14 +6,13 @@ the table, by one matrix product, and the tile reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.score import slope
-from attnspec.dsl.ast import Apply, Contract, Expr, Index, Kind, Read, Role, Spec
+from attnspec.dsl.ast import Expr, Index, Kind, Read, Role, Spec
 
 _OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
 
@@ -73,25 +72,3 @@ def _opened(spec: Spec, read: Read, places: dict[str, Expr]) -> Read:
             raise Unsupported(f"`{read.name}` is read at two places at once")
         index.append(Index(axis, kind=Kind.INT))
     return Read(read.name, tuple(index), kind=read.kind, span=read.span)
-
-
-def products(expr: Contract) -> Iterator[tuple[int, Contract]]:
-    """A dot product as a sum of products of terms, with their signs: a sum that depends on both
-    tokens is multiplied out."""
-    for sign, left in _terms(expr.left):
-        for other, right in _terms(expr.right):
-            yield sign * other, Contract(expr.axes, left, right, kind=expr.kind, span=expr.span)
-
-
-def _terms(expr: Expr) -> Iterator[tuple[int, Expr]]:
-    match expr:
-        case Apply(op=("add" | "sub") as op, args=(first, *rest)) if expr.free >= PAIR:
-            yield from _terms(first)
-            for arg in rest:
-                for sign, term in _terms(arg):
-                    yield (sign if op == "add" else -sign), term
-        case Apply(op="neg", args=(arg,)) if expr.free >= PAIR:
-            for sign, term in _terms(arg):
-                yield -sign, term
-        case _:
-            yield 1, expr

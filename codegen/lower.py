@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from attnspec.codegen.lookups import Lookup, lookup, products
+from attnspec.codegen.lookups import Lookup, lookup
 from attnspec.codegen.plan_types import (
     Dot,
     Leaf,
@@ -20,6 +20,7 @@ from attnspec.codegen.tile import Atom, Tape
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import divides, nonnegative
+from attnspec.dsl.analysis.products import products
 from attnspec.dsl.analysis.runs import HI, LO
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import (
@@ -211,10 +212,14 @@ class Builder:
                 return self._emit_apply(expr)
         raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
 
+    def product(self, expr: Contract) -> Atom:
+        """One of `products`, which may belong to one token."""
+        return self.dot(expr) if expr.free >= PAIR else self.emit(expr)
+
     def _emit_products(self, expr: Contract) -> Atom:
         total: Atom | None = None
         for sign, product in products(expr):
-            term = self.dot(product)
+            term = self.product(product)
             if total is not None:
                 total = self.tape.add("add" if sign > 0 else "sub", (total, term), Kind.FLOAT)
             else:
@@ -274,7 +279,8 @@ class Builder:
             case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
                 return symbolic.apply(op, [self.sym(a) for a in args])
             case Contract() if expr.free >= PAIR:
-                return sp.Add(*(n * self._symbol(self.dot(p)) for n, p in products(expr)))
+                terms = [n * self._symbol(self.product(p)) for n, p in products(expr)]
+                return sp.Add(*terms)
         return self._symbol(self.emit(expr))
 
     def carries_gradient(self, expr: Expr) -> bool:

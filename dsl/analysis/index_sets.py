@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR, inline
+from attnspec.dsl.analysis.products import products
 from attnspec.dsl.ast import Apply, Contract, Expr, Form, Index, Kind, Read, Role, Spec, children
 from attnspec.dsl.check_gradient import parts_with_gradient
 
@@ -19,8 +20,8 @@ _REDUCED = {
     "row": "in the row pass",
     "column": "in the column pass",
     "head": "from one partial sum a tile of queries",
-    "row table": "in the row pass, for each query and entry",
-    "column table": "in the column pass, for each key and entry",
+    "row_table": "in the row pass, for each query and entry",
+    "column_table": "in the column pass, for each key and entry",
     "table": "from the entries' own partial sums",
     "pair": "at its own pair",
 }
@@ -82,42 +83,44 @@ class _Walk:
     _seen: set[tuple[int, bool, str]] = field(default_factory=set)
     _alive: list[Expr] = field(default_factory=list)
 
-    def visit(self, expr: Expr, within: bool, owner: str = "") -> None:
-        """Descend to the greatest parts that no longer depend on a pair. A dot product with what
-        belongs to the token `owner` has a table for each."""
-        if (id(expr), within, owner) in self._seen:
+    def visit(self, expr: Expr, within: bool, where: str = "") -> None:
+        """Descend to the greatest parts that no longer depend on a pair; all are summed `where`, if
+        that is said."""
+        if (id(expr), within, where) in self._seen:
             return
-        self._seen.add((id(expr), within, owner))
+        self._seen.add((id(expr), within, where))
         self._alive.append(expr)
         if not self._holds_pair(expr):
             if not within:
                 return
             # an operand is made as a whole; arithmetic on numbers is done for the pair
-            if expr.free - PAIR - {"b", "h"} or not isinstance(expr, Apply):
-                self._leaf(expr)
+            if where or expr.free - PAIR - {"b", "h"} or not isinstance(expr, Apply):
+                self._leaf(expr, where)
                 return
         within = within or self._sides(expr) >= PAIR
+        if isinstance(expr, Contract) and expr.free >= PAIR:
+            for _, product in products(expr):
+                for side in (product.left, product.right):
+                    self.visit(side, True, where or _looked_up(product))
+            return
         if isinstance(expr, Read):
-            self._at_pair(expr, owner)
+            self._at_pair(expr, where)
         for part in parts_with_gradient(self.spec, expr):
-            beside = owner
-            if isinstance(expr, Contract):
-                other = self._sides(expr.left if part is expr.right else expr.right) & PAIR
-                beside = "".join(other) if len(other) == 1 else ""
-            self.visit(part, within or self._sides(part) >= PAIR, beside)
+            self.visit(part, within or self._sides(part) >= PAIR, where)
 
-    def _at_pair(self, read: Read, owner: str) -> None:
+    def _at_pair(self, read: Read, where: str) -> None:
         decl = self.spec.decl(read.name)
         if decl is None or not self._learns(read.name):
             return
         own = {place.axis for place in read.index if isinstance(place, Index)}
-        table = {"i": "row table", "j": "column table"}.get(owner, "table")
-        where = "pair" if own & set(decl.axes) >= PAIR else table
+        if not where:
+            where = "pair" if own & set(decl.axes) >= PAIR else "table"
         self._add(read.name, where, frozenset(a for a in decl.axes if a in ("b", "h", "i", "j")))
 
-    def _leaf(self, expr: Expr) -> None:
+    def _leaf(self, expr: Expr, where: str) -> None:
         side = self._sides(expr) & PAIR
-        where = "head" if not side else "row" if side == {"i"} else "column"
+        if not where:
+            where = "head" if not side else "row" if side == {"i"} else "column"
         stack, seen = [expr], set()
         while stack:
             node = stack.pop()
@@ -157,3 +160,21 @@ class _Walk:
                 self._holds_pair(c) for c in children(expr)
             )
         return self._paired[id(expr)]
+
+
+def _looked_up(product: Contract) -> str:
+    """Where the gradient of a product is summed that pairs look up; empty where they compute it."""
+    sides = (product.left, product.right)
+    if not any(side.free >= PAIR for side in sides):
+        return ""
+    owner = frozenset[str]().union(*map(_owner, sides))
+    return {"i": "row_table", "j": "column_table"}.get("".join(owner), "table")
+
+
+def _owner(expr: Expr) -> frozenset[str]:
+    """The tokens of what a looked up expression reads at a token alone."""
+    if not expr.free >= PAIR:
+        return expr.free & PAIR
+    if isinstance(expr, Read):
+        return frozenset()
+    return frozenset[str]().union(*map(_owner, children(expr)))

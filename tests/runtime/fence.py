@@ -53,6 +53,16 @@ mask j <= i
 score = dot(q[i], k[j]) * s
 weight = softmax(score, sink=s)
 gate = sigmoid(g[i])""",
+    "tables": """
+param near[h, 5, d] = 0.1
+param far[9, d] = 0.1
+axis l
+param once[h, l, d] = 0.1
+require 2 * i < size(l)
+require 2 * j < size(l)
+let relative = dot(q[i], near[clamp(i - j, -2, 2) + 2] + once[i + j])
+score = dot(q[i], k[j]) + relative + dot(k[j], far[(j - i) % 9] - once[i + j])
+weight = sigmoid(score)""",
     "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
     "functions": """
 input c[b, j]

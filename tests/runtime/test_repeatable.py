@@ -19,7 +19,8 @@ from attnspec.dsl.check_gradient import parts_with_gradient
 from attnspec.runtime.typical import typical
 
 ROOT = Path(__file__).parents[2]
-# a gradient by row, by column, per head, of a table, of a pair, of lists, on compact tiles
+# a gradient by row, by column, per head, of a table, of a pair, of lists, on compact tiles, of a
+# table for each query or key
 SPECS = (
     "alibi",
     "t5",
@@ -30,6 +31,7 @@ SPECS = (
     "natten",
     "sink",
     "retention",
+    "deberta",
 )
 
 
