@@ -35,6 +35,7 @@ PATCHES = "runtime/triton_patches.py"
 SCALARS = "runtime/triton_functions.py"
 BOUND = "dsl/analysis/bounds.py"
 EXTENTS = "dsl/analysis/extents.py"
+READING = "dsl/analysis/logic.py"
 RUNS = "dsl/analysis/runs.py"
 PERIODS = "dsl/analysis/periods.py"
 WHOLE = "dsl/analysis/whole.py"
@@ -218,19 +219,10 @@ MUTATIONS = (
     Mutation(SCALARS, "tl.where(x > 0, x, 0.0) + log1p(", "log1p(", KERNELS),
     # bounds of loops
     Mutation(EXTENTS, '_NEGATED = {"lt": "ge"', '_NEGATED = {"lt": "gt"', BOUNDS),
-    Mutation(BOUND, 'if (op == "and") is holds:', 'if op == "and":', BOUNDS),
-    Mutation(
-        BOUND,
-        "meet(self.read(c, holds=False), self.read(b, holds))",
-        "self.read(b, holds)",
-        BOUNDS,
-    ),
-    Mutation(
-        BOUND,
-        "self.read(a, holds=False), self.read(b, not same)",
-        "self.read(a, holds=False), self.read(b, same)",
-        BOUNDS,
-    ),
+    Mutation(READING, 'every if (op == "and") is holds', 'every if op == "and"', BOUNDS),
+    Mutation(READING, "return read(inner, not holds)", "return read(inner, holds)", BOUNDS),
+    Mutation(READING, "every([read(c, False), read(*b)])", "read(*b)", BOUNDS),
+    Mutation(READING, "(b, same), (b, not same)", "(b, same), (b, same)", BOUNDS),
     Mutation(
         BOUND,
         "Run(last=high, full_last=low) if up",
