@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
-from attnspec.codegen.plan_types import Operand, PairPlan, Plan
+from attnspec.codegen.plan_types import Choice, Operand, PairPlan, Plan
 from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
@@ -90,6 +90,8 @@ def lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
     yield from _section("facts", _facts(facts))
     yield from _section("plan", _stages(plan))
     if plan.pair is not None:
+        if plan.pair.choices:
+            yield from _section("values of one token", _choices(plan.pair.choices))
         yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
         yield from _section(
             "operations for each score element", _operations(_costs(spec, facts, plan))
@@ -146,6 +148,17 @@ def _facts(facts: Facts) -> Iterator[str]:
         yield f"{fact.name}: {fact.value}"
         yield f"    because {fact.why}"
         yield f"    so {fact.buys}"
+
+
+def _choices(found: Iterable[Choice]) -> Iterator[str]:
+    """What the host makes, and what kernels compute in every tile, by the price of either."""
+    for choice in found:
+        ways = (("kept", choice.keep), ("recomputed", choice.recompute))
+        (how, price), (other, spared) = ways if choice.kept else ways[::-1]
+        yield (
+            f"{_short(formula(choice.expr))}: {how} at {price} operations a token and tile,"
+            f" {spared} if {other}"
+        )
 
 
 def _tile(pair: PairPlan) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sympy as sp
 
+from attnspec.codegen.keep import alike, choice
 from attnspec.codegen.lookups import Lookup, lookup
 from attnspec.codegen.plan_types import (
+    Choice,
     Dot,
     Leaf,
     Operand,
@@ -16,7 +18,7 @@ from attnspec.codegen.plan_types import (
     Scalar,
     Unsupported,
 )
-from attnspec.codegen.tile import Atom, Tape
+from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import divides, nonnegative
@@ -37,6 +39,7 @@ from attnspec.dsl.ast import (
     Size,
     Spec,
     children,
+    walk,
 )
 
 INT = Kind.INT
@@ -45,9 +48,16 @@ ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 
 @dataclass(slots=True)
 class Builder:
-    """Collects leaves, scalars and operations while expressions are lowered."""
+    """Collects leaves, scalars and operations while expressions are lowered.
+
+    `listed` are expressions of one token that the host makes in any case, for its lists of tiles;
+    `choices` says which others it makes, `settled` what of them is computed in the tile.
+    """
 
     spec: Spec
+    listed: frozenset[Expr] = frozenset()
+    settled: set[Expr] = field(default_factory=set)
+    choices: dict[Expr, Choice] = field(default_factory=dict)
     tape: Tape = field(default_factory=Tape)
     dots: list[Dot] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
@@ -98,8 +108,9 @@ class Builder:
                 self._scalar_of[expr] = self.tape.add("ne", (name, 0), Kind.BOOL)
         return self._scalar_of[expr]
 
-    def leaf(self, expr: Expr) -> str:
-        """A value of at most one token, computed by the host and read by row, column or head."""
+    def leaf(self, expr: Expr, flows: bool = False) -> str:
+        """A value of at most one token, made by the host and read by row, column or head; a
+        gradient `flows` to it or not."""
         token = "i" if "i" in expr.free else "j" if "j" in expr.free else ""
         role: Role = {"i": "row", "j": "column", "": "head"}[token]  # type: ignore[assignment]
         if (role, expr) not in self._leaf_of:
@@ -109,27 +120,33 @@ class Builder:
                 raise Unsupported(f"a pairwise use of a vector over {', '.join(sorted(extra))}")
             hint = expr.name if isinstance(expr, Read) else f"{role}{len(self.leaves)}"
             operand = Operand(self.fresh(f"u_{hint}"), expr, dims)
-            grad = expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
-            self.leaves.append(Leaf(operand.name, role, operand, expr.kind, grad))
+            self.leaves.append(Leaf(operand.name, role, operand, expr.kind, False))
             self._leaf_of[role, expr] = self.tape.declare(operand.name, expr.kind, token)
-        return self._leaf_of[role, expr]
+        return self._reached(self._leaf_of[role, expr], flows)
 
-    def pair(self, expr: Read) -> str:
+    def _reached(self, name: str, flows: bool) -> str:
+        """Note that a gradient flows to the leaf `name`, if it can; gives the name."""
+        for place, leaf in enumerate(self.leaves):
+            if flows and leaf.name == name and self.carries_gradient(leaf.operand.expr):
+                self.leaves[place] = replace(leaf, grad=True)
+        return name
+
+    def pair(self, expr: Read, flows: bool = False) -> str:
         """A tensor read at both tokens, or anything looked up at an index that depends on both."""
         decl = self.spec.decl(expr.name)
         at = tuple(x.axis for x in expr.index if isinstance(x, Index))
         if decl is None or at != decl.axes or [a for a in at if a not in ("b", "h")] != ["i", "j"]:
-            return self.look_up(expr)
+            return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
             operand = Operand(self.fresh(f"u_{decl.name}"), expr, decl.axes)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
-        return self._leaf_of["pair", expr]
+        return self._reached(self._leaf_of["pair", expr], flows)
 
-    def look_up(self, expr: Expr) -> str:
+    def look_up(self, expr: Expr, flows: bool = False) -> str:
         """A value that the host computes for one token at most and for every index it is read at
         that depends on both tokens."""
         if ("table", expr) in self._leaf_of:
-            return self._leaf_of["table", expr]
+            return self._reached(self._leaf_of["table", expr], flows)
         found = lookup(self.spec, expr)
         role: Role = {"i": "row_table", "j": "column_table", "": "table"}[found.token]  # type: ignore[assignment]
         flat: Atom | None = None
@@ -145,27 +162,26 @@ class Builder:
         hint = expr.name if isinstance(expr, Read) else role
         operand = Operand(self.fresh(f"u_{hint}"), found.table, dims)
         self._leaf_of["table", expr] = self._looked_up(operand, role, flat, found)
-        return self._leaf_of["table", expr]
+        return self._reached(self._leaf_of["table", expr], flows)
 
     def _looked_up(
         self, operand: Operand, role: Role, flat: Atom | None = None, found: Lookup | None = None
     ) -> str:
         kind, name = operand.expr.kind, f"{operand.name}_ij"
-        grad = self.carries_gradient(operand.expr)
         distinct = found is not None and found.distinct
-        self.leaves.append(Leaf(name, role, operand, kind, grad, flat, distinct))
+        self.leaves.append(Leaf(name, role, operand, kind, False, flat, distinct))
         if found is not None and flat is not None:
             self.tape.declare(operand.name, kind, found.token)
             load = {"i": "load_row", "j": "load_column", "": "load"}[found.token]
             self.tape.add(load, (operand.name, flat), kind, name)
         return self.tape.declare(name, kind, "ij")
 
-    def dot(self, expr: Contract) -> str:
+    def dot(self, expr: Contract, flows: bool = False) -> str:
         left, right = expr.left, expr.right
         if "i" in right.free or "j" in left.free:
             left, right = right, left
         if "j" in left.free or "i" in right.free:
-            return self.look_up(expr)
+            return self.look_up(expr, flows)
         if len(expr.axes) != 1:
             raise Unsupported("a dot product over several axes")
         axis = expr.axes[0]
@@ -184,37 +200,57 @@ class Builder:
 
     # expressions
 
-    def outside(self, expr: Expr) -> Atom | None:
-        """The atom of what does not need the tile: a number of the call, or a leaf."""
+    def outside(self, expr: Expr, flows: bool = False) -> Atom | None:
+        """The atom of what is not computed in the tile: a number of the call, or a leaf."""
         if isinstance(expr, Literal):
             return expr.value
         if isinstance(expr, Index) and expr.axis in self._places | {"b", "h", "i", "j"}:
             return expr.axis
-        if expr.free & self._places:
+        if expr.free & self._places or expr.free >= PAIR:
             return None
-        if not expr.free and not tensors(self.spec, expr):
-            return self.scalar(expr)
-        if not expr.free >= PAIR and tensors(self.spec, expr):
-            return self.leaf(expr)
-        return None
+        if not tensors(self.spec, expr):
+            return None if expr.free else self.scalar(expr)
+        return self.leaf(expr, flows) if self._kept(expr, flows) else None
 
-    def emit(self, expr: Expr) -> Atom:
-        """Lower to operations; gives the atom of the value."""
-        found = self.outside(expr)
+    def _kept(self, expr: Expr, flows: bool) -> bool:
+        """Whether the host makes an expression of one token at most, which reads tensors."""
+        if not isinstance(expr, Apply) or not (flows or alike(expr)):
+            return True
+        if expr in self.settled:
+            return False
+        found = self.choices[expr] = self.choices.get(expr) or self._choice(expr, flows)
+        if not found.kept:
+            self.settled.update(walk(expr))
+        return found.kept
+
+    def _choice(self, expr: Expr, flows: bool) -> Choice:
+        """What it would take to compute `expr` in the tile, and what to keep it."""
+        trial = Builder(self.spec, self.listed, settled=set(walk(expr)))
+        value = trial.sym(expr) if flows else trial.symbol(trial.emit(expr))
+        names = [leaf.name for leaf in trial.leaves if leaf.grad]
+        slopes = symbolic.derivatives(value, names).values()
+        value, *rest = (trial.printed(x) for x in (value, *slopes))
+        ops = needed(trial.tape.ops, [value, *rest])
+        tokens = [trial.tape.class_of((slope,)) for slope in rest]
+        return choice(expr, self.listed, ops, trial.leaves, tokens)
+
+    def emit(self, expr: Expr, flows: bool = False) -> Atom:
+        """Lower to operations; gives the atom of the value. A gradient `flows` to a leaf or not."""
+        found = self.outside(expr, flows)
         if found is not None:
             return found
         match expr:
             case Contract():
                 return self._emit_products(expr)
             case Read():
-                return self.pair(expr)
+                return self.pair(expr, flows)
             case Apply():
                 return self._emit_apply(expr)
         raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
 
-    def product(self, expr: Contract) -> Atom:
+    def product(self, expr: Contract, flows: bool = False) -> Atom:
         """One of `products`, which may belong to one token."""
-        return self.dot(expr) if expr.free >= PAIR else self.emit(expr)
+        return self.dot(expr, flows) if expr.free >= PAIR else self.emit(expr, flows)
 
     def _emit_products(self, expr: Contract) -> Atom:
         total: Atom | None = None
@@ -269,24 +305,28 @@ class Builder:
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms; what carries no gradient becomes operations first."""
         if not self.carries_gradient(expr):
-            return self._symbol(self._widen(self.emit(expr)))
+            return self.symbol(self._widen(self.emit(expr)))
+        if isinstance(expr, Apply) and expr.op == "neg":  # a sign costs nothing in a sum
+            return -self.sym(expr.args[0])
+        found = self.outside(expr, flows=True)
         match expr:
+            case _ if found is not None:
+                return self.symbol(found)
             case Apply(op="where", args=(condition, yes, no)):
-                chosen = self._symbol(self.emit(condition))
+                chosen = self.symbol(self.emit(condition))
                 return symbolic.Where(chosen, self.sym(yes), self.sym(no))
-            case Apply(op="stopgrad", args=(inner,)):
-                return self._symbol(self.emit(inner))
             case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
                 return symbolic.apply(op, [self.sym(a) for a in args])
-            case Contract() if expr.free >= PAIR:
-                terms = [n * self._symbol(self.product(p)) for n, p in products(expr)]
+            case Contract():
+                terms = [n * self.symbol(self.product(p, flows=True)) for n, p in products(expr)]
                 return sp.Add(*terms)
-        return self._symbol(self.emit(expr))
+        return self.symbol(self.emit(expr, flows=True))
 
     def carries_gradient(self, expr: Expr) -> bool:
         return expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
 
-    def _symbol(self, atom: Atom) -> Any:
+    def symbol(self, atom: Atom) -> Any:
+        """An atom in SymPy."""
         match atom:
             case str():
                 return sp.Symbol(atom)

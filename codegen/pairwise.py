@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import sympy as sp
+
 from attnspec.codegen import host
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lower import Builder
@@ -27,11 +29,10 @@ from attnspec.dsl.analysis.ascending import Ranges
 from attnspec.dsl.analysis.boxes import Box, End
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
-from attnspec.dsl.analysis.positions import coordinates, rebuild
+from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.analysis.runs import HI, LO, Bounds, Runs
-from attnspec.dsl.analysis.score import score_of
+from attnspec.dsl.analysis.score import score_of, summands
 from attnspec.dsl.ast import (
-    Apply,
     Expr,
     Kind,
     Read,
@@ -44,7 +45,7 @@ from attnspec.dsl.ast import (
 def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     """The pairwise plan of a spec of the first family; raises `Unsupported`."""
     found = match_output(spec)
-    build = Builder(spec)
+    build = Builder(spec, _listed(facts))
 
     def lower(expr: Expr) -> Expr:
         return coordinates(inline(spec, expr), spec)
@@ -54,7 +55,8 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         pointwise(spec, mask)
         if found.result.mask is None:
             raise Unsupported("a sum without the mask")
-    score = build.sym(lower(found.score))
+    # summand by summand, as what a row does not see is taken away again
+    score = sp.Add(*map(build.sym, summands(lower(found.score))))
     patches = _patches(build, facts.patches)
     if patches is not None and facts.patches is not None:  # tiles fulfil the rest of the mask
         mask = None if facts.patches.mask is None else coordinates(facts.patches.mask, spec)
@@ -125,7 +127,14 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         blocks=blocks,
         result=found.result if found.gated is None else found.gated,
         log_sum_exp=_log_sum_exp(spec, found),
+        choices=tuple(build.choices.values()),
     )
+
+
+def _listed(facts: Facts) -> frozenset[Expr]:
+    """What the host makes to find the tiles, whatever kernels compute."""
+    found = [x.ends for x in (facts.ranges, facts.blocks) if x is not None]
+    return frozenset(end.of for ends in found for end in ends)
 
 
 def _channel(expr: Expr) -> tuple[str, ...]:
@@ -162,19 +171,12 @@ def _loop(build: Builder, found: Bounds) -> Loop:
 
 def _runs(build: Builder, found: Runs) -> Loop:
     def end(expr: Expr | None) -> Atom | None:
-        return None if expr is None else build.emit(_detached(expr))
+        return None if expr is None else build.emit(expr)
 
     runs = tuple(
         Run(end(r.first), end(r.last), end(r.full_first), end(r.full_last), r.full) for r in found
     )
     return Loop(needed(build.tape.ops, Loop((), runs).limits), runs)
-
-
-def _detached(expr: Expr) -> Expr:
-    """`expr` without a gradient: how far a loop runs has none."""
-    if isinstance(expr, Read) and expr.kind is Kind.FLOAT:
-        return Apply("stopgrad", (expr,), kind=Kind.FLOAT)
-    return rebuild(expr, _detached)
 
 
 def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:

@@ -69,6 +69,17 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether the host makes `expr`, of one token at most, and what either way costs, in the unit
+    of keep.py."""
+
+    expr: Expr
+    kept: bool
+    recompute: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scalar:
     """A number known at the call: from sizes and run-time scalars alone."""
 
@@ -206,6 +217,7 @@ class PairPlan:
     blocks: BlockPlan | None
     result: Expr  # the node of the spec that the kernels compute
     log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
+    choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,12 @@ def no_forward_mode(tensors: Sequence[Any]) -> None:
 
 
 def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
-    """A row operand or per-head number with all batches and heads."""
-    x = x.to(dtype) if x.is_floating_point() else x
+    """A row operand or per-head number with all batches and heads; a head's integers in 64 bits,
+    since positions may be added to them."""
+    if x.is_floating_point():
+        x = x.to(dtype)
+    elif x.dim() == 2 and x.dtype is torch.int32:
+        x = x.long()
     tokens = (sizes["i"], *x.shape[3:]) if x.dim() > 2 else ()
     return x.expand(sizes["b"], sizes["h"], *tokens)
 

@@ -68,7 +68,7 @@ def score_of(spec: Spec, logit: Expr, sink: bool = False) -> Score:
     prover = Prover(spec)
     if sink:
         return Score(factor=_factor(prover, logit))
-    terms = list(_terms(logit))
+    terms = list(summands(logit))
     found = _range(prover, logit)
     constant: tuple[Expr, ...] = ()
     if found is None:
@@ -122,18 +122,18 @@ def _described(found: Score) -> Iterator[Fact]:
 # Row-constant terms
 
 
-def _terms(expr: Expr) -> Iterator[Expr]:
+def summands(expr: Expr) -> Iterator[Expr]:
     """The summands of a logit."""
     match expr:
-        case Apply(op="add", args=args):
+        case Apply(kind=Kind.FLOAT, op="add", args=args):
             for arg in args:
-                yield from _terms(arg)
-        case Apply(op="sub", args=(a, b)):
-            yield from _terms(a)
-            for term in _terms(b):
+                yield from summands(arg)
+        case Apply(kind=Kind.FLOAT, op="sub", args=(a, b)):
+            yield from summands(a)
+            for term in summands(b):
                 yield Apply("neg", (term,), kind=term.kind, span=term.span)
         case Apply(op="neg", args=(Apply(op="neg", args=(a,)),)):
-            yield from _terms(a)
+            yield from summands(a)
         case _:
             yield expr
 

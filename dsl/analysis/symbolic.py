@@ -117,8 +117,8 @@ def apply(op: str, args: list[Any]) -> Any:
             return sp.Mul(*args)
         case "div", [a, b]:
             return a / b
-        case "pow", [x, n] if n.is_Integer and -8 <= n <= 8:
-            return x**n
+        case "pow", [x, n] if n.is_Number and float(n).is_integer() and -8 <= n <= 8:
+            return x ** int(n)
         case (("min" | "max"), [first, *rest]):
             for other in rest:
                 first = FUNCTIONS[op](first, other)

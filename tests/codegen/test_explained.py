@@ -24,7 +24,8 @@ def explained(name: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     kept = {key: found[key] for key in ("stages", "backward", "operations", "picture")}
-    return {"facts": found["facts"]["facts"], **kept}
+    choices = [] if found["plan"] is None else found["plan"]["choices"]
+    return {"facts": found["facts"]["facts"], **kept} | ({"choices": choices} if choices else {})
 
 
 def shown(value: Any, depth: int = 0) -> str:
