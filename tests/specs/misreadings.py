@@ -1,4 +1,4 @@
-"""Wrong readings of the formulas in `places`, `mixers`, `chains` and `branches`."""
+"""Wrong readings of the formulas in `places`, `mixers`, `chains`, `branches` and `twice`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from tests.specs import branches, chains, mixers, places
+from tests.specs import branches, chains, mixers, places, twice
 from tests.specs.case import attend, attend_all, dots, scaled
 from tests.specs.scores import rotate
 from torch import Tensor
@@ -122,4 +122,13 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("repeated_tokens", branches.its_own_repetition),
     ("modality_gate", branches.modalities_together),
     ("convex_decay", branches.own_gate_decays),
+    ("bidirectional_reading", twice.written_normalised),
+    ("reversed_attention", twice.parents_choose),
+    ("sink_calibration", twice.sinks_of_column_sums),
+    ("dual_softmax", twice.one_way_match),
+    ("flow", twice.no_competition),
+    ("span_summaries", twice.means_of_spans),
+    ("region_routing", twice.heads_route_alone),
+    ("mixture_slots", twice.inputs_choose_alone),
+    ("sparse_queries", twice.largest_logits_alone),
 ]

@@ -27,6 +27,7 @@ from tests.specs import (
     scores,
     several,
     streams,
+    twice,
     weights,
 )
 from tests.specs.case import Argument, Case, joined
@@ -59,6 +60,7 @@ FAMILIES = (
     scores,
     several,
     streams,
+    twice,
     weights,
 )
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
@@ -158,7 +160,7 @@ def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]
 # A row of these needs more than its own place: a grid, a recurrence, all queries at once.
 WHOLE = {name for name, case in CASES.items() if case.grid or case.m < 5}
 WHOLE |= {name for name, case in CASES.items() if case.returned != ("output",)}
-WHOLE |= {*mixers.CASES, *chains.CASES}
+WHOLE |= {*mixers.CASES, *chains.CASES, *twice.CASES}
 WHOLE |= {
     "additive_pooling",
     "associative_memory",
