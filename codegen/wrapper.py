@@ -46,7 +46,7 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
                 _fact(apart, spec, _at(decl, decl.where, side), decl)
     for fact in spec.requires:
         _fact(host, spec, fact)
-    arguments = _arguments(spec, pair, host)
+    arguments = _arguments(pair, host)
     before = tuple(host.lines)
     host.lines.clear()
     return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
@@ -84,7 +84,7 @@ def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None
     host.lines.append(f"hold({host.emit(claim).code}, {quoted(name)}, {line})")
 
 
-def _arguments(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
+def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
     roles = {x.operand.name: x.role for x in pair.leaves}
     products = {x.name for d in pair.dots for x in (d.left, d.right)} | {pair.value.name}
     columns: list[tuple[Operand, str]] = []

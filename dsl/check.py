@@ -47,7 +47,7 @@ def check(file: s.File) -> tuple[Spec, tuple[Diagnostic, ...]]:
         report = Report()
         for found in named.errors:
             report.add(found)
-        parts = elaborate(file, names, graph, report, guess)
+        parts = elaborate(names, graph, report, guess)
         spec = assemble(file, parts)
         following = next_guess(parts)
         if following == guess:

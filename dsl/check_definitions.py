@@ -46,8 +46,8 @@ class Parts:
         return any(name in said for user, said in self.usage.graph.items() if user != name)
 
 
-def elaborate(file: s.File, names: Names, usage: Usage, report: Report, guess: Guess) -> Parts:
-    """Elaborate every statement of `file` under `guess`; errors go to `report`."""
+def elaborate(names: Names, usage: Usage, report: Report, guess: Guess) -> Parts:
+    """Elaborate every statement of a file under `guess`; errors go to `report`."""
     el = Elaborator(names, report, usage.reach([MASK]))
     parts = Parts(el, names, usage, guess)
     states = {n: d for n, d in names.definitions.items() if isinstance(d, s.StateDecl)}

@@ -206,11 +206,11 @@ class Elaborator:
                 "`in` asks whether a position lies in a block",
                 "declare the block's axis with `blocks c = j // 64`",
             )
-        length = self.block_length(block, span)
+        length = self._block_length(block)
         where = build.apply("floordiv", position, length, span=span)
         return build.apply("eq", where, self._index(block, right.span, scope), span=span)
 
-    def block_length(self, block: str, span: Span) -> Expr:
+    def _block_length(self, block: str) -> Expr:
         """The length of a block of axis `block`."""
         size = self.names.axes[self.axis(block).root].size
         if size is None:

@@ -16,7 +16,6 @@ import attnspec
 from attnspec.runtime.api import Attention
 from attnspec.runtime.typical import Arguments, typical
 
-AGAINST = ("sdpa", "flex", "reference")
 _SECONDS = 0.5
 _MOST = 200
 

@@ -492,8 +492,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "part.repeat_interleave(call.groups, 1)",
-        "part.repeat(1, call.groups, 1)",
+        "part.repeat_interleave(call.groups, 1)[:, :, None, :]",
+        "part.repeat(1, call.groups, 1)[:, :, None, :]",
         CPU,
     ),
     Mutation(

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR
-from attnspec.dsl.analysis.runs import Bounds
+from attnspec.dsl.analysis.logic import Chances
+from attnspec.dsl.analysis.runs import FALSE, TRUE, Bounds
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, Read, Spec
 from attnspec.dsl.formula import formula
 
 MOST = 2000  # operations, written out; a condition that takes more decides nothing
 
-Chances: TypeAlias = "tuple[Expr, Expr]"  # possible, certain
-TRUE, FALSE = Literal(True, kind=Kind.BOOL), Literal(False, kind=Kind.BOOL)
 UNKNOWN: Chances = (TRUE, FALSE)
 
 

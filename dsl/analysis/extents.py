@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from attnspec.dsl.analysis.linear import ONE, Sum, Term, fixed, number, term
-from attnspec.dsl.analysis.logic import logic
+from attnspec.dsl.analysis.logic import Chances, logic
 from attnspec.dsl.analysis.positions import nonnegative
 from attnspec.dsl.analysis.runs import FALSE, HI, LO, TRUE, ZERO, choose, every, extreme, some
 from attnspec.dsl.analysis.whole import quotient, quotients
@@ -24,7 +24,6 @@ from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_size import tree_size
 
 Range: TypeAlias = "tuple[Expr, Expr]"  # least and greatest
-Chances: TypeAlias = "tuple[Expr, Expr]"  # what is possible in the tile, what is certain
 INT, FLOAT, BOOL = Kind.INT, Kind.FLOAT, Kind.BOOL
 SLACK = Fraction(1, 2**16)  # of all magnitudes: more than a hundred roundings of float32
 _MOST_TERMS = 32

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from attnspec.dsl.ast import Apply, Expr, Kind
 
 T = TypeVar("T")
+Chances: TypeAlias = "tuple[Expr, Expr]"  # of a condition over a tile: possible, certain
 
 
 def logic(

@@ -3,74 +3,43 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
-from tests.dsl.test_symbolic import TWO
+from tests.dsl.tiles import Leaf, value
 from torch import Tensor
 
 from attnspec.dsl.analysis.boxes import Box, box
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.ast import Apply, Expr, Index, Literal, Read, Size, Spec
+from attnspec.dsl.ast import Expr, Index, Read, Size, Spec
 from attnspec.dsl.check import check
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.dsl.parse import parse
 
 Env = Mapping[str, Tensor]
-COMPARE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "lt": torch.lt,
-    "le": torch.le,
-    "gt": torch.gt,
-    "ge": torch.ge,
-    "eq": torch.eq,
-    "ne": torch.ne,
-    "and": torch.logical_and,
-    "or": torch.logical_or,
-    "floordiv": lambda a, b: torch.div(a, torch.where(b == 0, 1, b), rounding_mode="floor"),
-    "mod": lambda a, b: torch.remainder(a, torch.where(b == 0, 1, b)),
-}
-ONE: dict[str, Callable[[Tensor], Tensor]] = {
-    "neg": torch.neg,
-    "abs": torch.abs,
-    "not": torch.logical_not,
-    "floor": lambda x: torch.floor(x).long(),
-    "ceil": lambda x: torch.ceil(x).long(),
-}
 
 
-def value(spec: Spec, expr: Expr, env: Env) -> Tensor:
-    """The value of an expression over whatever the tensors in `env` are laid out over."""
-    match expr:
-        case Literal(value=number):
-            return torch.tensor(number)
-        case Index(axis=name):
-            return env[name]
-        case Size(of=name):
-            return env[f"size {name}"]
-        case Read(name=name, index=index):
-            tensor, decl = env[f"tensor {name}"], spec.decl(name)
-            assert decl is not None
-            at = [value(spec, x, env) - env.get(f"start {a}", torch.tensor(0))
-                  for a, x in zip(decl.axes, index, strict=True)]  # fmt: skip
-            # any tensor will do: where the two sides start apart, its rows repeat
-            return tensor[tuple(x % n for x, n in zip(at, tensor.shape, strict=True))]
-        case Apply(op="where", args=args):
-            c, x, y = (value(spec, a, env) for a in args)
-            return torch.where(c, x, y)
-        case Apply(op="clamp", args=(x, low, high)):
-            bounded = torch.maximum(value(spec, x, env), value(spec, low, env))
-            return torch.minimum(bounded, value(spec, high, env))
-        case Apply(op=op, args=args):
-            found = [value(spec, a, env) for a in args]
-            if op in ONE:
-                return ONE[op](found[0])
-            total = found[0]
-            for other in found[1:]:
-                total = (COMPARE[op] if op in COMPARE else TWO[op])(total, other)
-            return total
-    raise NotImplementedError(type(expr).__name__)
+def at_hand(spec: Spec, env: Env) -> Leaf:
+    """Positions, sizes and inputs over whatever the tensors in `env` are laid out over."""
+
+    def leaf(expr: Expr) -> Tensor:
+        match expr:
+            case Index(axis=name):
+                return env[name]
+            case Size(of=name):
+                return env[f"size {name}"]
+            case Read(name=name, index=index):
+                tensor, decl = env[f"tensor {name}"], spec.decl(name)
+                assert decl is not None
+                at = [value(x, leaf) - env.get(f"start {a}", torch.tensor(0))
+                      for a, x in zip(decl.axes, index, strict=True)]  # fmt: skip
+                # any tensor will do: where the two sides start apart, its rows repeat
+                return tensor[tuple(x % n for x, n in zip(at, tensor.shape, strict=True))]
+        raise NotImplementedError(type(expr).__name__)
+
+    return leaf
 
 
 def described(text: str) -> tuple[Spec, Expr, Box]:
@@ -90,13 +59,14 @@ def hold(
     env |= {"start i": torch.tensor(starts[0]), "start j": torch.tensor(starts[1])}
     env["i"] = torch.arange(sizes[0])[:, None] + starts[0]
     env["j"] = torch.arange(sizes[1])[None, :] + starts[1]
-    allowed = value(spec, mask, env).expand(sizes)
+    leaf = at_hand(spec, env)
+    allowed = value(mask, leaf).expand(sizes)
     for axis in ("i", "j"):
         env[f"lo_{axis}"], env[f"hi_{axis}"] = reduced(env[axis], tile)
     for end in found.ends:
-        env[end.low], env[end.high] = reduced(value(spec, end.of, env), tile)
+        env[end.low], env[end.high] = reduced(value(end.of, leaf), tile)
     every, some = reduced(allowed, tile)
-    possible, certain = (value(spec, x, env) for x in (found.possible, found.certain))
+    possible, certain = (value(x, leaf) for x in (found.possible, found.certain))
     assert not (some & ~possible).any(), text
     assert not (certain & ~every).any(), text
     visited, known = possible.expand(some.shape), certain.expand(some.shape)

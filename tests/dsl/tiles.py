@@ -46,7 +46,12 @@ def _fold(pair: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
 
 
 def _floored(a: Tensor, b: Tensor) -> Tensor:
-    return torch.div(a, b, rounding_mode="floor")
+    return torch.div(a, _divisor(b), rounding_mode="floor")
+
+
+def _divisor(b: Tensor) -> Tensor:
+    """A number of the call that may be 0 where no pair asks for it."""
+    return torch.where(b == 0, 1, b)
 
 
 OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
@@ -55,7 +60,8 @@ OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "mul": _fold(torch.mul),
     "div": lambda a, b: a.double() / b.double(),
     "floordiv": _floored,
-    "mod": torch.remainder,
+    "mod": lambda a, b: torch.remainder(a, _divisor(b)),
+    "pow": torch.pow,
     "neg": torch.neg,
     "abs": torch.abs,
     "min": _fold(torch.minimum),
