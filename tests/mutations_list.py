@@ -35,6 +35,7 @@ PATCHES = "runtime/triton_patches.py"
 SCALARS = "runtime/triton_functions.py"
 BOUND = "dsl/analysis/bounds.py"
 EXTENTS = "dsl/analysis/extents.py"
+CLAIMS = "dsl/analysis/claims.py"
 READING = "dsl/analysis/logic.py"
 RUNS = "dsl/analysis/runs.py"
 PERIODS = "dsl/analysis/periods.py"
@@ -218,7 +219,7 @@ MUTATIONS = (
     Mutation(SCALARS, "(a - 1.0) / (a + 1.0)", "(a - 1.0) / (a + 2.0)", KERNELS),
     Mutation(SCALARS, "tl.where(x > 0, x, 0.0) + log1p(", "log1p(", KERNELS),
     # bounds of loops
-    Mutation(EXTENTS, '_NEGATED = {"lt": "ge"', '_NEGATED = {"lt": "gt"', BOUNDS),
+    Mutation(CLAIMS, 'NEGATED = {"lt": "ge"', 'NEGATED = {"lt": "gt"', BOUNDS),
     Mutation(READING, 'every if (op == "and") is holds', 'every if op == "and"', BOUNDS),
     Mutation(READING, "return read(inner, not holds)", "return read(inner, holds)", BOUNDS),
     Mutation(READING, "every([read(c, False), read(*b)])", "read(*b)", BOUNDS),
@@ -263,7 +264,7 @@ MUTATIONS = (
         BOUNDS,
     ),
     Mutation(
-        EXTENTS,
+        CLAIMS,
         "return Claim(self.total.plus(number(1)), real=False)",
         "return Claim(self.total, real=False)",
         BOUNDS,
@@ -308,8 +309,8 @@ MUTATIONS = (
     Mutation(EXTENTS, "return [[less, more]]", "return [[less]]", BOUNDS),
     Mutation(
         EXTENTS,
-        "_may_be_below(low.minus(slack)), _surely_below(high.plus(slack))",
-        "_may_be_below(low), _surely_below(low)",
+        "may_be_below(low.minus(slack)), surely_below(high.plus(slack))",
+        "may_be_below(low), surely_below(low)",
         BOUNDS,
     ),
     Mutation(EXTENTS, "found = TRUE if value < 0 or", "found = TRUE if value <= 0 or", BOUNDS),

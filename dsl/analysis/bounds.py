@@ -14,7 +14,8 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 
-from attnspec.dsl.analysis.extents import FLOAT, INT, Claim, Extents, Unread, added
+from attnspec.dsl.analysis.claims import FLOAT, INT, Claim, Unread, added
+from attnspec.dsl.analysis.extents import Extents
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.linear import Sum, number
 from attnspec.dsl.analysis.logic import logic

@@ -9,50 +9,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from attnspec.dsl.analysis.linear import ONE, Sum, Term, fixed, number, term
+from attnspec.dsl.analysis.claims import (
+    BOOL,
+    INT,
+    NEGATED,
+    Claim,
+    Unread,
+    added,
+    below_zero,
+    denial,
+    may_be_below,
+    plain,
+    has_real,
+    surely_below,
+)
+from attnspec.dsl.analysis.linear import ONE, Sum, fixed, number, term
 from attnspec.dsl.analysis.logic import Chances, logic
 from attnspec.dsl.analysis.positions import nonnegative
 from attnspec.dsl.analysis.runs import FALSE, HI, LO, TRUE, ZERO, choose, every, extreme, some
 from attnspec.dsl.analysis.whole import quotient, quotients
-from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Kind, Literal, Read, Size, walk
+from attnspec.dsl.ast import COMPARISONS, Apply, Expr, Index, Literal
 from attnspec.dsl.build import constant
 from attnspec.dsl.check_prover import Prover
 from attnspec.dsl.check_size import tree_size
 
 Range: TypeAlias = "tuple[Expr, Expr]"  # least and greatest
-INT, FLOAT, BOOL = Kind.INT, Kind.FLOAT, Kind.BOOL
 SLACK = Fraction(1, 2**16)  # of all magnitudes: more than a hundred roundings of float32
 _MOST_TERMS = 32
 _MOST_NODES = 300  # of what is possible and certain of a condition, written out
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
-
-
-class Unread(Exception):
-    """What this analysis does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """total <= 0, of whole numbers or of `real` ones; `strict` (reals only): total < 0."""
-
-    total: Sum
-    real: bool
-    strict: bool = False
-
-    @property
-    def strictly(self) -> Claim:
-        """total < 0."""
-        if self.real:
-            return Claim(self.total, real=True, strict=True)
-        return Claim(self.total.plus(number(1)), real=False)
-
-    def of(self, total: Sum) -> Claim:
-        """The same of another sum."""
-        return Claim(total, self.real, self.strict)
 
 
 class Extents:
@@ -114,7 +101,7 @@ class Extents:
         for part in sums:
             if not moving or part is not moving[0]:
                 total = total.by(part)
-        if not total.terms and any(_real(t) for s in sums for t in s.terms):
+        if not total.terms and any(has_real(t) for s in sums for t in s.terms):
             raise Unread  # 0 times what is not finite
         return total
 
@@ -188,7 +175,7 @@ class Extents:
         """x - x % n is x // n * n, which is read exactly."""
         for t in total.terms:
             match t.atom:
-                case Apply(op="mod", args=(x, n)) if self.positive(n) and not _real(t):
+                case Apply(op="mod", args=(x, n)) if self.positive(n) and not has_real(t):
                     whole = term(Apply("floordiv", (x, n), kind=INT))
                     written = self.sum(x).minus(whole.by(self.sum(n))).times(t.number, t.factor)
                     candidate = total.minus(Sum((t,))).plus(written)
@@ -309,7 +296,7 @@ class Extents:
 
     def cases(self, op: str, a: Expr, b: Expr, holds: bool) -> list[list[Claim]]:
         """A comparison, or its opposite, as a union of conjunctions."""
-        op = op if holds else _NEGATED[op]
+        op = op if holds else NEGATED[op]
         found = quotients(a, b)
         real = found is None or not all(self.positive(below) for _, below in found)
         if real and (op == "ne" or not holds):  # what is not a number has no opposite
@@ -341,43 +328,9 @@ class Extents:
             return found, found
         low, high = self.ends(claim.total)
         if not claim.real:
-            return _below_zero(low, INT), _below_zero(high, INT)
+            return below_zero(low, INT), below_zero(high, INT)
         slack = self.slack(claim.total)
-        return _may_be_below(low.minus(slack)), _surely_below(high.plus(slack))
-
-
-def added(a: Sum, b: Sum) -> Sum:
-    """The sum of both. `Unread` where real numbers cancel: they may be infinite or not numbers,
-    and then so is their difference."""
-    kept = {(t.factor, t.atom): t.number for t in a.terms if _real(t)}
-    if any(kept.get((t.factor, t.atom), 0) * t.number < 0 for t in b.terms):
-        raise Unread
-    return a.plus(b)
-
-
-def _real(t: Term) -> bool:
-    """Whether a real number that the call gives is in a term."""
-    return t.atom.kind is FLOAT or (t.factor is not None and t.factor.kind is FLOAT)
-
-
-def plain(expr: Expr) -> bool:
-    """Whether it is one number of the call or of a batch and head, in a form that kernels hold.
-
-    A real number that reads tensors is that value itself, so that it is rounded nowhere else.
-    """
-    reads = any(isinstance(n, Read) and n.index for n in walk(expr))
-    if expr.kind is FLOAT and reads and not isinstance(expr, Read):
-        return False
-    forms = all(isinstance(n, Literal | Size | Index | Apply | Read) for n in walk(expr))
-    return forms and expr.free <= {"b", "h"}
-
-
-def denial(condition: Expr) -> Expr:
-    """The opposite of a condition that the call fixes."""
-    match condition:
-        case Apply(op=op, args=(a, b)) if op in _NEGATED and a.kind is b.kind is INT:
-            return Apply(_NEGATED[op], (a, b), kind=BOOL)
-    return Apply("not", (condition,), kind=BOOL)
+        return may_be_below(low.minus(slack)), surely_below(high.plus(slack))
 
 
 def _every(parts: Sequence[Chances]) -> Chances:
@@ -390,33 +343,3 @@ def _some(parts: Sequence[Chances]) -> Chances:
 
 def _clamped(x: Expr, low: Expr, high: Expr) -> Expr:
     return extreme("min", extreme("max", x, low), high)
-
-
-def _below_zero(total: Sum, kind: Kind) -> Expr:
-    """total <= 0, with what is taken away on the other side."""
-    left = Sum(tuple(t for t in total.terms if t.number > 0))
-    right = left.minus(total)
-    if not left.terms and nonnegative(right.expr(kind)):
-        return TRUE
-    less = number(1)
-    if kind is INT and less.terms[0] in left.terms and len(left.terms) > 1:
-        return Apply("lt", (left.minus(less).expr(), right.expr()), kind=BOOL)
-    return Apply("le", (left.expr(kind), right.expr(kind)), kind=BOOL)
-
-
-def _may_be_below(total: Sum) -> Expr:
-    """total <= 0 of real numbers, true as well where that is no number."""
-    match _below_zero(total, FLOAT):
-        case Apply(op="le", args=args):
-            return Apply("not", (Apply("gt", args, kind=BOOL),), kind=BOOL)
-        case found:
-            return found
-
-
-def _surely_below(total: Sum) -> Expr:
-    """total < 0 of real numbers; two infinities have no difference."""
-    match _below_zero(total, FLOAT):
-        case Apply(op="le", args=args):
-            return Apply("lt", args, kind=BOOL)
-        case found:
-            return found
