@@ -21,9 +21,9 @@ from attnspec.dsl.analysis.claims import (
     added,
     below_zero,
     denial,
+    has_real,
     may_be_below,
     plain,
-    has_real,
     surely_below,
 )
 from attnspec.dsl.analysis.linear import ONE, Sum, fixed, number, term
