@@ -183,11 +183,15 @@ def _tile(pair: PairPlan) -> Iterator[str]:
     for name, operand in (("sink", pair.sink), ("gate", pair.gate)):
         if operand is not None:
             yield f"{name}: {_operand(operand)}"
-    slopes = [g.value for g in pair.gradients]
+    slopes = [pair.again, *(g.value for g in pair.gradients)]
     known = {op.target for op in needed(pair.ops, [pair.score])}
     for op in needed(pair.ops, slopes):
         if op.target not in known:
             yield f"{op.target} = {_operation(op)}, backward"
+    for form in pair.forms:
+        ways = (("expanded", form.parts), ("whole", form.whole))
+        (how, price), (other, spared) = ways if form.expanded else ways[::-1]
+        yield f"{form.function} {how} in the backward: {price} operations a pair, {spared} {other}"
     for gradient in pair.gradients:
         yield f"d score / d {gradient.of} = {gradient.value}"
 

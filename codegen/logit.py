@@ -16,19 +16,25 @@ from attnspec.dsl.ast import Expr, Kind
 LOG2E = sp.Symbol("LOG2E")
 
 
-def logit(build: Builder, score: Score, whole: Any) -> Logit:
-    """Lower what is left of `whole`, the logit over atoms, by the facts of it."""
+def logit(build: Builder, score: Score, whole: Any, again: Any) -> Logit:
+    """Lower what is left of `whole`, the logit over atoms, by the facts of it; `again` is the same
+    number in the form that the backward computes."""
     constant = [build.sym(term) for term in score.constant]
-    kept = whole - sp.Add(*constant)
+    dropped = sp.Add(*constant)
+    places = {}
     for distance in score.distances:
         near, since = _relative(build, distance)
         place = build.sym(distance.of)
-        constant.append(sp.diff(kept, place) * since)
-        kept = kept.xreplace({place: near})
-    if score.gentle:
-        kept = gentle(kept)
-    final = build.printed(in_base_2(kept))
-    raw: Atom = final
+        constant.append(sp.diff(whole - dropped, place) * since)
+        places[place] = near
+
+    def left(expr: Any) -> Any:
+        short = (expr - dropped).xreplace(places)
+        return gentle(short) if score.gentle else short
+
+    kept = left(whole)
+    raw: Atom = build.printed(in_base_2(kept))
+    final = build.printed(in_base_2(left(again)))
     factor: Atom = 1.0
     if score.factor is not None and len(build.dots) == 1:
         dot = sp.Symbol(build.dots[0].name)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import sympy as sp
 
 from attnspec.codegen import host
+from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, match_output, pointwise
@@ -64,16 +65,18 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     softmax = found.normalizer is not None
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
-    slopes = symbolic.derivatives(score, names)
     build.tape.note = ""
     build.from_line(found.score)
     final = build.printed(in_base_2(score) if softmax else score)
+    expanded, forms = backward_form(build, score, names, softmax)
+    again = build.printed(in_base_2(expanded) if softmax else expanded)
+    slopes = symbolic.derivatives(expanded, names)
     kept = None
     if softmax:
         known = score_of(spec, lower(found.score), found.sink is not None)
         if facts.patches is not None:  # whose positions do not run on in a row
             known = replace(known, distances=())
-        kept = logit(build, known, score)
+        kept = logit(build, known, score, expanded)
         if known.gentle:
             slopes = {name: gentle(slope) for name, slope in slopes.items()}
     build.tape.note = "its derivatives"
@@ -101,7 +104,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         rows = columns = Loop((), (Run(None, None, None, None, full),))
     else:
         rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
-    roots: list[Atom] = [final, *(g.value for g in gradients)]
+    roots: list[Atom] = [final, again, *(g.value for g in gradients)]
     if kept is not None:
         roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
     if keep is not None:
@@ -128,6 +131,8 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         result=found.result if found.gated is None else found.gated,
         log_sum_exp=_log_sum_exp(spec, found),
         choices=tuple(build.choices.values()),
+        again=again,
+        forms=forms,
     )
 
 

@@ -80,6 +80,16 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """Whether the backward expands a function, and what its loops take a pair either way."""
+
+    function: str
+    expanded: bool
+    whole: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scalar:
     """A number known at the call: from sizes and run-time scalars alone."""
 
@@ -176,9 +186,9 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True)
 class Logit:
-    """A softmax logit as kernels compute it, in base 2: `kept`, which is `raw` times the positive
-    number `factor`. It is the whole logit plus `lifted`, a number of the row. `between` are two
-    numbers of the call around the whole in base e, if they are known."""
+    """A softmax logit as kernels compute it, in base 2: `kept` in the backward, in the forward
+    `raw` times the positive number `factor`. It is the whole logit plus `lifted`, a number of the
+    row. `between` are two numbers of the call around the whole in base e, if they are known."""
 
     kept: Atom
     raw: Atom
@@ -218,6 +228,8 @@ class PairPlan:
     result: Expr  # the node of the spec that the kernels compute
     log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
+    again: Atom  # `score` in the form that the backward computes with its derivatives
+    forms: tuple[Form, ...]  # why it is that one
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
     return {
         "tile": _function(pair, [pair.score], pair.keep, _tensor(pair.score)),
         "slopes": _function(
-            pair, [pair.score, *slopes], pair.keep, f"{_tensor(pair.score)}, {end}"
+            pair, [pair.again, *slopes], pair.keep, f"{_tensor(pair.again)}, {end}"
         ),
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _limits(pair.rows),

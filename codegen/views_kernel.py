@@ -56,7 +56,9 @@ class Kernel:
     @property
     def score(self) -> str:
         logit = self.plan.logit
-        return text(self.plan.score if logit is None else logit.kept)
+        if logit is not None:
+            return text(logit.kept)
+        return text(self.plan.score if self.forward else self.plan.again)
 
     @property
     def raw(self) -> str:
@@ -138,7 +140,7 @@ class Kernel:
             if self.forward and logit.between is not None:
                 roots.append(logit.between[1])
         elif self.forward or self.side == "columns":
-            roots.append(self.plan.score)
+            roots.append(self.plan.score if self.forward else self.plan.again)
         for g in self.gradients:
             roots.append(g.value)
             if g.index:

@@ -104,6 +104,16 @@ DERIVATIVES: dict[str, Any] = {
 }
 
 
+# Functions over others whose value their derivative shares. Only forms that are as exact as the
+# whole: softplus and logsigmoid have theirs, sigmoid(x), from their own value as 1 - exp(-y), which
+# cancels, or as exp(x - y), which is not a number where x is infinite.
+EXPANSIONS: dict[str, Any] = {
+    "elu": lambda x: Where(_F["gt"](x, 0), x, _F["exp"](x) - 1),
+    "gelu": lambda x: _HALF * x * (1 + _F["erf"](x * sp.Float(sqrt(0.5)))),
+    "silu": lambda x: x * _F["sigmoid"](x),
+}
+
+
 def apply(op: str, args: list[Any]) -> Any:
     """The SymPy form of an operation of the language on SymPy arguments."""
     match op, args:

@@ -178,3 +178,39 @@ def test_a_prefix_near_the_end_of_32_bits() -> None:
     reach = torch.tensor([2**31 - 5], dtype=torch.int32)
     got, want = attention(q, q, q, reach=reach), attention.reference(q, q, q, reach=reach)
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+def forms(text: str) -> dict[str, tuple[bool, int, int]]:
+    """What decided on each function of a pair."""
+    pair = fused(text).plan.pair
+    assert pair is not None
+    return {x.function: (x.expanded, x.whole, x.parts) for x in pair.forms}
+
+
+@pytest.mark.parametrize("op", ["elu", "gelu", "silu"])
+def test_a_function_is_expanded_where_its_derivative_shares_parts(op: str) -> None:
+    text = f"score = {op}(dot(q[i], k[j]) / sqrt(D))"
+    expanded, whole, parts = forms(text)[op]
+    assert expanded
+    assert parts < whole
+    held(text)
+    shared = {"elu": "exp", "gelu": "erf", "silu": "sigmoid"}[op]
+    source = re.sub(r" *#.*", "", fused(text).source)
+    forward, rows, columns = source.split("@triton.jit")[1:4]
+    assert f" {op}(" in forward
+    for backward in (rows, columns):
+        assert f" {op}(" not in backward
+        assert backward.count(f" {shared}(") == 2  # in either loop, of full and of partial tiles
+
+
+def test_a_weight_without_a_softmax_is_no_part_of_the_rows_loop() -> None:
+    """Only the loop over rows for a tile of keys needs the weight beside its derivative."""
+    text = "weight = silu(dot(q[i], k[j]))\noutput = sum(j, weight * v[j])"
+    expanded, whole, parts = forms(text)["silu"]
+    assert expanded
+    assert whole - parts < WEIGHTS["silu"] + WEIGHTS["sigmoid"]
+    held(text)
+
+
+def test_no_form_but_a_safe_one() -> None:
+    assert forms("score = softplus(dot(q[i], k[j])) + logsigmoid(dot(q[i], k[j]))") == {}
