@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations test-gpu bench-gpu aot static masks bench clean
+.PHONY: help setup demo test lint mutations catalog test-gpu bench-gpu aot static masks bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -57,6 +57,9 @@ test: lint ## lint, then every test
 
 mutations: $(READY) ## planted faults and what notices each, into docs/mutations.md (minutes)
 	@$(PY) -m tests.mutations docs/mutations.md
+
+catalog: $(READY) ## every spec measured on the CPU, and what covers what, into docs/catalog.md
+	@$(PY) -m tests.catalog docs/catalog.md all
 
 test-gpu: $(READY) ## the numeric suite with compiled kernels (needs a CUDA GPU)
 	@$(PY) benchmarks/gpu_numbers.py

@@ -8,7 +8,7 @@ import torch
 from tests.specs.case import Case, Draw, attend, attend_all, fold, scaled
 from tests.specs.grids import plain
 from tests.specs.positions import local
-from tests.specs.scores import rotate
+from tests.specs.scores import rope, rotate
 from torch import Tensor
 
 
@@ -114,6 +114,19 @@ def pruned_heads(q: Tensor, k: Tensor, v: Tensor, node: Tensor, head: Tensor) ->
     return head[:, None, None] * (weights / weights.sum(-1, keepdim=True)) @ v
 
 
+def token_choice(q: Tensor, k: Tensor, v: Tensor, router: Tensor, active: int) -> Tensor:
+    # Each head's own short sequence, and its rows put back.
+    kept = router.topk(active, dim=1).indices
+    out = torch.zeros(*q.shape[:3], v.shape[3], dtype=q.dtype)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            at = (kept[b] == h).any(0).nonzero()[:, 0]
+            if len(at):
+                short = (x[b : b + 1, h : h + 1, at] for x in (q, k, v))
+                out[b, h, at] = rope(*short)[0, 0]
+    return out
+
+
 def _connected(r: Draw) -> dict[str, Tensor]:
     connected = r.flags(0.3, r.b, r.h, r.m, r.n)
     connected[0, :, 3] = False
@@ -157,6 +170,7 @@ CASES = {
     "routed_experts": Case(
         routed_experts, lambda r: {"router": r.normal(r.b, r.h, r.m)}, kv_heads=1
     ),
+    "token_choice": Case(token_choice, lambda r: {"router": r.normal(r.b, r.h, r.n), "active": 2}),
     "pruned_heads": Case(
         pruned_heads,
         lambda r: {

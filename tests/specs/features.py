@@ -7,7 +7,7 @@ import math
 import torch
 from tests.specs.case import Case, Draw, attend_all, attend_causal, dots, each_pair, scaled
 from torch import Tensor
-from torch.nn.functional import elu, hardtanh, normalize
+from torch.nn.functional import elu, hardtanh, normalize, rms_norm, silu
 
 
 def polar(
@@ -106,6 +106,57 @@ def location_based(q: Tensor, v: Tensor, rows: Tensor) -> Tensor:
     return torch.softmax((q @ rows.mT)[..., : v.shape[2]], -1) @ v
 
 
+def _attention_free(q: Tensor, k: Tensor, v: Tensor, place: Tensor) -> Tensor:
+    """A softmax for every channel of k plus the numbers `place` [i, j]."""
+    logits = place[:, :, None] + k[:, :, None]
+    return torch.sigmoid(q) * (torch.softmax(logits, 3) * v[:, :, None]).sum(3)
+
+
+def attention_free_full(q: Tensor, k: Tensor, v: Tensor, reader: Tensor, place: Tensor) -> Tensor:
+    return _attention_free(q, k, v, reader[: q.shape[2]] @ place[: k.shape[2]].mT)
+
+
+def attention_free_local(
+    q: Tensor, k: Tensor, v: Tensor, reader: Tensor, place: Tensor, reach: int
+) -> Tensor:
+    m, n = q.shape[2], k.shape[2]
+    near = each_pair(m, n, lambda i, j: abs(i - j) < reach)
+    return _attention_free(q, k, v, reader[:m] @ place[:n].mT * near)
+
+
+def attention_free_window(
+    q: Tensor, k: Tensor, v: Tensor, reader: Tensor, place: Tensor, reach: int
+) -> Tensor:
+    """The misreading: keys out of reach masked, where their bias is zero."""
+    m, n = q.shape[2], k.shape[2]
+    near = each_pair(m, n, lambda i, j: abs(i - j) < reach).bool()
+    inside = (reader[:m] @ place[:n].mT).masked_fill(~near, -math.inf)
+    return _attention_free(q, k, v, inside)
+
+
+def attention_free_conv(q: Tensor, v: Tensor, k: Tensor, table: Tensor) -> Tensor:
+    # [conv(exp(k) v, exp(w) - 1) + sum exp(k) v] / [the same of exp(k)]
+    mass = k.exp()[..., None] * torch.cat([v, torch.ones_like(v[..., :1])], -1)
+    reach = table.shape[1] // 2
+    rows = []
+    for i in range(q.shape[2]):
+        seen = range(max(0, i - reach), min(k.shape[2], i + reach + 1))
+        near = [(table[:, j - i + reach].exp() - 1)[:, None] * mass[:, :, j] for j in seen]
+        rows.append(mass.sum(2) + torch.stack(near).sum(0))
+    both = torch.stack(rows, 2)
+    return torch.sigmoid(q) * both[..., :-1] / both[..., -1:]
+
+
+def lightning(q: Tensor, k: Tensor, v: Tensor, g: Tensor, rate: Tensor) -> Tensor:
+    q, k, v = silu(q), silu(k), silu(v)
+    state = torch.zeros(*q.shape[:2], q.shape[3], v.shape[3], dtype=q.dtype)
+    out = []
+    for t in range(q.shape[2]):
+        state = torch.exp(-rate)[:, None, None] * state + k[:, :, t, :, None] * v[:, :, t, None]
+        out.append((q[:, :, t, None] @ state)[:, :, 0])
+    return rms_norm(torch.stack(out, 2), (v.shape[3],), eps=1e-6) * torch.sigmoid(g)
+
+
 def _hashed(r: Draw) -> dict[str, Tensor | float]:
     return {
         "x": r.normal(r.b, r.h, r.n, r.d),
@@ -127,6 +178,10 @@ def _bilinear(r: Draw, *bias: int) -> dict[str, Tensor]:
         "form": r.normal(r.h, r.d, 7) / 3,
         "bias": r.normal(*bias),
     }
+
+
+def _places(r: Draw) -> dict[str, Tensor]:
+    return {"reader": r.normal(64, 8) / 2, "place": r.normal(64, 8) / 2}
 
 
 CASES = {
@@ -172,5 +227,20 @@ CASES = {
     ),
     "location_based": Case(
         location_based, lambda r: {"rows": r.normal(r.h, 64, r.d)}, operands="qv", n=14
+    ),
+    "attention_free_full": Case(attention_free_full, _places, d=5, e=5, n=14),
+    "attention_free_local": Case(
+        attention_free_local, lambda r: {**_places(r), "reach": 3}, d=5, e=5, n=14
+    ),
+    "attention_free_conv": Case(
+        attention_free_conv,
+        lambda r: {"k": r.normal(r.b, r.h, r.n), "table": r.normal(r.h, 9)},
+        operands="qv",
+        d=5,
+        n=14,
+    ),
+    "lightning": Case(
+        lightning,
+        lambda r: {"g": r.normal(r.b, r.h, r.m, r.e), "rate": r.uniform(0, 1, r.h)},
     ),
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from tests.specs import choices, features, pooling, readouts
-from tests.specs.case import joined, scaled
+from tests.specs import choices, features, gates, pooling, readouts
+from tests.specs.case import attend, joined, scaled
 from tests.specs.positions import local
 from torch import Tensor
 
@@ -97,6 +97,56 @@ def rows_wrap_around(
     return right(q, k, v, kernel * 0, wide, reach) + q * torch.stack(rows, 1)
 
 
+def one_choice_for_all_rows(
+    q: Tensor, k: Tensor, v: Tensor, window: int, rate: Tensor, feature: Tensor
+) -> Tensor:
+    """The most important keys of the whole sequence, where each row chooses among its own past."""
+    importance = torch.exp(rate[:, None] * torch.nn.functional.softplus(feature))
+    best = importance.topk(window, -1).indices
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        return [j for j in best[b, h].tolist() if j <= i]
+
+    return attend(scaled(q, k) + importance[:, :, None], v, keys)
+
+
+def emphasis_multiplied(q: Tensor, k: Tensor, v: Tensor, own: Tensor, emphasis: Tensor) -> Tensor:
+    """Logits of reference keys multiplied by their weight, where the published code adds it."""
+    factor = torch.where(own, torch.ones_like(emphasis), emphasis)
+    score = scaled(q, k) * factor[:, None, None, :]
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        return (own[b] | (emphasis[b] != 0)).nonzero()[:, 0].tolist()
+
+    return attend(score, v, keys)
+
+
+def kept_heads_weighted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Kept heads weighted by the softmax that chose them, where they are on or off."""
+    right = gates.norm_routed_heads(q, k, v)
+    lengths = q.detach().norm(dim=-1)
+    share = torch.softmax(lengths / lengths.std(1, keepdim=True), 1)
+    share = torch.cat([torch.ones_like(share[:, :2]), share[:, 2:]], 1)
+    return right * share[..., None]
+
+
+def merging_normalised(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor,
+    rest: Tensor,
+    merge_in: Tensor,
+    merge_out: Tensor,
+    heat: Tensor,
+    tau: float,
+) -> Tensor:
+    """Merged tokens as means, where they are plain sums."""
+    n = x.shape[2]
+    merges = (merge_in / n, merge_out / n)
+    return pooling.gather_scatter(q, k, v, x, rest, *merges, heat, tau)
+
+
 WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("bipartite_halves", halves_at_once),
     ("stochastic_window", shuffled_and_left),
@@ -108,4 +158,9 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("modality_streams", streams_in_one_softmax),
     ("guided_sharing", blended_masks),
     ("convolutional_positions", rows_wrap_around),
+    ("attention_free_local", features.attention_free_window),
+    ("dynamic_mask", one_choice_for_all_rows),
+    ("reference_weights", emphasis_multiplied),
+    ("norm_routed_heads", kept_heads_weighted),
+    ("gather_scatter", merging_normalised),
 ]
