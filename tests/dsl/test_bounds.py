@@ -39,10 +39,13 @@ def call(loops: Loops, seed: int, *, starts: bool = True, **sizes: int) -> Bound
     if not loops.spec.grids:
         drawn |= {"i": rng.randint(1, LONGEST), "j": rng.randint(1, LONGEST)}
     start = rng.choice([0, 0, rng.randint(1, 40)]) if starts and not loops.spec.grids else 0
-    try:
-        return sample(loops.spec, generator, drawn | sizes, q_start=start)
-    except AttnError:  # these sizes do not satisfy the spec
-        return sample(loops.spec, generator, {"b": 1, "h": 2, "d": 2}, q_start=start)
+    few = {"b": 1, "h": 2, "d": 2}
+    for given, first in ((drawn | sizes, start), (few, start), (few, 0)):
+        try:
+            return sample(loops.spec, generator, given, q_start=first)
+        except AttnError as error:  # these sizes, or this start, do not satisfy the spec
+            refused = error
+    raise refused
 
 
 def distinct() -> list[str]:
