@@ -12,7 +12,7 @@ from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.score import slope
-from attnspec.dsl.ast import Expr, Index, Kind, Read, Role, Spec
+from attnspec.dsl.ast import Apply, Expr, Index, Kind, Read, Role, Spec
 
 _OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
 
@@ -30,10 +30,28 @@ class Lookup:
         return "".join(a for a in ("i", "j") if a in self.table.free)
 
     @property
-    def distinct(self) -> bool:
-        """Whether no two pairs of the token read the same entry."""
+    def repeated(self) -> tuple[Expr, ...] | None:
+        """The entries that two pairs of the token may both read; None where that may be any."""
         other = {"i": "j", "j": "i"}.get(self.token, "")
-        return any(slope(at, other) not in (None, 0) for _, at in self.places) if other else False
+        found = [_repeated(at, other) for _, at in self.places] if other else []
+        if len(found) > 1:  # one index that never returns makes the whole distinct
+            found = [() for ends in found if ends == ()]
+        return found[0] if found else None
+
+
+def _repeated(at: Expr, other: str) -> tuple[Expr, ...] | None:
+    """The values that an index may take for more than one position `other`."""
+    match at:
+        case Apply(op="clamp", args=(inner, *ends)):
+            pass
+        case Apply(op=("min" | "max"), args=(inner, end)) if not end.free & PAIR:
+            ends = [end]
+        case Apply(op=("min" | "max"), args=(end, inner)):
+            ends = [end]
+        case _:
+            return None if slope(at, other) in (None, 0) else ()
+    found = _repeated(inner, other)
+    return None if found is None or any(end.free & PAIR for end in ends) else (*found, *ends)
 
 
 def lookup(spec: Spec, expr: Expr) -> Lookup:

@@ -168,8 +168,9 @@ class Builder:
         self, operand: Operand, role: Role, flat: Atom | None = None, found: Lookup | None = None
     ) -> str:
         kind, name = operand.expr.kind, f"{operand.name}_ij"
-        distinct = found is not None and found.distinct
-        self.leaves.append(Leaf(name, role, operand, kind, False, flat, distinct))
+        ends = None if found is None else found.repeated
+        repeated = None if ends is None else tuple(map(self.emit, ends))
+        self.leaves.append(Leaf(name, role, operand, kind, False, flat, repeated))
         if found is not None and flat is not None:
             self.tape.declare(operand.name, kind, found.token)
             load = {"i": "load_row", "j": "load_column", "": "load"}[found.token]

@@ -110,6 +110,7 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     if keep is not None:
         roots.append(keep)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
+    roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
     return PairPlan(
         normalizer="softmax" if softmax else "none",
         dots=tuple(build.dots),

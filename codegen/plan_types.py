@@ -56,7 +56,8 @@ class Leaf:
 
     A `table` is read at the flat index `index` over its dimensions after b and h, a `row_table` or
     `column_table` over those after its token; a `pair` at (row, column). `grad`: its gradient is
-    generated. `distinct`: no two pairs of the table's token read the same entry.
+    generated. `repeated`: the entries that two pairs of the table's token may both read; None
+    where that may be any.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Leaf:
     kind: Kind
     grad: bool
     index: Atom | None = None
-    distinct: bool = False
+    repeated: tuple[Atom, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

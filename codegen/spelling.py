@@ -45,6 +45,7 @@ TRITON = _COMMON | {
     "ceil": "tl.ceil({0})",
     "floor_int": "tl.floor({0}).to(tl.int32)",
     "ceil_int": "tl.ceil({0}).to(tl.int32)",
+    "sign_int": "sign({0}).to(tl.int32)",
     "step": "tl.where({0} > 0, 1.0, 0.0)",
     "relu": "tl.where({0} > 0, {0}, 0.0)",
 } | {
@@ -74,6 +75,7 @@ TORCH = _COMMON | {
     "clamp": "clamp({0}, {1}, {2})",
     "floor_int": "torch.floor({0}).long()",
     "ceil_int": "torch.ceil({0}).long()",
+    "sign_int": "torch.sign({0})",
     "step": "({0} > 0).to({0}.dtype)",
     "stopgrad": "{0}.detach()",
     "pow": "torch.pow({0}, {1})",
@@ -121,6 +123,7 @@ PYTHON = _COMMON | {
     "leaky_relu": "{0} if {0} > 0 else {0} * {1}",
     "gelu": "0.5 * {0} * (1 + math.erf({0} * math.sqrt(0.5)))",
     "sign": "({0} > 0) - ({0} < 0)",
+    "sign_int": "({0} > 0) - ({0} < 0)",
 } | {
     name: f"math.{name}({{0}})"
     for name in ("sin", "cos", "atan", "tanh", "erf")
@@ -152,7 +155,7 @@ HOST = TORCH | {
 
 def spelled(op: str, kind: Kind) -> str:
     """The entry of a spelling table for an operation with a result of `kind`."""
-    if op in ("floor", "ceil", "pow") and kind is Kind.INT:
+    if op in ("floor", "ceil", "pow", "sign") and kind is Kind.INT:
         return f"{op}_int"
     if op in ("floordiv", "mod") and kind is Kind.FLOAT:
         return f"{op}_float"

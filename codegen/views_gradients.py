@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.plan_types import PairPlan
+from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import text
 from attnspec.codegen.tile import Atom, names_used, needed
 
@@ -12,8 +13,8 @@ from attnspec.codegen.tile import Atom, names_used, needed
 @dataclass(frozen=True, slots=True)
 class Gradient:
     """A gradient that the kernel makes. `other` is the tile it multiplies (dots), `after` a
-    factor that is the same everywhere and so applied once; `first` of its operand; `distinct`
-    where a token's pairs add to different entries of its table."""
+    factor that is the same everywhere and so applied once; `first` of its operand. `repeated`: the
+    entries of a token's table that several of its pairs may add to (None: any)."""
 
     name: str
     role: str
@@ -24,7 +25,12 @@ class Gradient:
     channel: str = ""
     index: str = ""
     first: bool = True
-    distinct: bool = False
+    repeated: tuple[Atom, ...] | None = None
+
+    @property
+    def ends(self) -> str:
+        """`repeated` as a tuple."""
+        return "" if self.repeated is None else tuple_text(text(end) for end in self.repeated)
 
     @property
     def share(self) -> str:
@@ -83,7 +89,7 @@ def leaf_gradients(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
             name = leaf.operand.name
             found.append(
                 Gradient(
-                    leaf.name, leaf.role, name, value, once, index=index, distinct=leaf.distinct
+                    leaf.name, leaf.role, name, value, once, index=index, repeated=leaf.repeated
                 )
             )
     return found

@@ -145,6 +145,7 @@ class Kernel:
             roots.append(g.value)
             if g.index:
                 roots.append(g.index)
+            roots += g.repeated or ()
         if masked and self.plan.keep is not None:
             roots.append(self.plan.keep)
         return roots

@@ -115,16 +115,29 @@ def add_entries(base, share, at, token, length, size):
     high = tl.max(tl.max(tl.where(hit, at, -1), 1), 0)
     own = base + token.to(tl.int64) * size
     for entry in range(low, high + 1):
-        part = tl.sum(tl.where(at == entry, share, 0.0), 1)
-        tl.store(own + entry, tl.load(own + entry, mask=there, other=0.0) + part, mask=there)
+        _add_entry(own + entry, share, at == entry, there)
     tl.debug_barrier()  # the next tile's sums may be read by other threads
 
 
 @triton.jit
-def set_entries(base, share, at, token, length, size):
-    """`add_entries` where no entry is met twice."""
-    into = base + token.to(tl.int64)[:, None] * size + at
-    tl.store(into, share, mask=(share != 0.0) & (token < length)[:, None])
+def set_entries(base, share, at, repeated, token, length, size):
+    """`add_entries` where a token meets no entry twice but those in `repeated`."""
+    at = at + tl.zeros(share.shape, dtype=tl.int32)
+    there = token < length
+    own = base + token.to(tl.int64) * size
+    for place in tl.static_range(len(repeated)):
+        _add_entry(own + repeated[place], share, at == repeated[place], there)
+        share = tl.where(at == repeated[place], 0.0, share)
+    tl.store(own[:, None] + at, share, mask=(share != 0.0) & there[:, None])
+    if len(repeated) > 0:
+        tl.debug_barrier()
+
+
+@triton.jit
+def _add_entry(into, share, hit, there):
+    """Add the shares of a token, where `hit`, to its number at `into`."""
+    part = tl.sum(tl.where(hit, share, 0.0), 1)
+    tl.store(into, tl.load(into, mask=there, other=0.0) + part, mask=there)
 
 
 @triton.jit

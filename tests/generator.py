@@ -161,6 +161,7 @@ class _Spec:
             lambda: "clamp(j - i + 5, 0, 11)",
             lambda: f"min(abs(i - j) // {self.mask.small(1)}, 11)",
             lambda: "(i + 2 * j) % 12",
+            lambda: "(sign(i - j) + 1) * 4",
         )
 
     def summed(self) -> str:

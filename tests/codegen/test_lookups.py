@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 
@@ -40,25 +41,28 @@ def pair(text: str) -> PairPlan:
 
 
 @pytest.mark.parametrize(
-    ("score", "token", "axes", "distinct"),
+    ("score", "token", "axes", "repeated"),
     [
-        ("dot(q[i], r[i + j])", "i", ["l"], True),
-        ("dot(r[2 * j + 0 * i], q[i])", "i", ["l"], True),
-        ("dot(k[j], r[i + j])", "j", ["l"], True),
-        ("dot(k[j], 2 * r[i + j])", "j", ["l"], True),
-        ("dot(q[i], r[abs(i - j)])", "i", ["l"], False),
-        ("dot(q[i], r[i + j] * s[i * j % 5])", "i", ["l", "s.0"], True),
-        ("dot(r[i + j], s[(i + j) % 5])", "", ["l", "s.0"], False),
+        ("dot(q[i], r[i + j])", "i", ["l"], ()),
+        ("dot(r[2 * j + 0 * i], q[i])", "i", ["l"], ()),
+        ("dot(k[j], r[i + j])", "j", ["l"], ()),
+        ("dot(k[j], 2 * r[i + j])", "j", ["l"], ()),
+        ("dot(q[i], s[clamp(i - j, 1, 4)])", "i", ["s.0"], (1, 4)),
+        ("dot(k[j], s[min(max(j - i, 0), 3)])", "j", ["s.0"], (0, 3)),
+        ("dot(q[i], r[abs(i - j)])", "i", ["l"], None),
+        ("dot(q[i], s[clamp(abs(i - j), 1, 4)])", "i", ["s.0"], None),
+        ("dot(q[i], r[i + j] * s[i * j % 5])", "i", ["l", "s.0"], ()),
+        ("dot(r[i + j], s[(i + j) % 5])", "", ["l", "s.0"], None),
     ],
 )
-def test_what_a_table_is_over(score: str, token: str, axes: list[str], distinct: bool) -> None:
+def test_what_a_table_is_over(
+    score: str, token: str, axes: list[str], repeated: tuple[int, ...] | None
+) -> None:
     spec = checked(score)
     found = lookup(spec, only_product(spec))
-    assert (found.token, [axis for axis, _ in found.places], found.distinct) == (
-        token,
-        axes,
-        distinct,
-    )
+    assert (found.token, [axis for axis, _ in found.places]) == (token, axes)
+    ends = found.repeated
+    assert repeated == (None if ends is None else tuple(getattr(e, "value", e) for e in ends))
 
 
 @pytest.mark.parametrize(
@@ -84,19 +88,19 @@ def test_what_is_no_table(score: str, why: str) -> None:
         ("abs(i - j)", lambda i, j: abs(i - j)),
         ("i + j // 2", lambda i, j: i + j // 2),
         ("clamp(i - j, 0, 7)", lambda i, j: max(0, min(i - j, 7))),
+        ("max(i - 2 * j, 3)", lambda i, j: max(i - 2 * j, 3)),
+        ("min(5, i + j)", lambda i, j: min(5, i + j)),
         ("(i + 2 * j) % 20", lambda i, j: (i + 2 * j) % 20),
     ],
 )
-def test_distinct_means_that_no_entry_is_met_twice(
-    index: str, place: Callable[[int, int], int]
-) -> None:
-    spec = attnspec.compile(
-        f"attention a\nparam r[99, d]\nscore = dot(q[i], r[clamp({index}, 0, 98)])"
-    ).spec
-    inner = next(n for n in walk(only_product(spec)) if isinstance(n, Apply) and n.op == "clamp")
-    found = Lookup(only_product(spec).left, (("r.0", inner.args[0]),))
-    often = any(len({place(i, j) for j in range(12)}) < 12 for i in range(12))
-    assert found.distinct != often
+def test_what_is_not_repeated_is_met_once(index: str, place: Callable[[int, int], int]) -> None:
+    text = f"attention a\nparam r[99, d]\nscore = dot(q[i], r[clamp({index}, 0, 98)])"
+    product = only_product(attnspec.compile(text).spec)
+    outer = next(n for n in walk(product) if isinstance(n, Apply) and n.op == "clamp")
+    ends = Lookup(product.left, (("r.0", outer.args[0]),)).repeated
+    met = [Counter(place(i, j) for j in range(12)) for i in range(12)]
+    often = {entry for counts in met for entry, times in counts.items() if times > 1}
+    assert often <= {getattr(e, "value", e) for e in ends} if ends is not None else often
 
 
 @pytest.mark.parametrize("score", ["dot(q[i] - s[(i + j) % 5], k[j] + r[i + j] - s[(i + j) % 5])"])
@@ -143,7 +147,9 @@ score = dot(q[i], k[j]) + bias[clamp(i - j, 0, 8)]"""
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("index", "used"), [("i + j", "set"), ("abs(i - j)", "add")])
+@pytest.mark.parametrize(
+    ("index", "used"), [("i + j", "set"), ("clamp(i - j, 0, 4)", "set"), ("abs(i - j)", "add")]
+)
 def test_entries_that_are_met_once_are_written_once(index: str, used: str) -> None:
     source = attnspec.compile(f"{TABLES}score = dot(q[i], k[j] + r[{index}])").source
     assert {way for way in ("set", "add") if f"{way}_entries(into" in source} == {used}
