@@ -41,6 +41,9 @@ class Lookup:
 
 def _repeated(at: Expr, other: str) -> tuple[Expr, ...] | None:
     """The values that an index may take for more than one position `other`."""
+    step = slope(at, other)
+    if step is not None:
+        return () if step else None
     match at:
         case Apply(op="clamp", args=(inner, *ends)):
             pass
@@ -48,8 +51,11 @@ def _repeated(at: Expr, other: str) -> tuple[Expr, ...] | None:
             ends = [end]
         case Apply(op=("min" | "max"), args=(end, inner)):
             ends = [end]
+        case Apply(op=("add" | "sub") as op, args=(inner, shift)) if not shift.free & PAIR:
+            found = _repeated(inner, other)
+            return found and tuple(Apply(op, (end, shift), kind=Kind.INT) for end in found)
         case _:
-            return None if slope(at, other) in (None, 0) else ()
+            return None
     found = _repeated(inner, other)
     return None if found is None or any(end.free & PAIR for end in ends) else (*found, *ends)
 

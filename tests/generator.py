@@ -166,9 +166,8 @@ class _Spec:
 
     def summed(self) -> str:
         """A vector that no two pairs of a query, and none of a key, share."""
-        if "axis l" not in self.lines:
-            self.lines += ["axis l", "param by_sum[h, l, d] = 0.1"]
-            self.lines += [f"require 2 * {token} < size(l)" for token in ("i", "j")]
+        if "by_sum" not in "".join(self.lines):
+            self.lines += ["param by_sum[h, 400, d] = 0.1", "require i < 200", "require j < 200"]
         return "by_sum[i + j]"
 
     def query(self) -> str:

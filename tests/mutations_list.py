@@ -18,6 +18,7 @@ class Mutation:
 
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
 SCORES = ("scores",)
+LOOKUPS = ("lookups", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
@@ -585,6 +586,14 @@ MUTATIONS = (
         BLOCKS,
     ),
     Mutation("codegen/host_reads.py", 'former = host.only[1] == "i"', "pass", BLOCKS),
+    # tables of tokens
+    Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
+    Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),
+    Mutation("codegen/lookups.py", "places.setdefault(axis, at) != at", "False", LOOKUPS),
+    Mutation("dsl/analysis/products.py", "yield sign * other", "yield sign", LOOKUPS),
+    Mutation("dsl/analysis/products.py", "yield -sign, term", "yield sign, term", LOOKUPS),
+    Mutation(TILES, "range(low, high + 1)", "range(low, high)", KERNELS),
+    Mutation(TILES, "at == repeated[place], 0.0, share", "False, 0.0, share", KERNELS),
     # what is said of a spec
     Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
     Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),

@@ -56,12 +56,12 @@ gate = sigmoid(g[i])""",
     "tables": """
 param near[h, 5, d] = 0.1
 param far[9, d] = 0.1
-axis l
-param once[h, l, d] = 0.1
-require 2 * i < size(l)
-require 2 * j < size(l)
+param once[h, 160, d] = 0.1
+require i < 80
+require j < 80
 let relative = dot(q[i], near[clamp(i - j, -2, 2) + 2] + once[i + j])
-score = dot(q[i], k[j]) + relative + dot(k[j], far[(j - i) % 9] - once[i + j])
+let backward = dot(k[j], far[clamp(j - i + 1, 0, 8)] - once[i + j])
+score = dot(q[i], k[j]) + relative + backward + dot(k[j], far[(j - i) % 9])
 weight = sigmoid(score)""",
     "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
     "functions": """
