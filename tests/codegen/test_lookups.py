@@ -120,15 +120,16 @@ def test_what_is_not_repeated_is_met_once(index: str, place: Callable[[int, int]
     assert (ends is None) == bool(often - {value(end) for end in ends or ()})
 
 
-@pytest.mark.parametrize("score", ["dot(q[i] - s[(i + j) % 5], k[j] + r[i + j] - s[(i + j) % 5])"])
-def test_sums_are_multiplied_out(score: str) -> None:
+def test_sums_are_multiplied_out() -> None:
     """Every term of one side meets every term of the other, signs and all."""
-    found = list(products(only_product(checked(score))))
-    left, right = [(1, "q"), (-1, "s")], [(1, "k"), (1, "r"), (-1, "s")]
+    row = "s[(i + j) % 5]"
+    score = f"dot(q[i] - {row}, k[j] - (r[i + j] - -({row} + {row})))"
+    left, right = [(1, "q"), (-1, "s")], [(1, "k"), (-1, "r"), (-1, "s"), (-1, "s")]
 
     def name(expr: object) -> str:
         return expr.name  # type: ignore[attr-defined, no-any-return]
 
+    found = products(only_product(checked(score)))
     assert [(sign, name(p.left), name(p.right)) for sign, p in found] == [
         (a * b, x, y) for (a, x), (b, y) in product(left, right)
     ]
