@@ -1,4 +1,4 @@
-"""Wrong readings of the formulas in `places`, `mixers`, `chains`, `branches` and `twice`."""
+"""Wrong readings of the formulas in `places`, `mixers`, `chains`, `branches`, `twice`, ...."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from tests.specs import branches, chains, mixers, places, twice
+from tests.specs import branches, chains, mixers, places, summaries, twice
 from tests.specs.case import attend, attend_all, dots, scaled
 from tests.specs.scores import rotate
 from torch import Tensor
@@ -131,4 +131,9 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("region_routing", twice.heads_route_alone),
     ("mixture_slots", twice.inputs_choose_alone),
     ("sparse_queries", twice.largest_logits_alone),
+    ("flow_causal", summaries.competition_with_all),
+    ("decayed_features", summaries.norm_of_one_head),
+    ("learned_blocks", summaries.own_block_dropped),
+    ("bounded_memory", summaries.one_map_for_both),
+    ("compressed_and_window", summaries.sources_apart),
 ]

@@ -27,6 +27,7 @@ from tests.specs import (
     scores,
     several,
     streams,
+    summaries,
     twice,
     weights,
 )
@@ -60,6 +61,7 @@ FAMILIES = (
     scores,
     several,
     streams,
+    summaries,
     twice,
     weights,
 )
@@ -160,7 +162,7 @@ def test_formula(name: str, way: Callable[[str, Mapping[str, Argument]], Tensor]
 # A row of these needs more than its own place: a grid, a recurrence, all queries at once.
 WHOLE = {name for name, case in CASES.items() if case.grid or case.m < 5}
 WHOLE |= {name for name, case in CASES.items() if case.returned != ("output",)}
-WHOLE |= {*mixers.CASES, *chains.CASES, *twice.CASES}
+WHOLE |= {*mixers.CASES, *chains.CASES, *twice.CASES, *summaries.CASES}
 WHOLE |= {
     "additive_pooling",
     "associative_memory",
