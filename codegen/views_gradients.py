@@ -28,6 +28,11 @@ class Gradient:
     repeated: tuple[Atom, ...] | None = None
 
     @property
+    def owned(self) -> bool:
+        """Whether each token has a table of its own."""
+        return self.role in ("row_table", "column_table")
+
+    @property
     def ends(self) -> str:
         """`repeated` as a tuple."""
         return "" if self.repeated is None else tuple_text(text(end) for end in self.repeated)

@@ -314,7 +314,8 @@ class Kernel:
     def scalars(self) -> list[str]:
         used = self._used()
         names = [s.name for s in self.plan.scalars if s.name in used]
-        return names + [f"T_{name}" for name in self._tables(*TABLES)]
+        sized = {*self._tables(*TABLES), *(g.operand for g in self.gradients if g.owned)}
+        return names + [f"T_{name}" for name in sorted(sized)]
 
     @property
     def widths(self) -> list[str]:

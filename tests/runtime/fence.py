@@ -63,6 +63,10 @@ let relative = dot(q[i], near[clamp(i - j, -2, 2) + 2] + once[i + j])
 let backward = dot(k[j], far[clamp(j - i + 1, 0, 8)] - once[i + j])
 score = dot(q[i], k[j]) + relative + backward + dot(k[j], far[(j - i) % 9])
 weight = sigmoid(score)""",
+    "sizes": """
+param near[h, 5, d] = 0.1
+score = dot(q[i], k[j] + near[(i + j) % 5]) + dot(k[j], near[abs(i - j) % 5])
+weight = score / N""",
     "weights": "input r[b, i]\nmask j > i - 5\nweight = relu(score) ** 2 / N\ngate = r[i]",
     "functions": """
 input c[b, j]
