@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from tests.specs import branches, chains, mixers, places, summaries, twice
+from tests.specs import branches, chains, mixers, places, relative, summaries, twice
 from tests.specs.case import attend, attend_all, dots, scaled
 from tests.specs.scores import rotate
 from torch import Tensor
@@ -136,4 +136,7 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("learned_blocks", summaries.own_block_dropped),
     ("bounded_memory", summaries.one_map_for_both),
     ("compressed_and_window", summaries.sources_apart),
+    ("deberta", relative.one_distance_for_both),
+    ("transformer_xl", relative.one_vector_for_both),
+    ("shaw", relative.distances_dropped),
 ]

@@ -25,7 +25,9 @@ def log_bucket(apart: int, half: int, longest: int) -> int:
     return int(math.copysign(half + math.ceil(share * (half - 1)), apart))
 
 
-def deberta(q: Tensor, k: Tensor, v: Tensor, key_rows: Tensor, query_rows: Tensor) -> Tensor:
+def deberta(
+    q: Tensor, k: Tensor, v: Tensor, key_rows: Tensor, query_rows: Tensor, turned: int = -1
+) -> Tensor:
     half, longest, n = 4, 32, k.shape[2]
 
     def place(apart: int) -> int:
@@ -34,10 +36,17 @@ def deberta(q: Tensor, k: Tensor, v: Tensor, key_rows: Tensor, query_rows: Tenso
     by_query = torch.einsum("bhid,hld->bhil", q, key_rows)
     by_key = torch.einsum("bhjd,hld->bhjl", k, query_rows)
     forth = torch.tensor([[place(i - j) for j in range(n)] for i in range(n)])
-    back = torch.tensor([[place(j - i) for i in range(n)] for j in range(n)])
+    back = torch.tensor([[place(turned * (i - j)) for i in range(n)] for j in range(n)])
     to_position = by_query.gather(3, forth.expand(*q.shape[:2], n, n))
     to_content = by_key.gather(3, back.expand(*q.shape[:2], n, n)).mT
     return attend_all((dots(q, k) + to_position + to_content) / math.sqrt(3 * q.shape[3]), v)
+
+
+def one_distance_for_both(
+    q: Tensor, k: Tensor, v: Tensor, key_rows: Tensor, query_rows: Tensor
+) -> Tensor:
+    """The key looks at the query with the distance of the query to the key."""
+    return deberta(q, k, v, key_rows, query_rows, turned=1)
 
 
 def transformer_xl(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor) -> Tensor:
@@ -50,6 +59,20 @@ def transformer_xl(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Ten
     shifted = padded[:, :, 1:].reshape(b, h, m, n)
     score = dots(q + u[:, None], k) + shifted
     return attend_causal(score / math.sqrt(q.shape[3]), v)
+
+
+def one_vector_for_both(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor) -> Tensor:
+    """The vector added for contents added for positions too."""
+    return transformer_xl(q, k, v, r, u, u + 0 * w)
+
+
+def distances_dropped(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+    """Keys beyond the reach without a vector instead of the outermost one."""
+    reach, n = 16, k.shape[2]
+    apart = torch.arange(n) - torch.arange(n)[:, None]
+    inside = (apart.abs() <= reach)[..., None]
+    keys = k[:, :, None] + rows[apart.clamp(-reach, reach) + reach] * inside
+    return attend_all(torch.einsum("bhid,bhijd->bhij", q, keys) / math.sqrt(q.shape[3]), v)
 
 
 CASES = {
