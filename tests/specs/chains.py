@@ -225,12 +225,11 @@ CASES = {
     "reposition": Case(
         reposition,
         lambda r: {
-            "reference": r.normal(r.b, 2, r.n, r.d),
-            "reference_v": r.normal(r.b, 2, r.n, r.e),
-            "source": r.ints(0, r.n, r.b, r.n),
+            "reference": r.normal(r.b, r.h, 7, r.d),
+            "reference_v": r.normal(r.b, r.h, 7, r.e),
+            "source": r.ints(0, 7, r.b, r.n),
             "inside": r.flags(0.6, r.b, r.n),
         },
-        keys=("reference", "reference_v"),
     ),
     "partial_merge": Case(partial_merge, _earlier, returned=("output", "lse")),
 }
