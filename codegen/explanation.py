@@ -38,7 +38,7 @@ def data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
         "facts": plain(facts),
         "stages": plain(plan.stages),
         "backward": plan.backward,
-        "plan": plain(plan.pair),
+        "passes": plain(plan.passes),
         "operations": plain(_costs(spec, facts, plan)),
         "picture": None if drawn is None else plain(drawn),
     }
@@ -89,10 +89,13 @@ def lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
     yield from _section("equations", [f"{a} = {_short(b)}" for a, b in equations(spec)])
     yield from _section("facts", _facts(facts))
     yield from _section("plan", _stages(plan))
-    if plan.pair is not None:
-        if plan.pair.choices:
-            yield from _section("values of one token", _choices(plan.pair.choices))
-        yield from _section("tile (i are its queries, j its keys)", _tile(plan.pair))
+    for place, found in enumerate(plan.passes):
+        name = f"pass {place + 1}, " if len(plan.passes) > 1 else ""
+        if found.choices:
+            yield from _section(f"{name}values of one token", _choices(found.choices))
+        sides = f"i are its {_sort(found.row)}, j its {_sort(found.column)}"
+        yield from _section(f"{name}tile ({sides})", _tile(found))
+    if plan.passes:
         yield from _section(
             "operations for each score element", _operations(_costs(spec, facts, plan))
         )
@@ -103,7 +106,7 @@ def lines(spec: ast.Spec, facts: Facts, plan: Plan) -> Iterator[str]:
 
 
 def _costs(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, Cost]:
-    return {} if plan.pair is None else costs(render(spec, facts, plan))
+    return costs(render(spec, facts, plan)) if plan.passes else {}
 
 
 def _operations(found: dict[str, Cost]) -> Iterator[str]:
@@ -179,8 +182,9 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"softmax, in base 2, of {pair.score}"
     else:
         yield f"weight {pair.score}"
-    yield f"values: {_operand(pair.value)}"
-    for name, operand in (("sink", pair.sink), ("gate", pair.gate)):
+    if pair.form == "map":
+        yield "the weights themselves are stored"
+    for name, operand in (("values", pair.value), ("sink", pair.sink), ("gate", pair.gate)):
         if operand is not None:
             yield f"{name}: {_operand(operand)}"
     slopes = [pair.again, *(g.value for g in pair.gradients)]
@@ -196,8 +200,13 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"d score / d {gradient.of} = {gradient.value}"
 
 
+def _sort(axis: str) -> str:
+    """What the positions of a token axis are."""
+    return {"i": "queries", "j": "keys"}.get(axis, axis)
+
+
 def _operand(operand: Operand) -> str:
-    return f"{_left(operand.name, operand.dims)} = {_short(formula(operand.expr))}"
+    return f"{_left(operand.name, operand.axes)} = {_short(formula(operand.expr))}"
 
 
 def _operation(op: Op) -> str:

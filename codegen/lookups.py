@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.score import slope
 from attnspec.dsl.ast import Apply, Expr, Index, Kind, Read, Role, Spec
@@ -19,27 +18,31 @@ _OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a t
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """`table`, a value over at most one token and the axes of `places`, read at their indices."""
+    """`table`, a value over at most one token and the axes of `places`, read at their indices by a
+    `row` and a `column`."""
 
     table: Expr
     places: tuple[tuple[str, Expr], ...]
+    row: str
+    column: str
 
     @property
     def token(self) -> str:
         """The token that has a table of its own; empty for one table a head."""
-        return "".join(a for a in ("i", "j") if a in self.table.free)
+        return "".join(a for a in (self.row, self.column) if a in self.table.free)
 
     @property
     def repeated(self) -> tuple[Expr, ...] | None:
         """The entries that two pairs of the token may both read; None where that may be any."""
-        other = {"i": "j", "j": "i"}.get(self.token, "")
-        found = [_repeated(at, other) for _, at in self.places] if other else []
+        other = {self.row: self.column, self.column: self.row}.get(self.token, "")
+        pair = frozenset({self.row, self.column})
+        found = [_repeated(at, other, pair) for _, at in self.places] if other else []
         if len(found) > 1:  # one index that never returns makes the whole distinct
             found = [() for ends in found if ends == ()]
         return found[0] if found else None
 
 
-def _repeated(at: Expr, other: str) -> tuple[Expr, ...] | None:
+def _repeated(at: Expr, other: str, pair: frozenset[str]) -> tuple[Expr, ...] | None:
     """The values that an index may take for more than one position `other`."""
     step = slope(at, other)
     if step is not None:
@@ -47,38 +50,41 @@ def _repeated(at: Expr, other: str) -> tuple[Expr, ...] | None:
     match at:
         case Apply(op="clamp", args=(inner, *ends)):
             pass
-        case Apply(op=("min" | "max"), args=(inner, end)) if not end.free & PAIR:
+        case Apply(op=("min" | "max"), args=(inner, end)) if not end.free & pair:
             ends = [end]
         case Apply(op=("min" | "max"), args=(end, inner)):
             ends = [end]
-        case Apply(op=("add" | "sub") as op, args=(inner, shift)) if not shift.free & PAIR:
-            found = _repeated(inner, other)
+        case Apply(op=("add" | "sub") as op, args=(inner, shift)) if not shift.free & pair:
+            found = _repeated(inner, other, pair)
             return found and tuple(Apply(op, (end, shift), kind=Kind.INT) for end in found)
         case _:
             return None
-    found = _repeated(inner, other)
-    return None if found is None or any(end.free & PAIR for end in ends) else (*found, *ends)
+    found = _repeated(inner, other, pair)
+    return None if found is None or any(end.free & pair for end in ends) else (*found, *ends)
 
 
-def lookup(spec: Spec, expr: Expr) -> Lookup:
+def lookup(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
     """`expr`, which depends on both tokens, as a table; `Unsupported` where it is none."""
+    pair = frozenset({row, column})
     places: dict[str, Expr] = {}
 
     def opened(node: Expr) -> Expr:
-        if not node.free >= PAIR:
+        if not node.free >= pair:
             return node
-        return _opened(spec, node, places) if isinstance(node, Read) else rebuild(node, opened)
+        return _opened(spec, node, pair, places) if isinstance(node, Read) else rebuild(node, opened)
 
-    found = Lookup(opened(expr), tuple(places.items()))
-    if found.table.free >= PAIR or any(axis in expr.free for axis in places):
+    found = Lookup(opened(expr), tuple(places.items()), row, column)
+    if found.table.free >= pair or any(axis in expr.free for axis in places):
         raise Unsupported("a dot product whose two sides both depend on both tokens")
-    rest = found.table.free - {"b", "h", "i", "j", *places}
+    rest = found.table.free - {"b", "h", *pair, *places}
     if rest:
         raise Unsupported(f"a vector over {', '.join(sorted(rest))} per pair")
     return found
 
 
-def _opened(spec: Spec, read: Read, places: dict[str, Expr]) -> Read:
+def _opened(
+    spec: Spec, read: Read, pair: frozenset[str], places: dict[str, Expr]
+) -> Read:
     """`read` with a variable of its own for every index that is a function of tokens; `places`
     learns which."""
     decl, found = spec.decl(read.name), spec.definition(read.name)
@@ -87,7 +93,7 @@ def _opened(spec: Spec, read: Read, places: dict[str, Expr]) -> Read:
     index = []
     for axis, at in zip((decl or found).axes, read.index, strict=True):  # type: ignore[union-attr]
         own = isinstance(at, Index) and at.axis == axis
-        if own or not at.free & PAIR:
+        if own or not at.free & pair:
             index.append(at)
             continue
         if spec.axis(axis).role not in _OPEN:

@@ -20,7 +20,6 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
-from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.analysis.positions import divides, nonnegative
 from attnspec.dsl.analysis.products import products
 from attnspec.dsl.analysis.runs import HI, LO
@@ -43,18 +42,22 @@ from attnspec.dsl.ast import (
 )
 
 INT = Kind.INT
+HOSTED = frozenset({"logaddexp"})  # functions that only the host has
 ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 
 
 @dataclass(slots=True)
 class Builder:
-    """Collects leaves, scalars and operations while expressions are lowered.
+    """Collects leaves, scalars and operations while expressions over `row` and `column` are lowered.
 
-    `listed` are expressions of one token that the host makes in any case, for its lists of tiles;
-    `choices` says which others it makes, `settled` what of them is computed in the tile.
+    Kernels call the two `i` and `j`. `listed` are expressions of one token that the host makes in
+    any case, for its lists of tiles; `choices` says which others it makes, `settled` what of them
+    is computed in the tile.
     """
 
     spec: Spec
+    row: str = "i"
+    column: str = "j"
     listed: frozenset[Expr] = frozenset()
     settled: set[Expr] = field(default_factory=set)
     choices: dict[Expr, Choice] = field(default_factory=dict)
@@ -89,10 +92,24 @@ class Builder:
         """Declare what stands for a tile's extreme value or position in what is emitted next."""
         self._places.add(self.tape.declare(name, kind, axes))
 
-    def operand(self, expr: Expr, dims: tuple[str, ...], hint: str) -> Operand:
+    @property
+    def sides(self) -> frozenset[str]:
+        """Row and column axis."""
+        return frozenset({self.row, self.column})
+
+    def called(self, axis: str) -> str:
+        """What kernels call an axis."""
+        return {self.row: "i", self.column: "j"}.get(axis, axis)
+
+    def made(self, hint: str, expr: Expr, *axes: str) -> Operand:
+        """A new operand over `axes`, as the spec calls them."""
+        tokens = tuple((self.called(a), a) for a in axes if a in self.sides and a != self.called(a))
+        return Operand(self.fresh(f"u_{hint}"), expr, tuple(map(self.called, axes)), tokens)
+
+    def operand(self, expr: Expr, axes: tuple[str, ...], hint: str) -> Operand:
         if expr not in self.operands:
             read = expr.name if isinstance(expr, Read) else hint
-            self.operands[expr] = Operand(self.fresh(f"u_{read}"), expr, dims)
+            self.operands[expr] = self.made(read, expr, *axes)
         return self.operands[expr]
 
     def scalar(self, expr: Expr) -> Atom:
@@ -111,17 +128,18 @@ class Builder:
     def leaf(self, expr: Expr, flows: bool = False) -> str:
         """A value of at most one token, made by the host and read by row, column or head; a
         gradient `flows` to it or not."""
-        token = "i" if "i" in expr.free else "j" if "j" in expr.free else ""
-        role: Role = {"i": "row", "j": "column", "": "head"}[token]  # type: ignore[assignment]
+        token = next((t for t in (self.row, self.column) if t in expr.free), "")
+        role: Role = "head" if not token else "row" if token == self.row else "column"
         if (role, expr) not in self._leaf_of:
             dims = ("b", "h", token) if token else ("b", "h")
             extra = expr.free - set(dims)
             if extra:
                 raise Unsupported(f"a pairwise use of a vector over {', '.join(sorted(extra))}")
             hint = expr.name if isinstance(expr, Read) else f"{role}{len(self.leaves)}"
-            operand = Operand(self.fresh(f"u_{hint}"), expr, dims)
+            operand = self.made(hint, expr, *dims)
             self.leaves.append(Leaf(operand.name, role, operand, expr.kind, False))
-            self._leaf_of[role, expr] = self.tape.declare(operand.name, expr.kind, token)
+            axes = self.called(token)
+            self._leaf_of[role, expr] = self.tape.declare(operand.name, expr.kind, axes)
         return self._reached(self._leaf_of[role, expr], flows)
 
     def _reached(self, name: str, flows: bool) -> str:
@@ -134,21 +152,30 @@ class Builder:
     def pair(self, expr: Read, flows: bool = False) -> str:
         """A tensor read at both tokens, or anything looked up at an index that depends on both."""
         decl = self.spec.decl(expr.name)
-        at = tuple(x.axis for x in expr.index if isinstance(x, Index))
-        if decl is None or at != decl.axes or [a for a in at if a not in ("b", "h")] != ["i", "j"]:
+        at = [x.axis for x in expr.index if isinstance(x, Index)]
+        if decl is None or len(at) != len(decl.axes) or not self.sides <= set(at):
+            return self.look_up(expr, flows)
+        if tuple(map(self.base, at)) != decl.axes or set(at) - {"b", "h"} != self.sides:
             return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
-            operand = Operand(self.fresh(f"u_{decl.name}"), expr, decl.axes)
+            operand = self.made(decl.name, expr, *at)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
         return self._reached(self._leaf_of["pair", expr], flows)
+
+    def base(self, axis: str) -> str:
+        """The axis that a token variable runs over."""
+        under = self.spec.axis(axis).base
+        return axis if under is None else self.base(under)
 
     def look_up(self, expr: Expr, flows: bool = False) -> str:
         """A value that the host computes for one token at most and for every index it is read at
         that depends on both tokens."""
         if ("table", expr) in self._leaf_of:
             return self._reached(self._leaf_of["table", expr], flows)
-        found = lookup(self.spec, expr)
-        role: Role = {"i": "row_table", "j": "column_table", "": "table"}[found.token]  # type: ignore[assignment]
+        found = lookup(self.spec, expr, self.row, self.column)
+        role: Role = "table"
+        if found.token:
+            role = "row_table" if found.token == self.row else "column_table"
         flat: Atom | None = None
         for axis, at in found.places:
             here = self.emit(at)
@@ -158,9 +185,9 @@ class Builder:
                 here = self.tape.add("add", (flat, here), INT)
             flat = here
         lead = [a for a in ("b", "h") if found.token or a in found.table.free]
-        dims = (*lead, *found.token, *(axis for axis, _ in found.places))
+        tokens = [found.token] if found.token else []
         hint = expr.name if isinstance(expr, Read) else role
-        operand = Operand(self.fresh(f"u_{hint}"), found.table, dims)
+        operand = self.made(hint, found.table, *lead, *tokens, *(axis for axis, _ in found.places))
         self._leaf_of["table", expr] = self._looked_up(operand, role, flat, found)
         return self._reached(self._leaf_of["table", expr], flows)
 
@@ -172,26 +199,26 @@ class Builder:
         repeated = None if ends is None else tuple(map(self.emit, ends))
         self.leaves.append(Leaf(name, role, operand, kind, False, flat, repeated))
         if found is not None and flat is not None:
-            self.tape.declare(operand.name, kind, found.token)
-            load = {"i": "load_row", "j": "load_column", "": "load"}[found.token]
+            self.tape.declare(operand.name, kind, self.called(found.token))
+            load = {"row_table": "load_row", "column_table": "load_column"}.get(role, "load")
             self.tape.add(load, (operand.name, flat), kind, name)
         return self.tape.declare(name, kind, "ij")
 
     def dot(self, expr: Contract, flows: bool = False) -> str:
-        left, right = expr.left, expr.right
-        if "i" in right.free or "j" in left.free:
+        left, right, row, column = expr.left, expr.right, self.row, self.column
+        if row in right.free or column in left.free:
             left, right = right, left
-        if "j" in left.free or "i" in right.free:
+        if column in left.free or row in right.free:
             return self.look_up(expr, flows)
         if len(expr.axes) != 1:
             raise Unsupported("a dot product over several axes")
         axis = expr.axes[0]
-        if {axis} != left.free - {"b", "h", "i"} or {axis} != right.free - {"b", "h", "j"}:
+        if {axis} != left.free - {"b", "h", row} or {axis} != right.free - {"b", "h", column}:
             raise Unsupported("a dot product of matrices")
         dot = Dot(
             f"s{len(self.dots)}",
-            self.operand(left, ("b", "h", "i", axis), f"x{len(self.dots)}"),
-            self.operand(right, ("b", "h", "j", axis), f"y{len(self.dots)}"),
+            self.operand(left, ("b", "h", row, axis), f"x{len(self.dots)}"),
+            self.operand(right, ("b", "h", column, axis), f"y{len(self.dots)}"),
         )
         for known in self.dots:
             if (known.left, known.right) == (dot.left, dot.right):
@@ -205,9 +232,9 @@ class Builder:
         """The atom of what is not computed in the tile: a number of the call, or a leaf."""
         if isinstance(expr, Literal):
             return expr.value
-        if isinstance(expr, Index) and expr.axis in self._places | {"b", "h", "i", "j"}:
-            return expr.axis
-        if expr.free & self._places or expr.free >= PAIR:
+        if isinstance(expr, Index) and expr.axis in self._places | {"b", "h"} | self.sides:
+            return self.called(expr.axis)
+        if expr.free & self._places or expr.free >= self.sides:
             return None
         if not tensors(self.spec, expr):
             return None if expr.free else self.scalar(expr)
@@ -215,7 +242,7 @@ class Builder:
 
     def _kept(self, expr: Expr, flows: bool) -> bool:
         """Whether the host makes an expression of one token at most, which reads tensors."""
-        if not isinstance(expr, Apply) or not (flows or alike(expr)):
+        if not isinstance(expr, Apply) or expr.op in HOSTED or not (flows or alike(expr)):
             return True
         if expr in self.settled:
             return False
@@ -226,7 +253,7 @@ class Builder:
 
     def _choice(self, expr: Expr, flows: bool) -> Choice:
         """What it would take to compute `expr` in the tile, and what to keep it."""
-        trial = Builder(self.spec, self.listed, settled=set(walk(expr)))
+        trial = Builder(self.spec, self.row, self.column, self.listed, settled=set(walk(expr)))
         value = trial.sym(expr) if flows else trial.symbol(trial.emit(expr))
         names = [leaf.name for leaf in trial.leaves if leaf.grad]
         slopes = symbolic.derivatives(value, names).values()
@@ -251,11 +278,11 @@ class Builder:
 
     def product(self, expr: Contract, flows: bool = False) -> Atom:
         """One of `products`, which may belong to one token."""
-        return self.dot(expr, flows) if expr.free >= PAIR else self.emit(expr, flows)
+        return self.dot(expr, flows) if expr.free >= self.sides else self.emit(expr, flows)
 
     def _emit_products(self, expr: Contract) -> Atom:
         total: Atom | None = None
-        for sign, product in products(expr):
+        for sign, product in products(expr, self.sides):
             term = self.product(product)
             if total is not None:
                 total = self.tape.add("add" if sign > 0 else "sub", (total, term), Kind.FLOAT)
@@ -319,7 +346,7 @@ class Builder:
             case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
                 return symbolic.apply(op, [self.sym(a) for a in args])
             case Contract():
-                terms = [n * self.symbol(self.product(p, flows=True)) for n, p in products(expr)]
+                terms = [n * self.symbol(self.product(p, flows=True)) for n, p in products(expr, self.sides)]
                 return sp.Add(*terms)
         return self.symbol(self.emit(expr, flows=True))
 

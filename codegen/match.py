@@ -1,13 +1,12 @@
-"""Finding the first family's form in a spec: `sum(j, weight * value)` and what is around it."""
+"""What one pass computes: a sum over a token axis of weighted values, as its parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal as OneOf
 
-from attnspec.codegen.plan_types import (
-    Unsupported,
-)
-from attnspec.dsl.analysis.inlining import PAIR, inline
+from attnspec.codegen.plan_types import Result, Unsupported
+from attnspec.codegen.rewrite import ZERO, mask_at, over_pairs, times, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -21,108 +20,150 @@ from attnspec.dsl.ast import (
     walk,
 )
 
+Side = OneOf["i", "j"]
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What was found: the node to compute, its weight's parts, the value and the gate."""
+    """A sum over `column` for every `row`: of a softmax of `score` or of `score` itself, times
+    `value` if there is one, at the pairs of the mask at `mask` where `where` holds.
 
-    result: Reduce
-    normalizer: Normalize | None
+    `node` is what is computed: that sum, a log-sum-exp, or (`form` "map") the weight of a pair.
+    `gated` is the node times `gate`, a factor of the row, if it is all of the output.
+    """
+
+    node: Expr
+    form: Result
+    row: str
+    column: str
+    softmax: bool
     score: Expr
-    sink: Expr | None
-    value: Expr
-    gate: Expr | None
-    gated: Expr | None
+    sink: Expr | None = None
+    value: Expr | None = None
+    mask: tuple[str, str] | None = None
+    where: Expr | None = None
+    gate: Expr | None = None
+    gated: Expr | None = None
+
+    @property
+    def log_sum_exp(self) -> Expr | None:
+        """The node that is equal to the log-sum-exp of the rows, which such a pass gives too."""
+        if not self.softmax or self.sink is not None:
+            return None
+        axes = (self.column,)
+        return Reduce("logsumexp", axes, self.score, self.where, self.mask, kind=Kind.FLOAT)
 
 
-def match_output(spec: Spec) -> Match:
-    """Find the first family's form in the output; `Unsupported` says what is in the way."""
-    if spec.output is None:
-        raise Unsupported("no output: the weights themselves are what is returned")
-    if spec.states or spec.token != "i":
-        raise Unsupported("a recurrence")
-    output = inline(spec, spec.output)
-    sums = list(dict.fromkeys(
-        n for n in walk(output)
-        if isinstance(n, Reduce) and n.axes == ("j",) and n.body.free.union(n.mask or ()) >= PAIR
-    ))  # fmt: skip
-    if len(sums) != 1:
-        kind = "no sum over j" if not sums else f"{len(sums)} different sums over j"
-        raise Unsupported(f"{kind} of pairwise terms")
-    found = sums[0]
-    if found.op != "sum" or found.where is not None:
-        raise Unsupported(f"a pairwise {found.op}" if found.op != "sum" else "a sum with where=")
+def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
+    """The parts of a reduction over pairs; `Unsupported` says what is in the way. `output` is the
+    whole output, where the node stands in that."""
+    row, column = _sides(spec, node)
+    if node.op == "logsumexp":
+        pointwise(spec, node.body, row, column)
+        return Match(node, "number", row, column, True, node.body, None, None, node.mask, node.where)
+    if node.op != "sum":
+        raise Unsupported(f"a pairwise {node.op}")
+    here = frozenset({"b", "h", row, column})
     weights: list[Expr] = []
     values: list[Expr] = []
-    for factor in _factors(found.body):
-        (weights if "i" in factor.free or factor.free <= {"b", "h", "j"} else values).append(factor)
-    if not values:
-        raise Unsupported("a sum over j without a value vector")
-    value = _product(values)
-    softmaxes = [w for w in weights if isinstance(w, Normalize)]
-    rest = [w for w in weights if not isinstance(w, Normalize)]
-    if any(w.free - {"b", "h", "i", "j"} for w in weights):
+    for factor in factors_of(node.body, frozenset({row, column})):
+        (weights if row in factor.free or factor.free <= here else values).append(factor)
+    if any(w.free - here for w in weights):
         raise Unsupported("a weight that is a vector, or a value that depends on the query")
-    gate, gated = _gate(output, found)
+    gate, gated = (None, None) if output is None else _gate(output, node, here)
+    value = times(values) if values else None
+    form: Result = "number" if value is None else "vector"
+    softmaxes = [w for w in weights if isinstance(w, Normalize) and over_pairs(spec, w)]
     if not softmaxes:
-        pointwise(spec, _product(weights))
-        return Match(found, None, _product(weights), None, value, gate, gated)
-    if len(softmaxes) > 1 or any(w.free >= PAIR for w in rest):
+        weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
+        pointwise(spec, weight, row, column)
+        return Match(node, form, row, column, False, weight, None, value, node.mask, node.where,
+                     gate, gated)  # fmt: skip
+    rest = [w for w in weights if w is not softmaxes[0]]
+    softmax = softmaxes[0]
+    if len(softmaxes) > 1 or any(w.free >= {row, column} for w in rest) or value is None:
         raise Unsupported("a softmax times another pairwise factor")
+    if softmax.op != "softmax" or (softmax.axes, softmax.mask, softmax.where) != (
+        (column,),
+        node.mask,
+        node.where,
+    ):
+        raise Unsupported(f"`{softmax.op}` over {', '.join(softmax.axes)} with other indices")
     # what depends on one token alone scales the values, or the sum of a query
-    value = _product([*(w for w in rest if "i" not in w.free), value])
-    scales: list[Expr] = [w for w in rest if "i" in w.free]
+    value = times([*(w for w in rest if row not in w.free), value])
+    scales: list[Expr] = [w for w in rest if row in w.free]
+    if scales and gated is None:
+        gated = node
     if gate is not None:
         scales.append(gate)
-    gate = _product(scales) if scales else None
-    softmax = softmaxes[0]
-    if softmax.op != "softmax" or softmax.axes != ("j",) or softmax.where is not None:
-        raise Unsupported(f"`{softmax.op}` over {', '.join(softmax.axes)} with other indices")
-    if softmax.mask != found.mask:
-        raise Unsupported("a softmax without the mask")
-    sink = softmax.sink
-    if sink is not None and "j" in sink.free:
+    if softmax.sink is not None and column in softmax.sink.free:
         raise Unsupported("a sink that depends on the key")
-    if sink is not None and any(n.free >= PAIR for n in walk(sink)):
-        raise Unsupported("a sink that is itself a pairwise reduction")
-    pointwise(spec, softmax.body)
-    return Match(found, softmax, softmax.body, sink, value, gate, gated)
+    pointwise(spec, softmax.body, row, column)
+    return Match(node, form, row, column, True, softmax.body, softmax.sink, value, node.mask,
+                 node.where, times(scales) if scales else None, gated)  # fmt: skip
 
 
-def pointwise(spec: Spec, expr: Expr) -> None:
+def match_map(spec: Spec, node: Expr) -> Match:
+    """The parts of an expression of pairs that is itself wanted."""
+    row, column = _sides(spec, node)
+    mask, weight = None, node
+    if isinstance(node, Apply) and node.op == "where" and node.args[2] == ZERO:
+        condition, inside, _ = node.args
+        if spec.mask is not None and condition == mask_at(spec, (row, column)):
+            mask, weight = (row, column), inside
+    if weight.free - {"b", "h", row, column}:
+        raise Unsupported("a vector for every pair")
+    if weight.kind is not Kind.FLOAT:
+        raise Unsupported(f"{weight.kind.value} values for every pair")
+    pointwise(spec, weight, row, column)
+    return Match(node, "map", row, column, False, weight, mask=mask)
+
+
+def _sides(spec: Spec, node: Expr) -> tuple[str, str]:
+    """Row and column axis."""
+    if isinstance(node, Reduce):
+        if len(node.axes) != 1:
+            raise Unsupported("a reduction over pairs and another axis")
+        column = node.axes[0]
+        rows = tokens(spec, node.free)
+    else:
+        column = "j" if "j" in node.free else max(tokens(spec, node.free))
+        rows = tokens(spec, node.free) - {column}
+    if len(rows) != 1:
+        raise Unsupported("an expression of three tokens")
+    return next(iter(rows)), column
+
+
+def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None:
     """Raise `Unsupported` unless `expr` is pointwise over pairs."""
     for node in walk(expr):
-        if node.free >= PAIR and not isinstance(node, Apply | Read | Contract):
+        if not node.free >= {row, column}:
+            continue
+        if not isinstance(node, Apply | Read | Contract):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
         found = spec.definition(node.name) if isinstance(node, Read) else None
-        if found is not None and node.free >= PAIR and PAIR.issubset(found.axes):
+        if found is not None and {row, column}.issubset(found.axes):
             raise Unsupported(f"`{found.name}` is read at other indices than its own")
 
 
-def _factors(expr: Expr) -> list[Expr]:
+def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:
+    """`expr` as a product."""
     match expr:
         case Apply(op="mul", args=args):
-            return [f for a in args for f in _factors(a)]
-        case Apply(op="div", args=(a, b)) if any(n.free >= PAIR for n in walk(a)):
+            return [f for a in args for f in factors_of(a, pair)]
+        case Apply(op="div", args=(a, b)) if any(n.free >= pair for n in walk(a)):
             one = Literal(1.0, kind=Kind.FLOAT)
-            return [*_factors(a), Apply("div", (one, b), kind=Kind.FLOAT)]
-        case Apply(op="neg", args=(a,)) if any(n.free >= PAIR for n in walk(a)):
-            return [Literal(-1.0, kind=Kind.FLOAT), *_factors(a)]
+            return [*factors_of(a, pair), Apply("div", (one, b), kind=Kind.FLOAT)]
+        case Apply(op="neg", args=(a,)) if any(n.free >= pair for n in walk(a)):
+            return [Literal(-1.0, kind=Kind.FLOAT), *factors_of(a, pair)]
     return [expr]
 
 
-def _product(factors: list[Expr]) -> Expr:
-    product = factors[0]
-    for factor in factors[1:]:
-        product = Apply("mul", (product, factor), kind=Kind.FLOAT)
-    return product
-
-
-def _gate(output: Expr, core: Expr) -> tuple[Expr | None, Expr | None]:
+def _gate(output: Expr, core: Expr, here: frozenset[str]) -> tuple[Expr | None, Expr | None]:
     """(gate, gated node) when the whole output is the sum times factors of the query alone."""
-    factors = _factors(output)
+    factors = factors_of(output, here - {"b", "h"})
     others = [f for f in factors if f != core]
     if len(others) + 1 != len(factors) or not others or any(core in walk(f) for f in others):
         return None, None
-    gate = _product(others)
+    gate = times(others)
     return (None, None) if not gate.free <= output.free else (gate, output)

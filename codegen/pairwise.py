@@ -1,17 +1,16 @@
-"""The pairwise plan: one softmax or element-wise weight over dot products."""
+"""The plan of a pass: one softmax or element-wise weight over pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from attnspec.codegen import host
 from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lower import Builder
-from attnspec.codegen.match import Match, match_output, pointwise
+from attnspec.codegen.match import Match, pointwise
 from attnspec.codegen.plan_types import (
     BlockPlan,
     Ends,
@@ -24,57 +23,55 @@ from attnspec.codegen.plan_types import (
     Run,
     Unsupported,
 )
+from attnspec.codegen.rewrite import mask_at
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
 from attnspec.dsl.analysis.ascending import Ranges
+from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.boxes import Box, End
-from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.patches import Patches
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.analysis.runs import HI, LO, Bounds, Runs
-from attnspec.dsl.analysis.score import score_of, summands
+from attnspec.dsl.analysis.score import Score, score_of, summands
 from attnspec.dsl.ast import (
+    Apply,
     Expr,
     Kind,
     Read,
-    Reduce,
     Spec,
-    walk,
 )
+from attnspec.dsl.check_prover import Prover
 
 
-def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
-    """The pairwise plan of a spec of the first family; raises `Unsupported`."""
-    found = match_output(spec)
-    build = Builder(spec, _listed(facts))
-
-    def lower(expr: Expr) -> Expr:
-        return coordinates(inline(spec, expr), spec)
-
-    mask = None if spec.mask is None else lower(spec.mask)
+def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) -> PairPlan:
+    """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
+    walks = _walks(spec, facts, found)
+    build = Builder(spec, found.row, found.column, _listed(walks))
+    mask = walks.mask
     if mask is not None:
-        pointwise(spec, mask)
-        if found.result.mask is None:
-            raise Unsupported("a sum without the mask")
+        pointwise(spec, mask, found.row, found.column)
+    logits = coordinates(found.score, spec)
     # summand by summand, as what a row does not see is taken away again
-    score = sp.Add(*map(build.sym, summands(lower(found.score))))
-    patches = _patches(build, facts.patches)
-    if patches is not None and facts.patches is not None:  # tiles fulfil the rest of the mask
-        mask = None if facts.patches.mask is None else coordinates(facts.patches.mask, spec)
+    score = sp.Add(*map(build.sym, summands(logits)))
+    patches = _patches(build, walks.patches)
+    if patches is not None and walks.patches is not None:  # tiles fulfil the rest of the mask
+        mask = None if walks.patches.mask is None else coordinates(walks.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
-    softmax = found.normalizer is not None
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
     build.tape.note = ""
     build.from_line(found.score)
+    softmax = found.softmax
     final = build.printed(in_base_2(score) if softmax else score)
     expanded, forms = backward_form(build, score, names, softmax)
     again = build.printed(in_base_2(expanded) if softmax else expanded)
     slopes = symbolic.derivatives(expanded, names)
     kept = None
-    if softmax:
-        known = score_of(spec, lower(found.score), found.sink is not None)
-        if facts.patches is not None:  # whose positions do not run on in a row
+    if found.softmax:
+        if not isinstance(final, str):
+            raise Unsupported("a score that is one number")
+        known = Score() if walks.apart else score_of(spec, logits, found.sink is not None)
+        if walks.patches is not None:  # whose positions do not run on in a row
             known = replace(known, distances=())
         kept = logit(build, known, score, expanded)
         if known.gentle:
@@ -82,28 +79,13 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
     build.tape.note = "its derivatives"
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
     build.tape.note = ""
-    # apart from the dots' operands, so that each has a gradient of its own
-    dims = ("b", "h", "j", *_channel(found.value))
-    hint = found.value.name if isinstance(found.value, Read) else "value"
-    value = Operand(build.fresh(f"u_{hint}"), found.value, dims)
-    gate = sink = None
-    if found.gate is not None:
-        gate = Operand(build.fresh("u_gate"), found.gate, ("b", "h", "i", *_channel(found.gate)))
-    if found.sink is not None:
-        if found.sink.free - {"b", "h", "i"}:
-            raise Unsupported("a sink that is a vector")
-        sink = Operand(build.fresh("u_sink"), found.sink, ("b", "h", "i"))
-    for operand in [*build.operands.values(), value, *(x for x in (gate, sink) if x is not None)]:
-        host.require_supported(spec, operand.expr)
-    for leaf in build.leaves:
-        if leaf.role != "pair":
-            host.require_supported(spec, leaf.operand.expr)
-    ranges, blocks = _ranges(build, facts.ranges), _blocks(build, facts.blocks)
+    value, gate, sink = _around(build, found)
+    ranges, blocks = _ranges(build, walks.ranges), _blocks(build, walks.blocks)
     if blocks is not None or ranges is not None:
         full = blocks is None or blocks.certain is not False
         rows = columns = Loop((), (Run(None, None, None, None, full),))
     else:
-        rows, columns = _loop(build, facts.rows), _loop(build, facts.columns)
+        rows, columns = _loop(build, walks.rows), _loop(build, walks.columns)
     roots: list[Atom] = [final, again, *(g.value for g in gradients)]
     if kept is not None:
         roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
@@ -111,8 +93,12 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         roots.append(keep)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
     roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
+    total = found.log_sum_exp
     return PairPlan(
-        normalizer="softmax" if softmax else "none",
+        row=found.row,
+        column=found.column,
+        form=found.form,
+        normalizer="softmax" if found.softmax else "none",
         dots=tuple(build.dots),
         value=value,
         gate=gate,
@@ -129,43 +115,78 @@ def plan_pair(spec: Spec, facts: Facts) -> PairPlan:
         patches=patches,
         ranges=ranges,
         blocks=blocks,
-        result=found.result if found.gated is None else found.gated,
-        log_sum_exp=_log_sum_exp(spec, found),
+        result=found.node if found.gated is None else found.gated,
+        log_sum_exp=total if total in asked else None,
         choices=tuple(build.choices.values()),
         again=again,
         forms=forms,
     )
 
 
-def _listed(facts: Facts) -> frozenset[Expr]:
+def _listed(walks: _Walks) -> frozenset[Expr]:
     """What the host makes to find the tiles, whatever kernels compute."""
-    found = [x.ends for x in (facts.ranges, facts.blocks) if x is not None]
+    found = [x.ends for x in (walks.ranges, walks.blocks) if x is not None]
     return frozenset(end.of for ends in found for end in ends)
 
 
-def _channel(expr: Expr) -> tuple[str, ...]:
-    channels = tuple(sorted(expr.free - {"b", "h", "i", "j"}))
+def _around(
+    build: Builder, found: Match
+) -> tuple[Operand | None, Operand | None, Operand | None]:
+    """Value, gate and sink: apart from the dots' operands, so that each has its own gradient."""
+    value = gate = sink = None
+    if found.value is not None:
+        hint = found.value.name if isinstance(found.value, Read) else "value"
+        value = build.made(hint, found.value, "b", "h", found.column, *_channel(build, found.value))
+    if found.gate is not None:
+        channel = _channel(build, found.gate)
+        gate = build.made("gate", found.gate, "b", "h", found.row, *channel)
+    if found.sink is not None:
+        if found.sink.free - {"b", "h", found.row}:
+            raise Unsupported("a sink that is a vector")
+        sink = build.made("sink", found.sink, "b", "h", found.row)
+    return value, gate, sink
+
+
+@dataclass(frozen=True, slots=True)
+class _Walks:
+    """Which pairs of a pass take part, and how its loops find them; `apart` where the row is no
+    query or the column no key of the mask as it is written."""
+
+    mask: Expr | None
+    rows: Bounds
+    columns: Bounds
+    patches: Patches | None
+    ranges: Ranges | None
+    blocks: Box | None
+    apart: bool
+
+
+def _walks(spec: Spec, facts: Facts, found: Match) -> _Walks:
+    parts = [] if found.where is None else [found.where]
+    plain = (found.row, found.column) == ("i", "j")
+    if spec.mask is None:
+        at = None
+    elif found.mask is not None:
+        at = coordinates(mask_at(spec, found.mask), spec)
+        if plain and not parts and found.mask == ("i", "j"):
+            return _Walks(at, facts.rows, facts.columns, facts.patches, facts.ranges,
+                          facts.blocks, False)  # fmt: skip
+        parts.insert(0, at)
+    if not parts:
+        empty = bounds(None, found.column, found.row, Prover(spec))
+        return _Walks(None, empty, empty, None, None, None, not plain)
+    both = parts[0] if len(parts) == 1 else Apply("and", tuple(parts), kind=Kind.BOOL)
+    mask, prover = coordinates(both, spec), Prover(spec)
+    rows = bounds(mask, found.column, found.row, prover)
+    columns = bounds(mask, found.row, found.column, prover)
+    return _Walks(mask, rows, columns, None, None, None, not plain)
+
+
+def _channel(build: Builder, expr: Expr) -> tuple[str, ...]:
+    channels = tuple(sorted(expr.free - {"b", "h"} - build.pair))
     if len(channels) > 1:
         raise Unsupported("a value or gate with two channel axes")
     return channels
-
-
-def _log_sum_exp(spec: Spec, found: Match) -> Expr | None:
-    """The `logsumexp(j, score)` that the kernel saves anyway, where a return asks for it."""
-    if found.normalizer is None or found.sink is not None:
-        return None
-    for item in spec.returns:
-        for node in walk(inline(spec, item.expr)):
-            if (
-                isinstance(node, Reduce)
-                and node.op == "logsumexp"
-                and node.axes == ("j",)
-                and node.where is None
-                and node.mask == found.normalizer.mask
-                and node.body == found.score
-            ):
-                return node
-    return None
 
 
 def _loop(build: Builder, found: Bounds) -> Loop:
@@ -227,7 +248,7 @@ def _ends(build: Builder, found: Sequence[End]) -> Ends:
             build.end(f"{place}_{axis}", Kind.INT, axis)
     ends = []
     for end in found:
-        if isinstance(end.of, Read) and end.of.free >= PAIR:
+        if isinstance(end.of, Read) and end.of.free >= build.sides:
             leaf = build.pair(end.of)
         else:
             leaf = build.leaf(end.of)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from attnspec.codegen.pairwise import plan_pair
-from attnspec.codegen.plan_types import TABLES, Plan, Stage, Unsupported
+from collections.abc import Iterator
+
+from attnspec.codegen.passes import plan_passes, roots
+from attnspec.codegen.plan_types import TABLES, PairPlan, Plan, Stage, Unsupported
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Expr, Read, Spec
@@ -14,23 +16,33 @@ __all__ = ["Plan", "Stage", "plan"]
 def plan(spec: Spec, facts: Facts) -> Plan:
     """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
     try:
-        pair = plan_pair(spec, facts)
-        wrapper = wrap(spec, pair)
+        wanted = roots(spec)
+        passes = plan_passes(spec, facts, wanted)
+        wrapper = wrap(spec, passes, wanted)
     except Unsupported as error:
         stage = Stage("output", "scan" if spec.states else "pairwise", "dense", str(error))
-        return Plan((stage,), backward=False, pair=None)
+        return Plan((stage,), backward=False, passes=())
     stages: list[Stage] = []
-    for operand in (*(x for d in pair.dots for x in (d.left, d.right)), pair.value):
-        if not _given(spec, operand.expr):
-            stages.append(Stage(operand.name.removeprefix("u_"), "host", "host"))
-    for leaf in pair.leaves:
-        if leaf.role in TABLES and not _given(spec, leaf.operand.expr):
-            size = " x ".join(leaf.operand.dims)
-            stages.append(Stage(leaf.operand.name.removeprefix("u_"), "host", "host", size))
-    stages.append(Stage("output", "pairwise", "fused"))
+    for place, found in enumerate(passes):
+        for name, size in _made(spec, found):
+            if name not in {s.name for s in stages}:
+                stages.append(Stage(name, "host", "host", size))
+        last = place + 1 == len(passes)
+        stages.append(Stage("output" if last else f"pass {place + 1}", "pairwise", "fused"))
     if len(wrapper.after) > 2:  # more than naming the result and what is found besides
         stages.append(Stage("epilogue", "host", "host"))
-    return Plan(tuple(stages), backward=True, pair=pair)
+    return Plan(tuple(stages), True, passes, wanted)
+
+
+def _made(spec: Spec, found: PairPlan) -> Iterator[tuple[str, str]]:
+    """Operands that the host makes for a pass, and the sizes of its tables."""
+    sides = [x for d in found.dots for x in (d.left, d.right)]
+    for operand in (*sides, *(() if found.value is None else (found.value,))):
+        if not _given(spec, operand.expr):
+            yield operand.name.removeprefix("u_"), ""
+    for leaf in found.leaves:
+        if leaf.role in TABLES and not _given(spec, leaf.operand.expr):
+            yield leaf.operand.name.removeprefix("u_"), " x ".join(leaf.operand.axes)
 
 
 def _given(spec: Spec, expr: Expr) -> bool:

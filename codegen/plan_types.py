@@ -11,6 +11,8 @@ from attnspec.dsl.ast import Expr, Kind
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
+# What a pass gives for every query: a vector, a number, or a number for every key.
+Result: TypeAlias = Literal["vector", "number", "map"]
 
 
 class Unsupported(Exception):
@@ -29,11 +31,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor that the host stage makes and the kernels read; `dims` are its axes in order."""
+    """A tensor that the host stage makes and the kernels read.
+
+    `dims` are its axes in order as kernels call them, rows `i` and columns `j`; `tokens` those
+    that are called otherwise in the spec, by what kernels call them.
+    """
 
     name: str
     expr: Expr
     dims: tuple[str, ...]
+    tokens: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Its axes in order as the spec calls them."""
+        names = dict(self.tokens)
+        return tuple(names.get(d, d) for d in self.dims)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -200,7 +213,9 @@ class Logit:
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """One softmax or element-wise weight over dot products, as two passes over tiles.
+    """One sum over `column` for every `row` of a softmax or an element-wise weight, forward and
+    backward. It gives what `form` says: the weighted sum of `value`, a number, or the weights; a
+    softmax without a value gives its log-sum-exp alone.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
@@ -209,9 +224,12 @@ class PairPlan:
     decide `patches` for compact tiles, `ranges`, or lists made from `blocks`, where there are such.
     """
 
+    row: str
+    column: str
+    form: Result
     normalizer: Literal["softmax", "none"]
     dots: tuple[Dot, ...]
-    value: Operand
+    value: Operand | None
     gate: Operand | None
     sink: Operand | None
     leaves: tuple[Leaf, ...]
@@ -227,7 +245,7 @@ class PairPlan:
     ranges: RangePlan | None
     blocks: BlockPlan | None
     result: Expr  # the node of the spec that the kernels compute
-    log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if the spec has one
+    log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if anything needs it
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
     again: Atom  # `score` in the form that the backward computes with its derivatives
     forms: tuple[Form, ...]  # why it is that one
@@ -235,11 +253,13 @@ class PairPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages in order; `pair` is the fused one. `backward`: every float input's gradient."""
+    """Stages, and the passes over pairs in the order they run, each of which may read what those
+    before it made; none if any stage is dense. `backward`: every float input's gradient."""
 
     stages: tuple[Stage, ...]
     backward: bool
-    pair: PairPlan | None
+    passes: tuple[PairPlan, ...]
+    roots: tuple[tuple[str, Expr], ...] = ()  # "output" and what is returned, by passes
 
     @property
     def fused(self) -> bool:

@@ -14,17 +14,20 @@ from attnspec import __version__
 from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
+from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import TABLES, BlockPlan, Loop, PairPlan, Plan, RangePlan
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
 from attnspec.codegen.tile import Atom, Op, names_used, needed
 from attnspec.codegen.views_kernel import kernels
-from attnspec.codegen.wrapper import operands, wrap
+from attnspec.codegen.wrapper import suffix, wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
+from attnspec.dsl.formula import formula
 
-_SHAPE = ("heads", "rows", "q_start", "k_start")  # what an operation takes after its numbers
+# Sizes and first positions, which every operation takes last.
+_PLACE = ("batch", "heads", "key_heads", "rows", "columns", "q_start", "k_start")
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
@@ -48,17 +51,11 @@ def digest(spec: Spec) -> str:
 
 def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     """The module's source; only for a plan with a fused stage."""
-    pair = plan.pair
-    if pair is None:
+    if not plan.passes:
         raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
-    views = kernels(pair)
     env = environment()
-    shown = []
-    for view in views:
-        template = view.name if view.name in ("forward", "backward_columns") else "backward_rows"
-        code = env.get_template(f"{template}.py.jinja").render(k=view)
-        shown.append("\n".join(line for line in code.splitlines() if line.strip()))
-    host = wrap(spec, pair)
+    host = wrap(spec, plan.passes, plan.roots)
+    ends = [suffix(place) for place in range(len(plan.passes))]
     context = {
         "title": _docline(spec.title or spec.name),
         "name": spec.name,
@@ -67,38 +64,17 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "spec_lines": [ascii(line)[1:-1].replace('"', "'") for line in _equations(spec)],
         "facts": _facts(facts),
         "signature": signature_code(spec),
-        "kernels": shown,
-        "views": views,
-        "loads": '("{}", "{}")'.format(*loads(pair)),
-        "plan": pair,
-        "softmax": pair.normalizer == "softmax",
-        "cpu": _cpu(pair),
-        "fields": {
-            name: layout(code, indent=4, used=4 + len(f"{name}="))
-            for name, code in (
-                ("operands", repr(tuple((o.name, o.labels) for o in operands(pair)))),
-                ("numbers", repr(tuple(s.name for s in pair.scalars))),
-                ("dots", repr(tuple((d.name, d.left.name, d.right.name) for d in pair.dots))),
-                ("leaves", _leaves(pair)),
-                ("patches", _patches(pair)),
-                ("between", repr(None if pair.logit is None else pair.logit.between)),
-                ("wanted", repr(tuple(g.of for g in pair.gradients))),
-                ("ranges", _ranges(pair.ranges)),
-                ("blocks", _blocks(pair.blocks)),
-            )
-        },
-        "op_args": _op_args(pair),
-        "op_names": layout(
-            tuple_text([*(a.partition(":")[0] for a in _op_args(pair)), *_SHAPE]),
-            indent=4,
-            used=len("    args = "),
+        "parts": [_pass(spec, p, end) for p, end in zip(plan.passes, ends, strict=True)],
+        "passes": layout(
+            tuple_text(f"(PAIRWISE{end}, KERNELS{end})" for end in ends), used=len("PASSES = ")
         ),
-        "grads": ", ".join(_gradient_names(pair)),
         "parameters": parameters(spec),
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
         "arguments": parameter_docs(spec),
-        "host": host.before,
-        "op_values": host.arguments,
+        "steps": [
+            {"end": end, "before": step.before, "arguments": step.arguments}
+            for step, end in zip(host.steps, ends, strict=True)
+        ],
         "epilogue": host.after,
         "initial": host.initial,
     }
@@ -114,6 +90,61 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     )
     check_module(source)
     return source
+
+
+def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
+    """Kernels, CPU tile and operation of one pass, the names of which end in `end`."""
+    views = kernels(plan, end)
+    env = environment()
+    shown = []
+    for view in views:
+        template = view.name if view.name in ("forward", "backward_columns") else "backward_rows"
+        code = env.get_template(f"{template}.py.jinja").render(k=view)
+        shown.append("\n".join(line for line in code.splitlines() if line.strip()))
+    given = [o.name for o in operands(plan)] + [s.name for s in plan.scalars]
+    fields = {
+        "operands": repr(tuple((o.name, o.labels) for o in operands(plan))),
+        "numbers": repr(tuple(s.name for s in plan.scalars)),
+        "dots": repr(tuple((d.name, d.left.name, d.right.name) for d in plan.dots)),
+        "leaves": _leaves(plan),
+        "patches": _patches(plan, end),
+        "between": repr(None if plan.logit is None else plan.logit.between),
+        "wanted": repr(tuple(g.of for g in plan.gradients)),
+        "ranges": _ranges(plan.ranges, end),
+        "blocks": _blocks(plan.blocks, end),
+    }
+    return env.get_template("pass.py.jinja").render(
+        name=spec.name,
+        digest=digest(spec),
+        end=end,
+        what=f" of {_heading(plan)}" if end else "",
+        kernels=shown,
+        views=views,
+        loads='("{}", "{}")'.format(*loads(plan)),
+        plan=plan,
+        shape=_shape(plan),
+        softmax=plan.normalizer == "softmax",
+        cpu=_cpu(plan),
+        fields={
+            name: layout(code, indent=4, used=4 + len(f"{name}="))
+            for name, code in fields.items()
+        },
+        op_args=_op_args(plan),
+        op_names=layout(tuple_text([*given, *_PLACE]), indent=4, used=len("    args = ")),
+        grads=", ".join(_gradient_names(plan)),
+    )
+
+
+def _heading(plan: PairPlan) -> str:
+    """What a pass computes, in the words of the spec."""
+    shown = ascii(formula(plan.result))[1:-1]
+    return shown if len(shown) < 80 else f"{shown[:76]} ..."
+
+
+def _shape(plan: PairPlan) -> str:
+    if plan.value is not None:
+        return f"[B, H, M, {plan.value.labels[3]}]"
+    return "[B, H, M, N]" if plan.form == "map" else "[B, H, M]"
 
 
 def _imports(body: str) -> set[str]:
@@ -160,11 +191,12 @@ def _leaves(pair: PairPlan) -> str:
     return tuple_text(items)
 
 
-def _patches(pair: PairPlan) -> str:
+def _patches(pair: PairPlan, end: str) -> str:
     found = pair.patches
     if found is None:
         return "None"
-    return f"Patches({found.axes!r}, {found.i_sides!r}, {found.j_sides!r}, {found.steps!r}, boxes)"
+    sides = f"{found.i_sides!r}, {found.j_sides!r}"
+    return f"Patches({found.axes!r}, {sides}, {found.steps!r}, boxes{end})"
 
 
 # The CPU's tile functions
@@ -234,19 +266,19 @@ def _flags(blocks: BlockPlan) -> list[str]:
     return [*_values(blocks.ops, roots), f"return {', '.join(map(_tensor, roots))}"]
 
 
-def _blocks(blocks: BlockPlan | None) -> str:
+def _blocks(blocks: BlockPlan | None, end: str) -> str:
     if blocks is None:
         return "None"
     names = _taken(blocks.ops, [blocks.possible, blocks.certain])
-    return f"Blocks({names!r}, {blocks.ends!r}, flags)"
+    return f"Blocks({names!r}, {blocks.ends!r}, flags{end})"
 
 
-def _ranges(ranges: RangePlan | None) -> str:
+def _ranges(ranges: RangePlan | None, end: str) -> str:
     if ranges is None:
         return "None"
     loops = ranges.rows, ranges.columns
     names = [_taken(loop.ops, list(loop.limits)) for loop in loops]
-    return f"Ranges({names[0]!r}, {names[1]!r}, {ranges.ends!r}, row_ranges, column_ranges)"
+    return f"Ranges({names[0]!r}, {names[1]!r}, {ranges.ends!r}, row_ranges{end}, column_ranges{end})"
 
 
 def _taken(ops: tuple[Op, ...], roots: list[Atom]) -> tuple[str, ...]:

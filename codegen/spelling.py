@@ -84,6 +84,7 @@ TORCH = _COMMON | {
     "leaky_relu": "leaky_relu({0}, {1})",
     "logsigmoid": "torch.nn.functional.logsigmoid({0})",
     "softplus": "softplus({0})",
+    "logaddexp": "logaddexp({0}, {1})",
     "silu": "torch.nn.functional.silu({0})",
     "gelu": "torch.nn.functional.gelu({0})",
     "below": "below({0}, {1})",

@@ -40,6 +40,7 @@ class Kernel:
     """One kernel: `side` is "rows" when a program owns queries, "columns" when keys."""
 
     name: str
+    end: str  # of its name in the module
     doc: str
     plan: PairPlan
     side: str
@@ -139,7 +140,7 @@ class Kernel:
             roots.append(logit.lifted)
             if self.forward and logit.between is not None:
                 roots.append(logit.between[1])
-        elif self.forward or self.side == "columns":
+        elif self.forward or (self.side == "columns" and self.plan.value is not None):
             roots.append(self.plan.score if self.forward else self.plan.again)
         for g in self.gradients:
             roots.append(g.value)
@@ -274,13 +275,21 @@ class Kernel:
         return tiles([d.right for d in self.plan.dots], "j")
 
     @property
-    def value(self) -> Tensor:
-        return tiles([self.plan.value], "j")[0]
+    def form(self) -> str:
+        return self.plan.form
 
     @property
-    def d_out(self) -> Tensor:
-        channel = self.plan.value.labels[3]
-        return Tensor("d_out", (), "i", channel)
+    def value(self) -> Tensor | None:
+        return None if self.plan.value is None else tiles([self.plan.value], "j")[0]
+
+    @property
+    def values(self) -> list[Tensor]:
+        return [] if self.value is None else [self.value]
+
+    @property
+    def d_outs(self) -> list[Tensor]:
+        """The gradient of the output where it is a tile of vectors."""
+        return [Tensor("d_out", (), "i", v.channel) for v in self.values]
 
     @property
     def gate(self) -> Tensor | None:
@@ -302,11 +311,11 @@ class Kernel:
 
     @property
     def tensors(self) -> list[Tensor]:
-        found = [*self.lefts, *self.rights, self.value]
+        found = [*self.lefts, *self.rights, *self.values]
         if self.forward:
             found += self.ends
         else:
-            found.append(self.d_out)
+            found += self.d_outs
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
         return [*found, *self.pair_leaves, *self.tables, *self.visits]
 
@@ -321,7 +330,9 @@ class Kernel:
     def widths(self) -> list[str]:
         """The channel axes whose number and padded width the kernel is compiled for."""
         found = [d.left.labels[3] for d in self.plan.dots]
-        return list(dict.fromkeys([*found, self.plan.value.labels[3]]))
+        if self.plan.value is not None:
+            found.append(self.plan.value.labels[3])
+        return list(dict.fromkeys(found))
 
     @property
     def piece(self) -> str:
@@ -349,12 +360,14 @@ class Kernel:
         return ", ".join(f'"{n}"' for n in names)
 
 
-def kernels(plan: PairPlan) -> list[Kernel]:
-    """Every kernel of a plan, the forward one first."""
+def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
+    """Every kernel of a pass, the forward one first; their names end in `end`."""
     softmax = plan.normalizer == "softmax"
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
+    outputs += () if softmax and plan.value is None else ("out",)
     saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
+    saved += () if softmax or plan.value is not None else ("d_out",)
     rows = [
         *dot_gradients(plan, "rows"),
         *leaf_gradients(plan, ("row", "row_table", "head", "pair")),
@@ -364,27 +377,34 @@ def kernels(plan: PairPlan) -> list[Kernel]:
     def into(gradients: list[Gradient]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f"d_{g.operand}" for g in gradients))
 
-    found = [
-        Kernel("forward", "", plan, "rows", pointers=(*outputs, "out"), forward=True),
-        Kernel(
-            "backward_rows",
-            "Gradients of what belongs to a query, a head or a pair: one tile of rows a program.",
-            plan,
-            "rows",
-            tuple(rows),
-            (*saved, *into(rows)),
-        ),
-        Kernel(
-            "backward_columns",
-            "Gradients of what belongs to a key: one tile of columns a program, every query head.",
-            plan,
-            "columns",
-            tuple(columns),
-            (*saved, f"d_{plan.value.name}", *into(columns)),
-        ),
-    ]
+    values = () if plan.value is None else (f"d_{plan.value.name}",)
+    found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
+    if rows:
+        doc = "Gradients of what belongs to a query, a head or a pair: one tile of rows a program."
+        pointers = (*saved, *into(rows))
+        found.append(Kernel("backward_rows", end, doc, plan, "rows", tuple(rows), pointers))
+    if columns or values:
+        doc = "Gradients of what belongs to a key: one tile of columns a program, every query head."
+        pointers = (*saved, *values, *into(columns))
+        made = tuple(columns)
+        found.append(Kernel("backward_columns", end, doc, plan, "columns", made, pointers))
     for leaf in leaf_gradients(plan, ("table",)):
         doc = f"Gradient of the table {leaf.operand.removeprefix('u_')}: one share a tile of rows."
+        pointers = (*saved, f"d_{leaf.operand}")
         name = f"backward_{leaf.name}"
-        found.append(Kernel(name, doc, plan, "rows", (leaf,), (*saved, f"d_{leaf.operand}")))
+        found.append(Kernel(name, end, doc, plan, "rows", (leaf,), pointers))
     return found
+
+
+def _doc(plan: PairPlan) -> str:
+    """What the forward kernel gives."""
+    given = []
+    if plan.value is not None:
+        given.append(f"Output [B, H, M, {plan.value.labels[3]}]")
+    elif plan.form == "map":
+        given.append("Output [B, H, M, N]")
+    elif plan.normalizer == "none":
+        given.append("Output [B, H, M]")
+    if plan.normalizer == "softmax":
+        given.append("log-sum-exp [B, H, M]" if given else "Log-sum-exp [B, H, M]")
+    return f"{' and '.join(given)}: one tile of rows a program."

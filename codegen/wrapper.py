@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host
-from attnspec.codegen.host_values import Value
+from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
+from attnspec.codegen.passes import known, operands
 from attnspec.codegen.plan_types import Operand, PairPlan
-from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Spec, walk
 
@@ -16,24 +16,28 @@ _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
 @dataclass(frozen=True, slots=True)
-class Wrapper:
-    """Statements before the operation, its arguments, what follows it, and computed defaults."""
+class Step:
+    """One pass: statements before its operation, then its arguments."""
 
     before: tuple[str, ...]
     arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """The passes, what follows them, and computed defaults."""
+
+    steps: tuple[Step, ...]
     after: tuple[str, ...]
     initial: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def operands(pair: PairPlan) -> list[Operand]:
-    """The operation's tensors in order, each once."""
-    found = [d.left for d in pair.dots] + [d.right for d in pair.dots] + [pair.value]
-    found += [x for x in (pair.gate, pair.sink) if x is not None]
-    found += [leaf.operand for leaf in pair.leaves]
-    return list({o.name: o for o in found}.values())
+def suffix(place: int) -> str:
+    """What the names of the pass at `place` end in."""
+    return f"_{place + 1}" if place else ""
 
 
-def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
+def wrap(spec: Spec, passes: tuple[PairPlan, ...], roots: tuple[tuple[str, Expr], ...]) -> Wrapper:
     """Print the host's part; raises `Unsupported` for what it cannot say."""
     host = Host(spec)
     for decl in spec.decls:
@@ -46,10 +50,26 @@ def wrap(spec: Spec, pair: PairPlan) -> Wrapper:
                 _fact(apart, spec, _at(decl, decl.where, side), decl)
     for fact in spec.requires:
         _fact(host, spec, fact)
-    arguments = _arguments(pair, host)
-    before = tuple(host.lines)
-    host.lines.clear()
-    return Wrapper(before, arguments, _after(spec, pair, host), _initial(spec))
+    steps = []
+    for place, plan in enumerate(passes):
+        arguments = _arguments(plan, host)
+        steps.append(Step(tuple(host.lines), arguments))
+        host.lines.clear()
+        _name(host, spec, plan, suffix(place))
+    return Wrapper(tuple(steps), _after(spec, passes, dict(roots), host), _initial(spec))
+
+
+def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
+    """Tell the host what the results of a pass are called."""
+    rows = ("b", "h", plan.row)
+    channel = () if plan.value is None else plan.value.axes[3:]
+    dims = {"vector": (*rows, *channel), "number": rows, "map": (*rows, plan.column)}[plan.form]
+    for node, result in known(plan):
+        value = Value(f"lse{end}", rows, Kind.FLOAT)
+        if result == "out":
+            value = Value(f"out{end}", dims, Kind.FLOAT, narrow=plan.form == "vector")
+        # under an operation, coordinates are written out
+        host.known[node] = host.known[coordinates(node, spec)] = value
 
 
 def _at(decl: Decl, fact: Expr, side: str) -> Expr:
@@ -84,19 +104,22 @@ def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None
     host.lines.append(f"hold({host.emit(claim).code}, {quoted(name)}, {line})")
 
 
-def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
-    roles = {x.operand.name: x.role for x in pair.leaves}
-    products = {x.name for d in pair.dots for x in (d.left, d.right)} | {pair.value.name}
+def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
+    roles = {x.operand.name: x.role for x in plan.leaves}
+    products = {x.name for d in plan.dots for x in (d.left, d.right)}
+    if plan.value is not None:
+        products.add(plan.value.name)
+    sizes = _sizes(plan, host)
     columns: list[tuple[Operand, str]] = []
     lines: list[str] = []
-    for operand in operands(pair):
+    for operand in operands(plan):
         name, role = operand.name, roles.get(operand.name, "")
         if role in ("table", "pair"):
             if role == "pair":
                 assert isinstance(operand.expr, Read)
                 source = f'tensor["{operand.expr.name}"]'
             else:
-                source = host.aligned(host.emit(operand.expr), operand.dims, ungroup=True)
+                source = host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)
             lines.append(
                 f"{name} = over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
             )
@@ -104,19 +127,37 @@ def _arguments(pair: PairPlan, host: Host) -> tuple[str, ...]:
             code = _aligned(host, operand, ungroup=False)
             columns.append((operand, f"entries({code})" if role == "column_table" else code))
         else:
-            kept = name in products or operand is pair.gate
+            kept = name in products or operand is plan.gate
             dtype = "bound.dtype" if kept else "wide"
-            code = f"as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, size)"
+            code = f"as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, {sizes})"
             lines.append(f"{name} = {f'entries({code})' if role == 'row_table' else code}")
     columns.sort(key=lambda c: c[0].name not in products)
     first = sum(o.name in products for o, _ in columns)
     lines += [f"{operand.name} = {code}" for operand, code in columns]
-    names = ", ".join(o.name for o, _ in columns)
-    targets = f"({names},)" if len(columns) == 1 else names
-    lines.append(f"{targets} = as_columns([{names}], bound.dtype, size, {first})")
-    numbers = [f"{_WRAP[s.kind]}({host.emit(s.expr).code})" for s in pair.scalars]
+    if columns:
+        names = ", ".join(o.name for o, _ in columns)
+        targets = f"({names},)" if len(columns) == 1 else names
+        lines.append(f"{targets} = as_columns([{names}], bound.dtype, {sizes}, {first})")
+    numbers = [f"{_WRAP[s.kind]}({host.emit(s.expr).code})" for s in plan.scalars]
     host.lines.extend(lines)
-    return (*(o.name for o in operands(pair)), *numbers)
+    return (*(o.name for o in operands(plan)), *numbers, *_place(plan, host, columns))
+
+
+def _place(plan: PairPlan, host: Host, columns: list[tuple[Operand, str]]) -> list[str]:
+    """Batches, heads, key heads, rows, columns, and the first positions, as an operation has them."""
+    row, column = (host.base(axis) for axis in (plan.row, plan.column))
+    key_heads = f"{columns[0][0].name}.shape[1]" if columns else host.size("h")
+    sizes = [host.size("b"), host.size("h"), key_heads, host.size(row), host.size(column)]
+    return [*sizes, STARTS[row], STARTS[column]]
+
+
+def _sizes(plan: PairPlan, host: Host) -> str:
+    """The sizes by the names that kernels use."""
+    base = {"i": host.base(plan.row), "j": host.base(plan.column)}
+    if all(name == axis for name, axis in base.items()):
+        return "size"
+    turned = ", ".join(f'"{name}": size["{axis}"]' for name, axis in base.items())
+    return f"size | {{{turned}}}"
 
 
 def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
@@ -125,29 +166,25 @@ def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
         ones = ", ".join("1" for _ in operand.dims)
         dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
         return f"torch.tensor({value.code}{dtype}, device=bound.device).view({ones})"
-    return host.aligned(value, operand.dims, ungroup)
+    return host.aligned(value, operand.axes, ungroup)
 
 
-def _after(spec: Spec, pair: PairPlan, host: Host) -> tuple[str, ...]:
-    dims = ("b", "h", "i", pair.value.dims[3])
-    found = {pair.result: Value("out", dims, Kind.FLOAT, narrow=True)}
-    if pair.log_sum_exp is not None:
-        found[pair.log_sum_exp] = Value("lse", dims[:3], Kind.FLOAT)
-    for node, value in found.items():  # under an operation, coordinates are written out
-        host.known[node] = host.known[coordinates(node, spec)] = value
-    assert spec.output is not None
-    output = host.emit(inline(spec, spec.output))
-    result = host.aligned(output, ("b", "h", "i", spec.channel))
+def _after(
+    spec: Spec, passes: tuple[PairPlan, ...], roots: dict[str, Expr], host: Host
+) -> tuple[str, ...]:
+    result = "None"
+    if spec.output is not None:
+        result = host.aligned(host.emit(roots["output"]), ("b", "h", "i", spec.channel))
     returned = []
     for item in spec.returns:
-        value = host.emit(inline(spec, item.expr))
-        code = host.whole(value, item.axes)
+        code = host.whole(host.emit(roots[item.name]), item.axes)
         returned.append(f'"{item.name}": {code}')
     weight = spec.definition("weight")
     normalised = weight is not None and isinstance(weight.expr, Normalize)
     if normalised and all(r.name != "lse" for r in spec.returns):
-        returned.insert(0, '"lse": lse')
-    cast = "" if result == "out" else ".to(bound.dtype)"
+        own = [n for n, p in enumerate(passes) if p.normalizer == "softmax" and p.row == "i"]
+        returned[:0] = [f'"lse": lse{suffix(n)}' for n in own[:1]]
+    cast = "" if result in ("out", "None") else ".to(bound.dtype)"
     lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]
     return tuple(lines)
 

@@ -65,45 +65,44 @@ class Built:
         return f"{self.spec}.{self.kernel}.{target}.{self.dtype}.d{self.head_dim}"
 
 
-def record(spec: Spec, module: ModuleType, dtype: str, head_dim: int, **instead: Any) -> Problem:
-    """The call that `module.attend` makes of its operation on arguments of a typical size;
+def record(
+    spec: Spec, module: ModuleType, dtype: str, head_dim: int, place: int = 0, **instead: Any
+) -> Problem:
+    """The call that `module.attend` makes of its pass at `place` on arguments of a typical size;
     `instead` are arguments to pass in place of the typical ones."""
     for length in LENGTHS:
         given = typical(spec, heads=HEADS, length=length, channels=head_dim, dtype=DTYPES[dtype])
         try:
-            return call_of(module, given | instead)
+            return call_of(module, given | instead, place)
         except AttnError:  # a spec may ask for shorter ones
             continue
     raise AttnError(f"{spec.name}: no arguments of a typical size could be made")
 
 
-def call_of(module: ModuleType, given: Mapping[str, Any]) -> Problem:
-    """The call that `module.attend` makes of its operation on the arguments `given`."""
-    try:
-        with _Recorder(), torch.no_grad():  # type: ignore[no-untyped-call]
-            module.attend(**given, backend="cpu")
-    except _Recorded as found:
-        return problem(module.PAIRWISE, found.args[:-1])
-    raise AssertionError("the module made no call")
-
-
-class _Recorded(Exception):
-    """Carries the arguments of the operation out of the call."""
-
-    def __init__(self, args: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.args = args
+def call_of(module: ModuleType, given: Mapping[str, Any], place: int = 0) -> Problem:
+    """The call that `module.attend` makes of its pass at `place` on the arguments `given`."""
+    recorder = _Recorder(module)
+    with recorder, torch.no_grad():  # type: ignore[no-untyped-call]
+        module.attend(**given, backend="cpu")
+    return recorder.calls[place]
 
 
 class _Recorder(TorchDispatchMode):
-    """Stops at the first generated operation."""
+    """Collects the calls of generated operations, which give what a row without pairs would."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.module = module
+        self.calls: list[Problem] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func.namespace == "attnspec":
-            raise _Recorded(args)
-        return func(*args, **(kwargs or {}))
+        if func.namespace != "attnspec":
+            return func(*args, **(kwargs or {}))
+        plan, _ = self.module.PASSES[len(self.calls)]
+        self.calls.append(problem(plan, args[:-1]))
+        return tuple(x.zero_() for x in outputs(self.calls[-1]))
 
 
 def gpu_target(name: str) -> GPUTarget:
@@ -119,7 +118,8 @@ def source_of(
 ) -> Any:
     """What a launch of kernel `name` would compile for the recorded call; without `leaves`, for
     gradients of the products' operands and the value alone."""
-    kernel = module.KERNELS[name]
+    place = [plan for plan, _ in module.PASSES].index(call.plan)
+    kernel = module.PASSES[place][1][name]
     names = tuple(kernel.arg_names)
     out, ungated, lse = outputs(call)
     pointers: dict[str, Tensor | None] = {"out": out, "ungated": ungated, "lse": lse}
@@ -160,9 +160,10 @@ def build_kernel(
     binary = made.asm["cubin" if target.startswith("cuda") else "hsaco"]
     registers, spills = resources(made.asm, binary)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
+    place = [plan for plan, _ in module.PASSES].index(call.plan)
     built = Built(
         spec.name,
-        name,
+        name + (f"_{place + 1}" if place else ""),
         PHASES.get(name, name.replace("backward", "bwd")),
         target,
         dtype,
@@ -204,10 +205,11 @@ def build(
     """Every kernel of a generated module for every target, dtype and head dimension."""
     for dtype in dtypes:
         for head_dim in head_dims:
-            call = record(spec, module, dtype, head_dim)
-            for target in targets:
-                for name in module.KERNELS:
-                    yield build_kernel(spec, module, name, call, target, dtype, head_dim)
+            for place, (_, kernels) in enumerate(module.PASSES):
+                call = record(spec, module, dtype, head_dim, place)
+                for target in targets:
+                    for name in kernels:
+                        yield build_kernel(spec, module, name, call, target, dtype, head_dim)
 
 
 def files(built: Built, binary: bytes) -> dict[str, bytes]:

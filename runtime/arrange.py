@@ -47,9 +47,9 @@ def need(call: Problem, name: str) -> Need:
         name if name in ("forward", "backward_rows", "backward_columns") else "backward_table",
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
-        width(call.right.shape[-1]),
+        0 if call.value is None else width(call.value.shape[-1]),
         call.plan.loads[0 if name == "forward" else 1],
-        call.right.dtype,
+        call.dtype,
     )
 
 
@@ -162,7 +162,7 @@ def choices(call: Problem) -> dict[str, Any]:
     for a running one. Weights then lie within 2 ** FIXED and that less the range: of float16 they
     must not leave what has all its digits, of others a value of 2 ** -62 still counts.
     """
-    dtype, bits = call.right.dtype, inf
+    dtype, bits = call.dtype, inf
     if call.plan.between is not None:
         low, high = (call.numbers[x] if isinstance(x, str) else x for x in call.plan.between)
         bits = (high - low) * log2(e)
@@ -191,7 +191,7 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
         "k_start": call.k_start,
         **call.numbers,
     }
-    for name in (*(x for _, x, _ in plan.dots), plan.value):
+    for name in (*(x for _, x, _ in plan.dots), *([plan.value] if plan.value else [])):
         values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
         values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
     for leaf in plan.leaves:

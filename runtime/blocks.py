@@ -51,7 +51,7 @@ def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> L
         own, other = other, own
     parts = [_listed(*flags) for flags in classes(call, rows, columns, by_columns)]
     if not parts:
-        empty = torch.zeros(1, 1, own, 2, dtype=torch.int32, device=call.right.device)
+        empty = torch.zeros(1, 1, own, 2, dtype=torch.int32, device=call.device)
         return Lists(empty, empty)
     counts, index = (torch.cat(x, 2) if len(x) > 1 else x[0] for x in zip(*parts, strict=True))
     return Lists(counts, index)
@@ -134,7 +134,7 @@ def limits(call: Problem, rows: int, columns: int, by_columns: bool = False) -> 
         inside = (full_first, full_last) if full else none
         for end, otherwise in zip((first, last, *inside), whole * 2, strict=True):
             limit = otherwise if end is None else end
-            ends.append(torch.as_tensor(limit, device=call.right.device))
+            ends.append(torch.as_tensor(limit, device=call.device))
     lead = torch.broadcast_shapes((1, 1), *(end.shape[:-2] for end in ends))
     spread = [end.expand(*lead, *own).flatten(-2) for end in ends]
     return torch.stack(spread, -1).to(torch.int32)
@@ -145,7 +145,7 @@ def _values(
 ) -> Values:
     """What decides about blocks, by name: [B', H', R or 1, C or 1], a number, or all the tokens of
     a leaf [B', H', N]. `lo` and `hi` are positions of blocks of the side `own`."""
-    device = call.right.device
+    device = call.device
     found: Values = {
         "b": torch.arange(call.batch, device=device).view(-1, 1, 1, 1),
         "h": torch.arange(call.heads, device=device).view(1, -1, 1, 1),

@@ -27,12 +27,14 @@ from attnspec.runtime.problem import Leaf, Problem, Values
 
 
 def forward(call: Problem) -> tuple[Tensor, Tensor]:
-    """The weighted sum [B, H, M, E] before any gate, and the natural log-sum-exp [B, H, M]."""
-    plan, wide, value = call.plan, call.wide, call.right
+    """What the pass gives, before any gate: the weighted sum [B, H, M, E], a sum [B, H, M] or the
+    weights [B, H, M, N]; and the natural log-sum-exp [B, H, M] of a softmax. Either may be empty:
+    there is none."""
+    plan, wide = call.plan, call.wide
     shape = (call.batch, call.heads, call.rows)
-    out = value.new_zeros((*shape, value.shape[-1]), dtype=wide)
-    lse = value.new_full(shape, float("-inf"), dtype=wide)
-    clean = bool(torch.isfinite(value).all())
+    lse = torch.full(shape, float("-inf"), dtype=wide, device=call.device)
+    out = _nothing(call, lse)
+    clean = call.value is None or bool(torch.isfinite(call.value).all())
     fixed = fixed_values(call)
     for block in blocks(call):
         rows = block.rows
@@ -52,23 +54,41 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
                 weight = weight.sub_(safe).exp_()
                 scale = torch.exp(top - safe)
                 total = total * scale + weight.sum(-1, keepdim=True)
-                acc.mul_(scale)
                 top = new
-            acc.add_(_contribution(call, weight, tile, clean))
+                if plan.value is not None:
+                    acc.mul_(scale)
+            if plan.form == "map":
+                out[tile.of(out)] = weight
+            elif plan.value is not None:
+                acc.add_(_contribution(call, weight, tile, clean))
+            elif not plan.softmax:
+                acc.add_(weight.sum(-1))
         if plan.softmax:
-            acc.div_(torch.where(total == 0, 1.0, total))
             lse[:, :, rows] = (top + torch.log(total)).squeeze(-1)
-        if isinstance(rows, Tensor):
+            if plan.value is not None:
+                acc.div_(torch.where(total == 0, 1.0, total))
+        if isinstance(rows, Tensor) and plan.form != "map":
             out[:, :, rows] = acc
-    return out, lse
+    empty = lse.new_empty(0)
+    if not plan.softmax:
+        return out, empty
+    return empty if plan.value is None else out, lse
+
+
+def _nothing(call: Problem, lse: Tensor) -> Tensor:
+    """The output before anything is added to it."""
+    if call.value is not None:
+        return lse.new_zeros((*lse.shape, call.value.shape[-1]))
+    if call.plan.form == "map":
+        return lse.new_zeros((*lse.shape, call.columns))
+    return torch.zeros_like(lse)
 
 
 def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> Tensor:
     """Logits or weights [B, H, m, n], excluded pairs at -inf or 0, in memory of their own."""
     fill(call, values, left, tile)
     keep, score = call.plan.tile(values, tile.masked)
-    sides = values["i"].shape[2], values["j"].shape[3]
-    score = score.expand(call.batch, call.heads, *sides)
+    score = score.expand(tile.shape(call))
     if keep is None:
         return score.clone()
     return torch.where(keep, score, float("-inf") if call.plan.softmax else 0.0)
@@ -76,7 +96,8 @@ def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) 
 
 def _contribution(call: Problem, weight: Tensor, tile: Tile, clean: bool) -> Tensor:
     """weight @ value in which a value that is not finite counts only where the weight is not 0."""
-    p, v = by_key_head(weight, call), call.right[:, :, tile.columns].to(call.wide)
+    assert call.value is not None
+    p, v = by_key_head(weight, call), call.value[:, :, tile.columns].to(call.wide)
     if clean or not tile.masked:
         return by_head(p @ v, call)
     bad = ~torch.isfinite(v)
@@ -90,8 +111,8 @@ def backward(
 ) -> dict[str, Tensor]:
     """Gradients by operand name, in the operands' shapes.
 
-    `grad` is the gradient [B, H, M, E] of the ungated sum, `delta` [B, H, M] what a softmax
-    subtracts. Only operands in `wanted` get one.
+    `grad` is the gradient of what the pass gives before any gate, `delta` [B, H, M] what a
+    softmax subtracts. Only operands in `wanted` get one.
     """
     plan, wide = call.plan, call.wide
     out = {
@@ -105,13 +126,14 @@ def backward(
         rows = block.rows
         values = row_values(call, fixed, rows)
         left = left_operands(call, rows)
-        d_out = by_key_head(grad[:, :, rows].to(wide), call)
+        d_out = grad[:, :, rows].to(wide) if grad.dim() > 2 else grad
+        if call.value is not None:
+            d_out = by_key_head(d_out, call)
         for tile in tiles(call, values, block):
             fill(call, values, left, tile)
             keep, score, slopes = plan.slopes(values, tile.masked)
-            v = call.right[:, :, tile.columns].to(wide)
-            upstream = by_head(d_out @ v.transpose(-1, -2), call)
-            weight = score.expand(upstream.shape)
+            upstream = _upstream(call, grad, d_out, tile)
+            weight = score.expand(tile.shape(call))
             if plan.softmax:
                 weight = torch.exp(weight - lse[:, :, rows, None])
                 upstream = weight * (upstream - delta[:, :, rows, None])
@@ -130,6 +152,18 @@ def backward(
                 else:
                     share.add_dot(name, d_score)
     return out
+
+
+def _upstream(call: Problem, grad: Tensor, d_out: Tensor, tile: Tile) -> Tensor:
+    """The gradient of a tile's weights; `d_out` is `grad` at its rows, vectors by key head."""
+    if call.value is not None:
+        v = call.value[:, :, tile.columns].to(call.wide)
+        return by_head(d_out @ v.transpose(-1, -2), call)
+    if call.plan.form == "map":
+        return grad[tile.of(grad)].to(call.wide)
+    none = call.plan.softmax  # but its log-sum-exp
+    whole = torch.zeros((), dtype=call.wide, device=grad.device) if none else d_out[..., None]
+    return whole.expand(tile.shape(call))
 
 
 @dataclass(frozen=True, slots=True)

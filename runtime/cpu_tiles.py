@@ -43,6 +43,14 @@ class Tile:
     columns: Place
     masked: bool
 
+    def shape(self, call: Problem) -> tuple[int, ...]:
+        """[B, H, m, n]."""
+        lengths = (
+            len(range(*p.indices(n))) if isinstance(p, slice) else len(p)
+            for p, n in ((self.rows, call.rows), (self.columns, call.columns))
+        )
+        return (call.batch, call.heads, *lengths)
+
     def of(self, pairs: Tensor) -> tuple[Any, ...]:
         """The index of this tile in a tensor [.., .., M, N]."""
         rows, columns = self.rows, self.columns
@@ -70,7 +78,7 @@ def by_head(x: Tensor, call: Problem) -> Tensor:
 
 def fixed_values(call: Problem) -> Values:
     """Values that no tile changes: numbers, heads, per-head leaves, tables."""
-    device = call.right.device
+    device = call.device
     values: Values = {
         name: torch.tensor(v, dtype=call.wide if isinstance(v, float) else None, device=device)
         for name, v in call.numbers.items()
@@ -137,7 +145,7 @@ def positions(place: Place, length: int, start: int, device: torch.device) -> Te
 
 def row_values(call: Problem, fixed: Values, rows: Place) -> Values:
     """`fixed` and what a tile's rows fix."""
-    place = positions(rows, call.rows, call.q_start, call.right.device)
+    place = positions(rows, call.rows, call.q_start, call.device)
     values = fixed | {"i": place.view(1, 1, -1, 1)}
     for leaf in call.plan.leaves:
         if leaf.role == "row_table":
@@ -156,7 +164,7 @@ def left_operands(call: Problem, rows: Place) -> list[Tensor]:
 
 def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> None:
     """Put what the tile's columns and pairs fix, and its dot products, into `values`."""
-    place = positions(tile.columns, call.columns, call.k_start, call.right.device)
+    place = positions(tile.columns, call.columns, call.k_start, call.device)
     values["j"] = place.view(1, 1, 1, -1)
     for leaf in call.plan.leaves:
         tensor = call.tensors[leaf.operand]

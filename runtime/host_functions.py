@@ -145,6 +145,13 @@ def safe_rsqrt(x: Tensor) -> Tensor:
     return _safe("rsqrt", x)
 
 
+def logaddexp(x: Tensor, y: Tensor) -> Tensor:
+    """log(exp(x) + exp(y)); -inf, without a gradient, where both are."""
+    none = torch.isneginf(x) & torch.isneginf(y)
+    both = torch.logaddexp(torch.where(none, 0.0, x), torch.where(none, 0.0, y))
+    return torch.where(none, float("-inf"), both)
+
+
 def safe_log(x: Tensor) -> Tensor:
     """Natural logarithm."""
     return _safe("log", x)

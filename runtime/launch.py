@@ -95,25 +95,29 @@ def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
     """A pair tensor [B or 1, H or 1, M, N]; with `flat` a contiguous table [B or 1, H or 1, T]."""
     lead = [1 if d not in dims else x.shape[dims.index(d)] for d in ("b", "h")]
     rest = [n for n, d in enumerate(dims) if d not in ("b", "h")]
+    if not flat:
+        rest.sort(key=lambda n: dims[n])  # "i" before "j"
     sizes = [x.shape[n] for n in rest]
     x = x.permute(*(dims.index(d) for d in ("b", "h") if d in dims), *rest)
     return x.reshape(*lead, prod(sizes)).contiguous() if flat else x.reshape(*lead, *sizes)
 
 
 def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Uninitialised output, ungated output (empty without a gate) and log-sum-exp."""
-    shape = (call.batch, call.heads, call.rows)
-    out = call.right.new_empty((*shape, call.right.shape[-1]))
-    ungated = torch.empty_like(out) if call.plan.gate is not None else out.new_empty(0)
-    lse = out.new_empty(shape if call.plan.softmax else 0, dtype=call.wide)
-    return out, ungated, lse
+    """Output, ungated output (empty without a gate) and log-sum-exp, uninitialised but for a map,
+    of which no tile without pairs is written."""
+    plan, shape = call.plan, (call.batch, call.heads, call.rows)
+    lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
+    if call.value is not None:
+        out = call.value.new_empty((*shape, call.value.shape[-1]))
+    elif plan.form == "map":
+        out = lse.new_zeros((*shape, call.columns))
+    else:
+        out = lse.new_empty(0 if plan.softmax else shape)
+    return out, torch.empty_like(out) if plan.gate is not None else out.new_empty(0), lse
 
 
 def run_forward(
-    plan: Pairwise,
-    kernels: Kernels,
-    args: tuple[Any, ...],
-    backend: str,
+    plan: Pairwise, kernels: Kernels, args: tuple[Any, ...], backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, ungated output and log-sum-exp of one call."""
     call = problem(plan, args)
@@ -127,8 +131,7 @@ def run_forward(
             gate = call.tensors[plan.gate].to(call.wide)
             acc = acc * (gate if gate.dim() == 4 else gate[..., None])
         out.copy_(acc)
-        if plan.softmax:
-            lse.copy_(found)
+        lse.copy_(found)
         return out, ungated, lse
     launch(call, "forward", kernels["forward"], {"out": out, "ungated": ungated, "lse": lse})
     return out, ungated, lse
@@ -147,7 +150,7 @@ def run_backward(
     call = problem(plan, args)
     d_out, d_lse = upstream
     out, ungated, lse = saved
-    if out.shape[:-1].numel() == 0:
+    if 0 in (call.batch, call.heads, call.rows):
         return [torch.zeros_like(call.tensors[n]).contiguous() for n in plan.grads]
     if d_out is None:
         d_out = torch.zeros_like(out)
@@ -155,7 +158,9 @@ def run_backward(
     found: dict[str, Tensor] = {}
     delta = lse.new_empty(0)
     if plan.softmax:
-        delta = (d_out.to(wide) * out.to(wide)).sum(-1)
+        delta = torch.zeros_like(lse)
+        if call.value is not None:
+            delta = (d_out.to(wide) * out.to(wide)).sum(-1)
         if d_lse is not None:
             delta = delta - d_lse.to(wide)
     if plan.gate is not None:
@@ -229,7 +234,7 @@ def finite_copy(x: Tensor) -> Tensor:
 def _tile(call: Problem, name: str) -> Config:
     if interpreted():
         return INTERPRETED
-    return config(need(call, name), _target(call.right.device))
+    return config(need(call, name), _target(call.device))
 
 
 @cache
@@ -243,7 +248,7 @@ def _target(device: torch.device) -> str:
 def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
     operands."""
-    if call.right.dtype is torch.float64:
+    if call.dtype is torch.float64:
         raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
     done = arrange(call, name, tuple(kernel.arg_names), pointers, _tile(call, name))
     kernel[done.grid](*done.args, num_warps=done.tile.warps, num_stages=done.tile.stages)

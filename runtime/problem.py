@@ -79,7 +79,8 @@ class Pairwise:
     """A pairwise computation by names.
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
-    them. `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold,
+    them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
+    or the "map" of its weights; of a softmax without a value nothing but the log-sum-exp. `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold,
     see `tiles.Need`. `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
@@ -94,7 +95,8 @@ class Pairwise:
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]
     dots: tuple[tuple[str, str, str], ...]
-    value: str
+    form: str
+    value: str | None
     gate: str | None
     sink: str | None
     leaves: tuple[Leaf, ...]
@@ -116,42 +118,54 @@ class Pairwise:
     @property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
-        floats = {n for _, x, y in self.dots for n in (x, y)} | {self.value}
-        floats |= {n for n in (self.gate, self.sink) if n is not None}
+        floats = {n for _, x, y in self.dots for n in (x, y)}
+        floats |= {n for n in (self.value, self.gate, self.sink) if n is not None}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
         return tuple(n for n, _ in self.operands if n in floats)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One call: tensors and numbers by name, H, M, and the first positions.
+    """One call: tensors and numbers by name, sizes, and the first positions.
 
     Row operands are [B, H, M, ...], column operands [B, Hk, N, ...], per-head ones [B, H];
-    tables and pair tensors may have size 1 at b and h.
+    tables and pair tensors may have size 1 at b and h. B, H, Hk, M and N are `batch`, `heads`,
+    `key_heads`, `rows` and `columns`.
     """
 
     plan: Pairwise
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, float | int | bool]
+    batch: int
     heads: int
+    key_heads: int
     rows: int
+    columns: int
     q_start: int
     k_start: int
 
     @property
-    def right(self) -> Tensor:
+    def value(self) -> Tensor | None:
         """The value operand."""
-        return self.tensors[self.plan.value]
+        return None if self.plan.value is None else self.tensors[self.plan.value]
 
     @property
-    def batch(self) -> int:
-        """B."""
-        return self.right.shape[0]
+    def device(self) -> torch.device:
+        """Where the operands are."""
+        return self._some.device
 
     @property
-    def key_heads(self) -> int:
-        """Hk."""
-        return self.right.shape[1]
+    def dtype(self) -> torch.dtype:
+        """That of the products' operands."""
+        return self._some.dtype
+
+    @property
+    def _some(self) -> Tensor:
+        """A tensor like the products' operands: one of them if there are any."""
+        names = [x for _, x, _ in self.plan.dots]
+        names += [] if self.plan.value is None else [self.plan.value]
+        floats = [n for n, x in self.tensors.items() if x.is_floating_point()]
+        return self.tensors[[*names, *floats, *self.tensors][0]]
 
     @property
     def groups(self) -> int:
@@ -159,20 +173,15 @@ class Problem:
         return self.heads // max(self.key_heads, 1)
 
     @property
-    def columns(self) -> int:
-        """N."""
-        return self.right.shape[2]
-
-    @property
     def wide(self) -> torch.dtype:
         """The dtype of every sum."""
-        return torch.float64 if self.right.dtype is torch.float64 else torch.float32
+        return torch.float64 if self.dtype is torch.float64 else torch.float32
 
 
 def problem(plan: Pairwise, args: Sequence[Any]) -> Problem:
-    """The call with an operation's arguments: operands, numbers, H, M, the first positions."""
+    """The call with an operation's arguments: operands, numbers, sizes, first positions."""
     names = [name for name, _ in plan.operands]
     tensors = dict(zip(names, args[: len(names)], strict=True))
-    *numbers, heads, rows, q_start, k_start = args[len(names) :]
-    named = dict(zip(plan.numbers, numbers, strict=True))
-    return Problem(plan, tensors, named, heads, rows, q_start, k_start)
+    last = len(names) + len(plan.numbers)
+    numbers = dict(zip(plan.numbers, args[len(names) : last], strict=True))
+    return Problem(plan, tensors, numbers, *args[last:])

@@ -83,7 +83,7 @@ def run(seed: int, backend: str, cases: int) -> Result:
 def run_library(name: str, backend: str, cases: int) -> Result:
     """One spec of the library in some cases."""
     attention = attnspec.load(name)
-    if attention.plan.pair is None:  # its kernel is still to be written
+    if not attention.plan.passes:  # its kernel is still to be written
         return Result(name, 0, 0.0, "")
     return _held(name, attention, zlib.crc32(name.encode()), backend, cases)
 
@@ -91,7 +91,7 @@ def run_library(name: str, backend: str, cases: int) -> Result:
 def _held(name: str, attention: Attention, seed: int, backend: str, cases: int) -> Result:
     rng = Random(f"case {seed}")
     held, largest, text = 0, 0.0, attention.spec.text
-    if attention.plan.pair is None:
+    if not attention.plan.passes:
         return Result(name, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
     for place in range(cases):
         case = random_case(rng, backend, (1000 * seed + place) % 2**32)

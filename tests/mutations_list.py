@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),
     # gradients of rows
-    Mutation(ROWS, "- lse) * (dp - delta)", "- lse) * dp", KERNELS),
+    Mutation(ROWS, "{% if k.value %}(dp - delta){% else %}", "{% if k.value %}dp{% else %}", KERNELS),
     Mutation(ROWS, "tl.exp2({{ k.score }} - lse)", "tl.exp2({{ k.score }})", KERNELS),
     Mutation(ROWS, "{% if k.keep %}{{ k.keep }} & {% endif %}(column", "(column", KERNELS),
     Mutation(
@@ -111,8 +111,8 @@ MUTATIONS = (
     ),
     # gradients of columns
     Mutation(COLUMNS, "for turn in range(GROUPS):", "for turn in range(1):", KERNELS),
-    Mutation(COLUMNS, "dp = p * (dp - delta)", "dp = p * dp", KERNELS),
-    Mutation(COLUMNS, 'm.excluded(["p"] + k.shares', "m.excluded(k.shares", KERNELS),
+    Mutation(COLUMNS, "dp = p * {% if k.value %}(dp - delta)", "dp = p * {% if k.value %}dp", KERNELS),
+    Mutation(COLUMNS, '(["p"] if k.value else []) + k.shares', "k.shares", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(
         MACROS,
@@ -430,7 +430,7 @@ MUTATIONS = (
     ),
     Mutation(
         "codegen/match.py",
-        "gate = _product(others)",
+        "gate = times(others)",
         "gate = others[0]",
         ("regressions", "fuzz"),
     ),

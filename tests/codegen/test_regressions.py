@@ -20,7 +20,7 @@ PLAIN = Case(SIZES, 0, 0, "float32", "contiguous", "normal", 7)
 def fused(text: str) -> Attention:
     """The compiled spec; it must not be lowered densely."""
     attention = attnspec.compile(f"attention a\n{text}")
-    assert attention.plan.pair is not None, attention.plan.stages
+    assert attention.plan.passes, attention.plan.stages
     return attention
 
 
@@ -71,7 +71,7 @@ def test_a_log_sum_exp_over_everything_is_not_that_under_the_mask() -> None:
         "attention a\nmask j <= i\nlet some[i] = logsumexp(j, dot(q[i], k[j]), where=j < 3)\n"
         "score = dot(q[i], k[j])\nreturn z[b, h, i] = some[i]"
     )
-    assert attention.plan.pair is None
+    assert not attention.plan.passes
 
 
 def test_an_output_that_uses_the_sum_twice() -> None:

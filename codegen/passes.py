@@ -1,0 +1,129 @@
+"""The passes of a spec, in the order they run.
+
+What a pass reads, operands and leaves, is made by the host; where that needs a sum over pairs
+itself, another pass comes first. Gradients go from pass to pass by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
+from attnspec.codegen.pairwise import plan_pass
+from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
+from attnspec.codegen.rewrite import canonical, over_pairs, tokens
+from attnspec.dsl.analysis import Facts
+from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.ast import Expr, Kind, Reduce, Spec, children, walk
+
+
+def operands(plan: PairPlan) -> list[Operand]:
+    """The tensors that a pass reads, in order, each once."""
+    found = [d.left for d in plan.dots] + [d.right for d in plan.dots]
+    found += [x for x in (plan.value, plan.gate, plan.sink) if x is not None]
+    found += [leaf.operand for leaf in plan.leaves]
+    return list({o.name: o for o in found}.values())
+
+
+def roots(spec: Spec) -> tuple[tuple[str, Expr], ...]:
+    """The output (if there is one) and what is returned, over sums that passes compute."""
+    found = [] if spec.output is None else [("output", spec.output)]
+    found += [(item.name, item.expr) for item in spec.returns]
+    return tuple((name, canonical(spec, expr)) for name, expr in found)
+
+
+def plan_passes(
+    spec: Spec, facts: Facts, wanted: tuple[tuple[str, Expr], ...]
+) -> tuple[PairPlan, ...]:
+    """Every pass that `wanted`, the roots of a spec, needs; raises `Unsupported`."""
+    if spec.states or spec.token != "i":
+        raise Unsupported("a recurrence")
+    planner = _Planner(spec, facts, dict(wanted))
+    for _, root in wanted:
+        planner.visit(root)
+    if not planner.passes:
+        raise Unsupported("no sum over pairs")
+    return tuple(planner.passes)
+
+
+@dataclass(slots=True)
+class _Planner:
+    spec: Spec
+    facts: Facts
+    roots: dict[str, Expr]
+    passes: list[PairPlan] = field(default_factory=list)
+    asked: frozenset[Expr] = frozenset()
+    _begun: set[Expr] = field(default_factory=set)
+    _open: list[Expr] = field(default_factory=list)  # what is being planned now
+    _seen: set[Expr] = field(default_factory=set)
+    _totals: dict[Expr, Reduce] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nodes = [n for root in self.roots.values() for n in walk(root)]
+        sums = [n for n in nodes if isinstance(n, Reduce) and over_pairs(self.spec, n)]
+        self.asked = frozenset(n for n in sums if n.op == "logsumexp")
+        for node in sums:
+            if node.op == "sum" and self.asked:
+                total = self._match(node).log_sum_exp
+                if total in self.asked and total not in walk(node):
+                    self._totals.setdefault(total, node)
+
+    def visit(self, expr: Expr) -> None:
+        """Plan what the host needs for `expr`."""
+        if expr in self._seen:
+            return
+        self._seen.add(expr)
+        if isinstance(expr, Reduce) and over_pairs(self.spec, expr):
+            self._add(expr)
+        elif self._is_map(expr):
+            self._plan(expr, match_map(self.spec, expr))
+        else:
+            for child in children(expr):
+                self.visit(child)
+
+    def _is_map(self, expr: Expr) -> bool:
+        """Whether `expr` is a number for every pair, computed as such."""
+        sides = tokens(self.spec, expr.free)
+        if len(sides) < 2 or expr.kind is not Kind.FLOAT or expr.free - sides - {"b", "h"}:
+            return False
+        try:
+            pointwise(self.spec, expr, *sorted(sides))
+        except Unsupported:
+            return False
+        return True
+
+    def _add(self, node: Reduce) -> None:
+        shared = self._totals.get(node)
+        if shared is not None and shared not in self._open:
+            node = shared
+        self._plan(node, self._match(node))
+
+    def _plan(self, node: Expr, found: Match) -> None:
+        key = coordinates(node, self.spec)
+        if key in self._begun:
+            return
+        self._begun.add(key)
+        self._open.append(node)
+        plan = plan_pass(self.spec, self.facts, found, self.asked)
+        for operand in operands(plan):
+            self.visit(operand.expr)
+        self._open.pop()
+        self.passes.append(plan)
+
+    def _match(self, node: Reduce) -> Match:
+        output = self.roots.get("output")
+        for name, root in self.roots.items():
+            if name != "output" and node in walk(root):  # without the gate, it is wanted itself
+                output = None
+        return match_reduce(self.spec, node, output)
+
+
+def known(plan: PairPlan) -> Iterator[tuple[Expr, str]]:
+    """The nodes that a pass gives, and which of its results: "out" or "lse"."""
+    if plan.normalizer == "none" or plan.value is not None:
+        yield plan.result, "out"
+    else:
+        yield plan.result, "lse"
+    if plan.log_sum_exp is not None:
+        yield plan.log_sum_exp, "lse"

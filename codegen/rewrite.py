@@ -1,0 +1,250 @@
+"""Pairwise expressions in the forms that a pass computes.
+
+A pass sums over one token axis: a softmax over that axis times values, or any pointwise function
+of pairs. So a sum of several softmaxes becomes a sum of sums, a softmax in any other place is
+written as exp(x - logsumexp(x)) with the log-sum-exp a sum of its own, and a mean is a quotient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from attnspec.codegen.plan_types import Unsupported
+from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.ast import (
+    Apply,
+    Coord,
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Normalize,
+    Random,
+    Rank,
+    Read,
+    Reduce,
+    Role,
+    Size,
+    Spec,
+    walk,
+)
+
+_TOKENS = {Role.QUERY, Role.KEY, Role.TIME, Role.ALIAS}
+_FLOAT = Kind.FLOAT
+ONE = Literal(1.0, kind=_FLOAT)
+ZERO = Literal(0.0, kind=_FLOAT)
+
+
+def tokens(spec: Spec, axes: frozenset[str]) -> frozenset[str]:
+    """The token axes among `axes`."""
+    return frozenset(a for a in axes if spec.axis(a).role in _TOKENS)
+
+
+def over_pairs(spec: Spec, node: Expr) -> bool:
+    """Whether a reduction or normaliser runs over pairs of tokens."""
+    match node:
+        case Reduce(axes=axes, mask=mask, body=body, where=where):
+            parts = [body.free, frozenset(axes), frozenset(mask or ())]
+            parts.append(frozenset() if where is None else where.free)
+            run = tokens(spec, frozenset(axes))
+            return bool(run) and len(tokens(spec, frozenset().union(*parts))) > 1
+        case Normalize(axes=axes):
+            return bool(tokens(spec, frozenset(axes))) and len(tokens(spec, node.free)) > 1
+    return False
+
+
+def canonical(spec: Spec, expr: Expr) -> Expr:
+    """`expr` with what runs over pairs in the forms of a pass; may raise `Unsupported`."""
+    return _Rewriter(spec).visit(written_out(spec, expr), None)
+
+
+# Definitions
+
+
+def written_out(spec: Spec, expr: Expr) -> Expr:
+    """`expr` with every definition over pairs, or made of something over pairs, written out.
+
+    One that is read at other indices than variables (`S[i, last]`) stays a `Read`.
+    """
+    done: dict[Expr, Expr] = {}
+
+    def visit(node: Expr) -> Expr:
+        if node not in done:
+            done[node] = _written(node)
+        return done[node]
+
+    def _written(node: Expr) -> Expr:
+        found = spec.definition(node.name) if isinstance(node, Read) else None
+        if found is None or not isinstance(node, Read):
+            return rebuild(node, visit)
+        body = visit(found.expr)
+        pairwise = len(tokens(spec, frozenset(found.axes))) > 1
+        if not pairwise and not any(over_pairs(spec, n) for n in walk(body)):
+            return rebuild(node, visit)
+        names: dict[str, str] = {}
+        for axis, at in zip(found.axes, node.index, strict=True):
+            if not isinstance(at, Index):
+                return rebuild(node, visit)
+            names[axis] = at.axis
+        return renamed(body, names)
+
+    return visit(expr)
+
+
+def renamed(expr: Expr, names: dict[str, str]) -> Expr:
+    """`expr` with index variables called otherwise, all at once."""
+    names = {old: new for old, new in names.items() if old != new}
+    if not names.keys() & expr.free:
+        return expr
+
+    def pair(mask: tuple[str, str]) -> tuple[str, str]:
+        row, column = (names.get(m, m) for m in mask)
+        return row, column
+
+    def visit(node: Expr) -> Expr:
+        if not names.keys() & node.free:
+            return node
+        match node:
+            case Index(axis=axis):
+                return replace(node, axis=names[axis])
+            case Coord(axis=axis):
+                return replace(node, axis=names[axis])
+            case Reduce(axes=axes, mask=mask) | Normalize(axes=axes, mask=mask):
+                if (names.keys() | set(names.values())) & set(axes):
+                    raise Unsupported("a reduction at other indices than its own")
+                built = rebuild(node, visit)
+                assert isinstance(built, Reduce | Normalize)
+                return built if mask is None else replace(built, mask=pair(mask))
+            case Cumsum(axis=axis) | Rank(axis=axis) if axis in names or axis in names.values():
+                raise Unsupported("a running sum at other indices than its own")
+            case Random(row=row, column=column):
+                row, column = pair((row, column))
+                return replace(rebuild(node, visit), row=row, column=column)  # type: ignore[call-arg]
+        return rebuild(node, visit)
+
+    return visit(expr)
+
+
+# Forms
+
+
+@dataclass(slots=True)
+class _Rewriter:
+    spec: Spec
+    _done: dict[tuple[Expr, tuple[str, str] | None], Expr] = field(default_factory=dict)
+
+    def visit(self, node: Expr, within: tuple[str, str] | None) -> Expr:
+        """`node` rewritten; it counts only at pairs of the mask at the two variables `within`."""
+        if not any(over_pairs(self.spec, n) for n in walk(node)):
+            return node
+        key = (node, within)
+        if key not in self._done:
+            self._done[key] = self._visit(node, within)
+        return self._done[key]
+
+    def _visit(self, node: Expr, within: tuple[str, str] | None) -> Expr:
+        if over_pairs(self.spec, node):
+            match node:
+                case Reduce(op="sum"):
+                    return self._sum(node)
+                case Reduce(op="mean"):
+                    return self._mean(node)
+                case Reduce(mask=mask):
+                    return rebuild(node, lambda n: self.visit(n, mask))
+                case Normalize(op="softmax"):
+                    return self._spread(node, within)
+        return rebuild(node, lambda n: self.visit(n, within))
+
+    def _mean(self, node: Reduce) -> Expr:
+        total = self._sum(replace(node, op="sum"))
+        count: Expr = Reduce("sum", node.axes, ONE, node.where, node.mask, kind=_FLOAT)
+        if node.where is None and node.mask is None:
+            count = times([Size(axis, kind=Kind.INT) for axis in node.axes])
+        else:
+            count = Apply("max", (self._visit(count, None), ONE), kind=_FLOAT)
+        return Apply("div", (total, count), kind=_FLOAT)
+
+    def _sum(self, node: Reduce) -> Expr:
+        """A sum over pairs as a sum of sums with one softmax each, and of what is left."""
+        parts = self._terms(node, node.body)
+        if len(parts) == 1:
+            return self._one(node, parts[0])
+        sums = []
+        for factors in parts:
+            outside = [f for f in factors if not set(node.axes) & f.free]
+            inside = [f for f in factors if f not in outside] or [ONE]
+            sums.append(times([*(self.visit(f, None) for f in outside), self._one(node, inside)]))
+        return Apply("add", tuple(sums), kind=_FLOAT)
+
+    def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
+        softmaxes = [f for f in factors if self._own(node, f)]
+        apart = [f for f in factors if not self._own(node, f)]
+        if len(softmaxes) != 1 or any(len(tokens(self.spec, f.free)) > 1 for f in apart):
+            return self._reduced(node, self.visit(times(factors), node.mask))
+        softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
+        return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))
+
+    def _reduced(self, node: Reduce, body: Expr) -> Expr:
+        where = None if node.where is None else self.visit(node.where, node.mask)
+        return replace(node, body=body, where=where)
+
+    def _own(self, node: Reduce, factor: Expr) -> bool:
+        """Whether a factor is a softmax over just what a sum runs over."""
+        return (
+            isinstance(factor, Normalize)
+            and factor.op == "softmax"
+            and (factor.axes, factor.mask, factor.where) == (node.axes, node.mask, node.where)
+        )
+
+    def _terms(self, node: Reduce, expr: Expr) -> list[list[Expr]]:
+        """Summands as factors, multiplied out as far as that brings a softmax forth."""
+        if not any(self._own(node, n) for n in walk(expr)):
+            return [[expr]]
+        match expr:
+            case Apply(op="add", args=args):
+                return [part for a in args for part in self._terms(node, a)]
+            case Apply(op="sub", args=(a, b)):
+                minus = [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, b)]
+                return [*self._terms(node, a), *minus]
+            case Apply(op="neg", args=(a,)):
+                return [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, a)]
+            case Apply(op="mul", args=args):
+                choices = product(*(self._terms(node, a) for a in args))
+                return [[f for part in parts for f in part] for parts in choices]
+            case Apply(op="div", args=(a, b)) if not any(self._own(node, n) for n in walk(b)):
+                inverse = Apply("div", (ONE, b), kind=_FLOAT)
+                return [[*part, inverse] for part in self._terms(node, a)]
+        return [[expr]]
+
+    def _spread(self, node: Normalize, within: tuple[str, str] | None) -> Expr:
+        """A softmax as exp(x - logsumexp(x)), 0 where its own pairs end."""
+        score = self.visit(node.body, node.mask)
+        where = None if node.where is None else self.visit(node.where, node.mask)
+        total: Expr = Reduce("logsumexp", node.axes, score, where, node.mask, kind=_FLOAT)
+        if node.sink is not None:
+            sink = self.visit(node.sink, node.mask)
+            total = Apply("logaddexp", (total, sink), kind=_FLOAT)
+        weight: Expr = Apply("exp", (Apply("sub", (score, total), kind=_FLOAT),), kind=_FLOAT)
+        kept = [] if where is None else [where]
+        if node.mask is not None and node.mask != within:
+            kept.append(self.visit(mask_at(self.spec, node.mask), None))
+        if not kept:
+            return weight
+        allowed = kept[0] if len(kept) == 1 else Apply("and", tuple(kept), kind=Kind.BOOL)
+        return Apply("where", (allowed, weight, ZERO), kind=_FLOAT)
+
+
+def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:
+    """The mask of the pair that stands at the two variables."""
+    assert spec.mask is not None
+    return renamed(written_out(spec, spec.mask), dict(zip("ij", at, strict=True)))
+
+
+def times(factors: list[Expr]) -> Expr:
+    """The product of expressions, in order."""
+    result = factors[0]
+    for factor in factors[1:]:
+        result = Apply("mul", (result, factor), kind=_FLOAT)
+    return result
