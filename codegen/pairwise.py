@@ -183,7 +183,7 @@ def _walks(spec: Spec, facts: Facts, found: Match) -> _Walks:
 
 
 def _channel(build: Builder, expr: Expr) -> tuple[str, ...]:
-    channels = tuple(sorted(expr.free - {"b", "h"} - build.pair))
+    channels = tuple(sorted(expr.free - {"b", "h"} - build.sides))
     if len(channels) > 1:
         raise Unsupported("a value or gate with two channel axes")
     return channels
