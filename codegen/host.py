@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from attnspec.codegen import host_sums as sums
 from attnspec.codegen.host_reads import read
-from attnspec.codegen.host_values import STARTS, TOKENS, Dims, Value
+from attnspec.codegen.host_values import STARTS, Dims, Value
 from attnspec.codegen.lower import differentiable
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.rewrite import tokens
 from attnspec.codegen.spelling import HOST, PYTHON, PYTHON_INSIDE, TORCH, number, spelled
 from attnspec.dsl.analysis.positions import coordinates, divides, nonnegative
 from attnspec.dsl.ast import (
@@ -34,6 +35,7 @@ from attnspec.dsl.ast import (
     Rope,
     Size,
     Spec,
+    walk,
 )
 
 _ORDER = {
@@ -97,8 +99,8 @@ class Host:
     def emit(self, expr: Expr) -> Value:
         """Print what computes `expr`."""
         if expr not in self.known:
-            tokens = [a for a in expr.free if self.spec.axis(a).role in TOKENS]
-            if len(tokens) > 1 and not isinstance(expr, Index):
+            paired = len(tokens(self.spec, expr.free)) > 1
+            if paired and not any(n in self.known for n in walk(expr)):
                 raise Unsupported("a host value that depends on two tokens")
             self.known[expr] = self._emit(coordinates(expr, self.spec))
         return self.known[expr]

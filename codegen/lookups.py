@@ -71,7 +71,9 @@ def lookup(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
     def opened(node: Expr) -> Expr:
         if not node.free >= pair:
             return node
-        return _opened(spec, node, pair, places) if isinstance(node, Read) else rebuild(node, opened)
+        if isinstance(node, Read):
+            return _opened(spec, node, pair, places)
+        return rebuild(node, opened)
 
     found = Lookup(opened(expr), tuple(places.items()), row, column)
     if found.table.free >= pair or any(axis in expr.free for axis in places):
@@ -82,9 +84,7 @@ def lookup(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
     return found
 
 
-def _opened(
-    spec: Spec, read: Read, pair: frozenset[str], places: dict[str, Expr]
-) -> Read:
+def _opened(spec: Spec, read: Read, pair: frozenset[str], places: dict[str, Expr]) -> Read:
     """`read` with a variable of its own for every index that is a function of tokens; `places`
     learns which."""
     decl, found = spec.decl(read.name), spec.definition(read.name)

@@ -18,6 +18,7 @@ from attnspec.codegen.plan_types import (
     Scalar,
     Unsupported,
 )
+from attnspec.codegen.rewrite import base
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.positions import divides, nonnegative
@@ -48,7 +49,7 @@ ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 
 @dataclass(slots=True)
 class Builder:
-    """Collects leaves, scalars and operations while expressions over `row` and `column` are lowered.
+    """Collects leaves, scalars and operations of expressions over `row` and `column`.
 
     Kernels call the two `i` and `j`. `listed` are expressions of one token that the host makes in
     any case, for its lists of tiles; `choices` says which others it makes, `settled` what of them
@@ -155,17 +156,12 @@ class Builder:
         at = [x.axis for x in expr.index if isinstance(x, Index)]
         if decl is None or len(at) != len(decl.axes) or not self.sides <= set(at):
             return self.look_up(expr, flows)
-        if tuple(map(self.base, at)) != decl.axes or set(at) - {"b", "h"} != self.sides:
+        if tuple(base(self.spec, a) for a in at) != decl.axes or set(at) - {"b", "h"} != self.sides:
             return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
             operand = self.made(decl.name, expr, *at)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
         return self._reached(self._leaf_of["pair", expr], flows)
-
-    def base(self, axis: str) -> str:
-        """The axis that a token variable runs over."""
-        under = self.spec.axis(axis).base
-        return axis if under is None else self.base(under)
 
     def look_up(self, expr: Expr, flows: bool = False) -> str:
         """A value that the host computes for one token at most and for every index it is read at
@@ -346,8 +342,8 @@ class Builder:
             case Apply(op=op, args=args) if op not in LOGIC | COMPARISONS:
                 return symbolic.apply(op, [self.sym(a) for a in args])
             case Contract():
-                terms = [n * self.symbol(self.product(p, flows=True)) for n, p in products(expr, self.sides)]
-                return sp.Add(*terms)
+                parts = products(expr, self.sides)
+                return sp.Add(*(n * self.symbol(self.product(p, flows=True)) for n, p in parts))
         return self.symbol(self.emit(expr, flows=True))
 
     def carries_gradient(self, expr: Expr) -> bool:

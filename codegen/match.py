@@ -60,7 +60,7 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     row, column = _sides(spec, node)
     if node.op == "logsumexp":
         pointwise(spec, node.body, row, column)
-        return Match(node, "number", row, column, True, node.body, None, None, node.mask, node.where)
+        return Match(node, "number", row, column, True, node.body, mask=node.mask, where=node.where)
     if node.op != "sum":
         raise Unsupported(f"a pairwise {node.op}")
     here = frozenset({"b", "h", row, column})

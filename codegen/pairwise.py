@@ -129,9 +129,7 @@ def _listed(walks: _Walks) -> frozenset[Expr]:
     return frozenset(end.of for ends in found for end in ends)
 
 
-def _around(
-    build: Builder, found: Match
-) -> tuple[Operand | None, Operand | None, Operand | None]:
+def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | None, Operand | None]:
     """Value, gate and sink: apart from the dots' operands, so that each has its own gradient."""
     value = gate = sink = None
     if found.value is not None:

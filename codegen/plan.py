@@ -29,7 +29,9 @@ def plan(spec: Spec, facts: Facts) -> Plan:
                 stages.append(Stage(name, "host", "host", size))
         last = place + 1 == len(passes)
         stages.append(Stage("output" if last else f"pass {place + 1}", "pairwise", "fused"))
-    if len(wrapper.after) > 2:  # more than naming the result and what is found besides
+    if not passes:
+        stages.append(Stage("output", "host", "host"))
+    elif len(wrapper.after) > 2:  # more than naming the result and what is found besides
         stages.append(Stage("epilogue", "host", "host"))
     return Plan(tuple(stages), True, passes, wanted)
 

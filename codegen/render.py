@@ -50,8 +50,8 @@ def digest(spec: Spec) -> str:
 
 
 def render(spec: Spec, facts: Facts, plan: Plan) -> str:
-    """The module's source; only for a plan with a fused stage."""
-    if not plan.passes:
+    """The module's source; only for a plan without a dense stage."""
+    if not plan.fused:
         raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
     env = environment()
     host = wrap(spec, plan.passes, plan.roots)
@@ -126,8 +126,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         softmax=plan.normalizer == "softmax",
         cpu=_cpu(plan),
         fields={
-            name: layout(code, indent=4, used=4 + len(f"{name}="))
-            for name, code in fields.items()
+            name: layout(code, indent=4, used=4 + len(f"{name}=")) for name, code in fields.items()
         },
         op_args=_op_args(plan),
         op_names=layout(tuple_text([*given, *_PLACE]), indent=4, used=len("    args = ")),
@@ -278,7 +277,8 @@ def _ranges(ranges: RangePlan | None, end: str) -> str:
         return "None"
     loops = ranges.rows, ranges.columns
     names = [_taken(loop.ops, list(loop.limits)) for loop in loops]
-    return f"Ranges({names[0]!r}, {names[1]!r}, {ranges.ends!r}, row_ranges{end}, column_ranges{end})"
+    made = f"row_ranges{end}, column_ranges{end}"
+    return f"Ranges({names[0]!r}, {names[1]!r}, {ranges.ends!r}, {made})"
 
 
 def _taken(ops: tuple[Op, ...], roots: list[Atom]) -> tuple[str, ...]:

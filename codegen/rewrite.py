@@ -31,15 +31,21 @@ from attnspec.dsl.ast import (
     walk,
 )
 
-_TOKENS = {Role.QUERY, Role.KEY, Role.TIME, Role.ALIAS}
+_TOKENS = {Role.QUERY, Role.KEY, Role.TIME}
 _FLOAT = Kind.FLOAT
 ONE = Literal(1.0, kind=_FLOAT)
 ZERO = Literal(0.0, kind=_FLOAT)
 
 
 def tokens(spec: Spec, axes: frozenset[str]) -> frozenset[str]:
-    """The token axes among `axes`."""
-    return frozenset(a for a in axes if spec.axis(a).role in _TOKENS)
+    """The token axes among `axes`, second indices over one included."""
+    return frozenset(a for a in axes if spec.axis(base(spec, a)).role in _TOKENS)
+
+
+def base(spec: Spec, axis: str) -> str:
+    """The axis that an index variable runs over."""
+    found = spec.axis(axis)
+    return base(spec, found.base) if found.role is Role.ALIAS and found.base else axis
 
 
 def over_pairs(spec: Spec, node: Expr) -> bool:
@@ -120,8 +126,10 @@ def renamed(expr: Expr, names: dict[str, str]) -> Expr:
             case Cumsum(axis=axis) | Rank(axis=axis) if axis in names or axis in names.values():
                 raise Unsupported("a running sum at other indices than its own")
             case Random(row=row, column=column):
+                built = rebuild(node, visit)
+                assert isinstance(built, Random)
                 row, column = pair((row, column))
-                return replace(rebuild(node, visit), row=row, column=column)  # type: ignore[call-arg]
+                return replace(built, row=row, column=column)
         return rebuild(node, visit)
 
     return visit(expr)
@@ -168,6 +176,11 @@ class _Rewriter:
 
     def _sum(self, node: Reduce) -> Expr:
         """A sum over pairs as a sum of sums with one softmax each, and of what is left."""
+        inner = max(node.axes, key=lambda a: (a in tokens(self.spec, frozenset(node.axes)), a))
+        if len(node.axes) > 1:
+            rest = tuple(a for a in node.axes if a != inner)
+            within = self.visit(replace(node, axes=(inner,)), None)
+            return self.visit(Reduce("sum", rest, within, kind=node.kind), None)
         parts = self._terms(node, node.body)
         if len(parts) == 1:
             return self._one(node, parts[0])

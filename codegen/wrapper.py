@@ -144,7 +144,7 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
 
 
 def _place(plan: PairPlan, host: Host, columns: list[tuple[Operand, str]]) -> list[str]:
-    """Batches, heads, key heads, rows, columns, and the first positions, as an operation has them."""
+    """Batches, heads, key heads, rows, columns and the first positions."""
     row, column = (host.base(axis) for axis in (plan.row, plan.column))
     key_heads = f"{columns[0][0].name}.shape[1]" if columns else host.size("h")
     sizes = [host.size("b"), host.size("h"), key_heads, host.size(row), host.size(column)]

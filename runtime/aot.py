@@ -91,7 +91,7 @@ class _Recorder(TorchDispatchMode):
     """Collects the calls of generated operations, which give what a row without pairs would."""
 
     def __init__(self, module: ModuleType) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.module = module
         self.calls: list[Problem] = []
 

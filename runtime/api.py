@@ -62,7 +62,7 @@ class Attention:
     @cached_property
     def source(self) -> str:
         """The generated module."""
-        return render(self.spec, self.facts, self.plan) if self.plan.passes else ""
+        return render(self.spec, self.facts, self.plan) if self.plan.fused else ""
 
     @cached_property
     def _generated(self) -> ModuleType:
@@ -71,7 +71,7 @@ class Attention:
 
     def ready(self) -> Attention:
         """Itself with the generated module loaded, so that a first call may be a traced one."""
-        if self.plan.passes:
+        if self.plan.fused:
             _ = self._generated
         return self
 
@@ -100,7 +100,7 @@ class Attention:
         default Triton on a GPU or under its interpreter, tiles in PyTorch elsewhere. AttnError
         names the argument that is wrong, before anything is computed.
         """
-        if backend == "dense" or not self.plan.passes:
+        if backend == "dense" or not self.plan.fused:
             return self._dense(args, kwargs, extras, backend)
         names = [a.name for a in self.signature.arguments]
         if len(args) > len(names) or any(n in kwargs for n in names[: len(args)]):

@@ -80,8 +80,9 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
-    or the "map" of its weights; of a softmax without a value nothing but the log-sum-exp. `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold,
-    see `tiles.Need`. `dots` are (tile, row operand, column operand).
+    or the "map" of its weights; of a softmax without a value nothing but the log-sum-exp. `masked`:
+    some pairs are excluded; `loads` are what a forward and a backward tile hold, see `tiles.Need`.
+    `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
     read. `between` are numbers, or their names, between which every logit lies. `rows(values)`

@@ -132,7 +132,7 @@ def verify(
 
     attention = spec if isinstance(spec, Attention) else load(spec)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    if not attention.plan.passes:
+    if not attention.plan.fused:
         return Report(attention.spec.name, "dense", 0, 0, {}, "", "")
     gpu = backend != "cpu" and torch.cuda.is_available() and not interpreted()
     device = torch.device("cuda" if gpu else "cpu")

@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),
     # gradients of rows
-    Mutation(ROWS, "{% if k.value %}(dp - delta){% else %}", "{% if k.value %}dp{% else %}", KERNELS),
+    Mutation(ROWS, "{% if k.value %}(dp - delta)", "{% if k.value %}dp", KERNELS),
     Mutation(ROWS, "tl.exp2({{ k.score }} - lse)", "tl.exp2({{ k.score }})", KERNELS),
     Mutation(ROWS, "{% if k.keep %}{{ k.keep }} & {% endif %}(column", "(column", KERNELS),
     Mutation(
@@ -111,7 +111,7 @@ MUTATIONS = (
     ),
     # gradients of columns
     Mutation(COLUMNS, "for turn in range(GROUPS):", "for turn in range(1):", KERNELS),
-    Mutation(COLUMNS, "dp = p * {% if k.value %}(dp - delta)", "dp = p * {% if k.value %}dp", KERNELS),
+    Mutation(COLUMNS, "{% if k.value %}(dp - delta)", "{% if k.value %}dp", KERNELS),
     Mutation(COLUMNS, '(["p"] if k.value else []) + k.shares', "k.shares", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(

@@ -78,7 +78,7 @@ def _source(spec: Spec, require: str | None) -> str | None:
     dense = [f"{stage.name}: {stage.why}" for stage in plan.stages if stage.lowering == "dense"]
     if dense and require == "fused":
         raise AttnError(f"{spec.name} has no kernel ({'; '.join(dense)})")
-    return render(spec, facts, plan) if plan.passes else None
+    return render(spec, facts, plan) if plan.fused else None
 
 
 def _compile(

@@ -8,9 +8,7 @@ from attnspec.dsl.analysis.inlining import PAIR
 from attnspec.dsl.ast import Apply, Contract, Expr
 
 
-def products(
-    expr: Contract, pair: frozenset[str] = PAIR
-) -> Iterator[tuple[int, Contract]]:
+def products(expr: Contract, pair: frozenset[str] = PAIR) -> Iterator[tuple[int, Contract]]:
     """A dot product as a sum of products of terms, with their signs: a sum that depends on both
     tokens, `pair`, is multiplied out."""
     for sign, left in _terms(expr.left, pair):

@@ -20,8 +20,7 @@ from attnspec.runtime.api import Attention
 
 def choices(attention: Attention) -> dict[str, Choice]:
     """The choices of a plan by formula."""
-    assert attention.plan.pair is not None
-    return {formula(found.expr): found for found in attention.plan.pair.choices}
+    return {formula(x.expr): x for plan in attention.plan.passes for x in plan.choices}
 
 
 def chosen(term: str, *inputs: str) -> dict[str, Choice]:
@@ -32,8 +31,7 @@ def chosen(term: str, *inputs: str) -> dict[str, Choice]:
 
 def leaves(attention: Attention) -> dict[str, bool]:
     """What the host makes for a plan, and whether it gets a gradient."""
-    assert attention.plan.pair is not None
-    return {formula(leaf.operand.expr): leaf.grad for leaf in attention.plan.pair.leaves}
+    return {formula(x.operand.expr): x.grad for plan in attention.plan.passes for x in plan.leaves}
 
 
 def test_a_comparison_is_computed_again() -> None:
@@ -182,9 +180,8 @@ def test_a_prefix_near_the_end_of_32_bits() -> None:
 
 def forms(text: str) -> dict[str, tuple[bool, int, int]]:
     """What decided on each function of a pair."""
-    pair = fused(text).plan.pair
-    assert pair is not None
-    return {x.function: (x.expanded, x.whole, x.parts) for x in pair.forms}
+    (plan,) = fused(text).plan.passes
+    return {x.function: (x.expanded, x.whole, x.parts) for x in plan.forms}
 
 
 @pytest.mark.parametrize("op", ["elu", "gelu", "silu"])

@@ -36,8 +36,8 @@ def only_product(spec: Spec) -> Contract:
 
 def pair(text: str) -> PairPlan:
     plan = attnspec.compile(f"attention a\n{text}").plan
-    assert plan.pair is not None, plan.stages
-    return plan.pair
+    assert plan.passes, plan.stages
+    return plan.passes[-1]
 
 
 def value(expr: Expr) -> float:
@@ -74,7 +74,7 @@ def test_what_a_table_is_over(
     score: str, token: str, axes: list[str], repeated: tuple[int, ...] | None
 ) -> None:
     spec = checked(score)
-    found = lookup(spec, only_product(spec))
+    found = lookup(spec, only_product(spec), "i", "j")
     assert (found.token, [axis for axis, _ in found.places]) == (token, axes)
     ends = found.repeated
     assert repeated == (None if ends is None else tuple(map(value, ends)))
@@ -92,7 +92,7 @@ def test_what_a_table_is_over(
 def test_what_is_no_table(score: str, why: str) -> None:
     spec = checked(score)
     with pytest.raises(Unsupported, match=why):
-        lookup(spec, only_product(spec))
+        lookup(spec, only_product(spec), "i", "j")
 
 
 @pytest.mark.parametrize(

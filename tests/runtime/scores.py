@@ -65,7 +65,7 @@ def chosen(text: str, dtype: torch.dtype) -> dict[str, object]:
     plan = attention._generated.PAIRWISE
     x = torch.zeros(1, 1, 1, 16, dtype=dtype)
     tensors = {name: x for name, _ in plan.operands}
-    call = Problem(plan, tensors, dict.fromkeys(plan.numbers, 1.0), 1, 1, 0, 0)
+    call = Problem(plan, tensors, dict.fromkeys(plan.numbers, 1.0), 1, 1, 1, 1, 1, 0, 0)
     return arrange.choices(call)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import attnspec
 from attnspec.codegen import library
+from attnspec.codegen.plan_types import PairPlan
 from attnspec.dsl.analysis.index_sets import places
 from attnspec.dsl.ast import Expr, Kind, Read, Spec
 from attnspec.dsl.check_gradient import parts_with_gradient
@@ -89,16 +91,28 @@ def test_gradients_repeat_bit_by_bit_under_the_interpreter() -> None:
 def test_kernels_sum_where_the_index_sets_say(name: str) -> None:
     """The fact is found on the spec, the roles by the plan: neither knows the other."""
     attention = attnspec.load(name)
-    pair = attention.plan.pair
-    if pair is None:
+    if not attention.plan.passes:
         pytest.skip("no kernel")
     said = {(place.name, place.where) for place in places(attention.spec)}
-    parts = [(leaf.role, leaf.operand.expr) for leaf in pair.leaves if leaf.grad]
-    parts += [("row", dot.left.expr) for dot in pair.dots]
-    parts += [("column", dot.right.expr) for dot in pair.dots] + [("column", pair.value.expr)]
+    parts = [part for plan in attention.plan.passes for part in summed(plan)]
     done = {(read, role) for role, expr in parts for read in learning(attention.spec, expr)}
     assert done
     assert done <= said
+
+
+def summed(plan: PairPlan) -> Iterator[tuple[str, Expr]]:
+    """What the kernels of a pass differentiate, and where its gradients are summed."""
+    sides = {"row": "row", "column": "column"}
+    if plan.row == "j":  # the kernels' rows are the keys
+        sides = {"row": "column", "column": "row"}
+    for leaf in plan.leaves:
+        if leaf.grad:
+            yield sides.get(leaf.role, leaf.role), leaf.operand.expr
+    for dot in plan.dots:
+        yield sides["row"], dot.left.expr
+        yield sides["column"], dot.right.expr
+    if plan.value is not None:
+        yield sides["column"], plan.value.expr
 
 
 def learning(spec: Spec, expr: Expr) -> set[str]:
