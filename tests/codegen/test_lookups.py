@@ -114,7 +114,7 @@ def test_what_is_not_repeated_is_met_once(index: str, place: Callable[[int, int]
     text = f"attention a\nparam r[99, d]\nscore = dot(q[i], r[clamp({index}, 0, 98)])"
     product = only_product(attnspec.compile(text).spec)
     outer = next(n for n in walk(product) if isinstance(n, Apply) and n.op == "clamp")
-    ends = Lookup(product.left, (("r.0", outer.args[0]),)).repeated
+    ends = Lookup(product.left, (("r.0", outer.args[0]),), "i", "j").repeated
     met = [Counter(place(i, j) for j in range(12)) for i in range(12)]
     often = {entry for counts in met for entry, times in counts.items() if times > 1}
     assert (ends is None) == bool(often - {value(end) for end in ends or ()})
