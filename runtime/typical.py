@@ -126,13 +126,15 @@ def _grid(
 
 def _channels(takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Number]) -> None:
     """The sizes of the axes that `takes` declares, and of those that only inputs tell."""
-    for name, shape in takes.sizes:
-        sizes.setdefault(name, extent_value(shape, sizes, numbers, {"i": 0, "j": 0}))
     for _, axes, shape in takes.tables:
         sizes.update(zip(axes, shape, strict=True))
+    declared = dict(takes.sizes)
     for argument in takes.arguments:
         for axis in argument.axes:
-            sizes.setdefault(axis, _FREE)
+            if axis not in declared:
+                sizes.setdefault(axis, _FREE)
+    for name, size in declared.items():
+        sizes.setdefault(name, extent_value(size, sizes, numbers, {"i": 0, "j": 0}))
     for one, other in takes.equal:
         sizes[other] = sizes[one]
 
