@@ -44,13 +44,12 @@ def evicted_keys(q: Tensor, k: Tensor, v: Tensor, kept: Tensor) -> Tensor:
     return joined([rows @ v, rows])
 
 
-def class_readout(q: Tensor, k: Tensor, v: Tensor, x: Tensor, keep: int) -> Tensor:
+def class_readout(q: Tensor, k: Tensor, v: Tensor, x: Tensor, kept: Tensor) -> Tensor:
     weights = torch.softmax(scaled(q, k), -1)
     rating = weights[:, :, 0].mean(1)
     fused = []
-    for row, tokens in zip(rating, x, strict=True):
-        kept = (row[1:].topk(keep).indices + 1).tolist()
-        rest = [j for j in range(1, len(row)) if j not in kept]
+    for row, tokens, stay in zip(rating, x, kept, strict=True):
+        rest = [j for j in range(1, len(row)) if not stay[j]]
         fused.append(row[rest] @ tokens[rest])
     return joined([weights @ v, rating, torch.stack(fused)])
 
@@ -147,10 +146,11 @@ def graph_walks(q: Tensor, k: Tensor, x: Tensor, edge: Tensor, share: Tensor) ->
 
 
 def document_mass(q: Tensor, k: Tensor, v: Tensor, doc: Tensor) -> Tensor:
-    last = causal_map(q, k)[:, :, -1].mean(1)
-    empty = torch.zeros(16, dtype=q.dtype)
-    mass = [empty.index_add(0, of, row) for of, row in zip(doc, last, strict=True)]
-    return joined([attend_causal(scaled(q, k), v), torch.stack(mass)])
+    weights = causal_map(q, k)
+    empty = torch.zeros(q.shape[2], 16, dtype=q.dtype)
+    mean = weights.mean(1)
+    mass = [empty.index_add(1, of, rows) for of, rows in zip(doc, mean, strict=True)]
+    return joined([weights @ v, torch.stack(mass)])
 
 
 def attention_columns(q: Tensor, k: Tensor, v: Tensor, token: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ CASES = {
     "evicted_keys": Case(evicted_keys, _kept, returned=("output", "columns")),
     "class_readout": Case(
         class_readout,
-        lambda r: {"x": r.normal(r.b, r.n, 7), "keep": 4},
+        lambda r: {"x": r.normal(r.b, r.n, 7), "kept": r.flags(0.5, r.b, r.n)},
         returned=("output", "attention_of_class", "fused"),
     ),
     "focus_selector": Case(
@@ -238,7 +238,7 @@ CASES = {
     "document_mass": Case(
         document_mass,
         lambda r: {"doc": r.ints(0, 3, r.b, r.n)},
-        returned=("output", "last"),
+        returned=("output", "mass"),
     ),
     "attention_columns": Case(
         attention_columns,

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import torch
-from tests.specs.case import Case, Draw, attend, attend_all, dots, scaled, weights_over
+from tests.specs.case import Case, Draw, attend, attend_all, dots, joined, scaled, weights_over
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 
-def head_divergence(
-    q: Tensor, k: Tensor, v: Tensor, visual: Tensor, alpha: float, count: int
-) -> Tensor:
+def head_divergence(q: Tensor, k: Tensor, v: Tensor, visual: Tensor, factor: Tensor) -> Tensor:
     score = scaled(q, k)
     seen = attend(score, v, lambda b, h, i: range(i + 1))
     blind = attend(score, v, lambda b, h, i: [j for j in range(i + 1) if not visual[b, j]])
-    strongest = (seen - blind).norm(dim=-1).topk(count, dim=1).indices
-    factor = torch.ones(seen.shape[:3], dtype=q.dtype).scatter(1, strongest, alpha)
-    return factor[..., None] * seen
+    return joined([factor[..., None, None] * seen, (seen - blind).norm(dim=-1).detach()])
 
 
 def perturbed_map(q: Tensor, k: Tensor, v: Tensor, noise: Tensor) -> Tensor:
@@ -75,7 +71,8 @@ def _relations(r: Draw) -> dict[str, Tensor]:
 CASES = {
     "head_divergence": Case(
         head_divergence,
-        lambda r: {"visual": r.flags(0.5, r.b, r.n), "alpha": 1.5, "count": 2},
+        lambda r: {"visual": r.flags(0.5, r.b, r.n), "factor": r.uniform(0.5, 2, r.b, r.h)},
+        returned=("output", "divergence"),
     ),
     "perturbed_map": Case(
         perturbed_map, lambda r: {"noise": r.uniform(0, 0.3, r.b, r.h, r.m, r.n)}
