@@ -16,11 +16,13 @@ from attnspec.dsl.ast import (
     Normalize,
     Read,
     Reduce,
+    Role,
     Spec,
     walk,
 )
 
 Side = OneOf["i", "j"]
+_CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
     """Raise `Unsupported` unless `expr` is pointwise over pairs."""
     for node in walk(expr):
         if not node.free >= {row, column}:
+            continue
+        if isinstance(node, Reduce) and all(spec.axis(a).role in _CHANNELS for a in node.axes):
             continue
         if not isinstance(node, Apply | Read | Contract):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
+from attnspec.codegen.channels import TileBuilder
 from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lower import Builder
@@ -46,7 +47,7 @@ from attnspec.dsl.check_prover import Prover
 def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) -> PairPlan:
     """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
     walks = _walks(spec, facts, found)
-    build = Builder(spec, found.row, found.column, _listed(walks))
+    build = TileBuilder(spec, found.row, found.column, _listed(walks))
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
@@ -58,7 +59,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         mask = None if walks.patches.mask is None else coordinates(walks.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
-    names = [d.name for d in build.dots] + [leaf.name for leaf in build.leaves if leaf.grad]
+    names = [product.name for product in (*build.dots, *build.sums.values())]
+    names += [leaf.name for leaf in build.leaves if leaf.grad]
     build.tape.note = ""
     build.from_line(found.score)
     softmax = found.softmax
@@ -68,8 +70,6 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     slopes = symbolic.derivatives(expanded, names)
     kept = None
     if found.softmax:
-        if not isinstance(final, str):
-            raise Unsupported("a score that is one number")
         known = Score() if walks.apart else score_of(spec, logits, found.sink is not None)
         if walks.patches is not None:  # whose positions do not run on in a row
             known = replace(known, distances=())
@@ -91,6 +91,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
     if keep is not None:
         roots.append(keep)
+    roots.extend(name for part in build.sums.values() for name in part.outside)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
     roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
     total = found.log_sum_exp
@@ -100,6 +101,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         form=found.form,
         normalizer="softmax" if found.softmax else "none",
         dots=tuple(build.dots),
+        sums=tuple(build.sums.values()),
         value=value,
         gate=gate,
         sink=sink,

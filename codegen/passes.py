@@ -22,7 +22,7 @@ def operands(plan: PairPlan) -> list[Operand]:
     """The tensors that a pass reads, in order, each once."""
     found = [d.left for d in plan.dots] + [d.right for d in plan.dots]
     found += [x for x in (plan.value, plan.gate, plan.sink) if x is not None]
-    found += [leaf.operand for leaf in plan.leaves]
+    found += [leaf.operand for leaf in plan.read]
     return list({o.name: o for o in found}.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from attnspec.codegen.tile import Atom, Op
+from attnspec.codegen.tile import Atom, Op, names_used
 from attnspec.dsl.ast import Expr, Kind
 
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
@@ -121,6 +121,34 @@ class Gradient:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelSum:
+    """A sum over `channel` of a pair's terms, the tile `name`.
+
+    A term is computed by `ops` from one element of each of `vectors`, whose operands have the
+    channel as their last axis; it is `value`, and `gradients` are its derivatives.
+    """
+
+    name: str
+    channel: str
+    vectors: tuple[Leaf, ...]
+    ops: tuple[Op, ...]
+    value: Atom
+    gradients: tuple[Gradient, ...]
+
+    @property
+    def label(self) -> str:
+        """The channel as part of names."""
+        return self.vectors[0].operand.labels[-1]
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """The values of a pair that the terms read besides."""
+        own = {op.target for op in self.ops} | {v.name for v in self.vectors}
+        roots = [self.value, *(g.value for g in self.gradients)]
+        return tuple(sorted(names_used(self.ops, roots) - own))
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Positions that part of a mask reaches, `first` to `last`, and those that it holds for the
     whole tile, `full_first` to `full_last` (nowhere unless `full`); None is no limit."""
@@ -229,6 +257,7 @@ class PairPlan:
     form: Result
     normalizer: Literal["softmax", "none"]
     dots: tuple[Dot, ...]
+    sums: tuple[ChannelSum, ...]
     value: Operand | None
     gate: Operand | None
     sink: Operand | None
@@ -249,6 +278,11 @@ class PairPlan:
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
     again: Atom  # `score` in the form that the backward computes with its derivatives
     forms: tuple[Form, ...]  # why it is that one
+
+    @property
+    def read(self) -> tuple[Leaf, ...]:
+        """What is read of rows, columns, heads and pairs that takes part in no product."""
+        return (*(v for part in self.sums for v in part.vectors), *self.leaves)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from attnspec.codegen.check_module import PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
 from attnspec.codegen.passes import operands
-from attnspec.codegen.plan_types import TABLES, BlockPlan, Loop, PairPlan, Plan, RangePlan
+from attnspec.codegen.plan_types import (
+    TABLES,
+    BlockPlan,
+    ChannelSum,
+    Leaf,
+    Loop,
+    PairPlan,
+    Plan,
+    RangePlan,
+)
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
@@ -106,7 +115,8 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         "operands": repr(tuple((o.name, o.labels) for o in operands(plan))),
         "numbers": repr(tuple(s.name for s in plan.scalars)),
         "dots": repr(tuple((d.name, d.left.name, d.right.name) for d in plan.dots)),
-        "leaves": _leaves(plan),
+        "sums": tuple_text([_sum(part, end) for part in plan.sums]),
+        "leaves": tuple_text([_leaf(x) for x in plan.leaves]),
         "patches": _patches(plan, end),
         "between": repr(None if plan.logit is None else plan.logit.between),
         "wanted": repr(tuple(g.of for g in plan.gradients)),
@@ -125,6 +135,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         shape=_shape(plan),
         softmax=plan.normalizer == "softmax",
         cpu=_cpu(plan),
+        sums={part.name: _terms(plan, part) for part in plan.sums},
         fields={
             name: layout(code, indent=4, used=4 + len(f"{name}=")) for name, code in fields.items()
         },
@@ -175,8 +186,8 @@ def _facts(facts: Facts) -> list[str]:
 
 
 def _gradient_names(pair: PairPlan) -> list[str]:
-    floats = {leaf.operand.name for leaf in pair.leaves if leaf.grad}
-    leaves = {leaf.operand.name for leaf in pair.leaves}
+    floats = {leaf.operand.name for leaf in pair.read if leaf.grad}
+    leaves = {leaf.operand.name for leaf in pair.read}
     return [o.name for o in operands(pair) if o.name in floats or o.name not in leaves]
 
 
@@ -185,9 +196,14 @@ def _op_args(pair: PairPlan) -> list[str]:
     return tensors + [f"{s.name}: {_TYPES[s.kind]}" for s in pair.scalars]
 
 
-def _leaves(pair: PairPlan) -> str:
-    items = [f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})' for x in pair.leaves]
-    return tuple_text(items)
+def _leaf(x: Leaf) -> str:
+    return f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})'
+
+
+def _sum(part: ChannelSum, end: str) -> str:
+    vectors = tuple_text([_leaf(v) for v in part.vectors])
+    functions = f"{part.name}_term{end}, {part.name}_slopes{end}"
+    return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {functions})'
 
 
 def _patches(pair: PairPlan, end: str) -> str:
@@ -218,6 +234,21 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
         "row_ranges": [] if pair.ranges is None else _limits(pair.ranges.rows),
         "column_ranges": [] if pair.ranges is None else _limits(pair.ranges.columns),
         "flags": [] if pair.blocks is None else _flags(pair.blocks),
+    }
+
+
+def _terms(pair: PairPlan, part: ChannelSum) -> dict[str, list[str]]:
+    """The CPU's functions of a sum over channels."""
+    every, slopes = (*pair.ops, *part.ops), [g.value for g in part.gradients]
+    return {
+        "term": [
+            *_values(needed(every, [part.value]), [part.value]),
+            f"return {_tensor(part.value)}",
+        ],
+        "slopes": [
+            *_values(needed(every, slopes), slopes),
+            f"return {tuple_text([text(a) for a in slopes])}",
+        ],
     }
 
 

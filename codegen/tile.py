@@ -32,13 +32,15 @@ class Op:
 class Tape:
     """Operations in order, each distinct one once; inputs are declared with their class.
 
-    `note` goes with every operation that is added: the line of the spec that it comes from.
+    `note` goes with every operation that is added: the line of the spec that it comes from. Names
+    begin with `prefix`.
     """
 
     ops: list[Op] = field(default_factory=list)
     axes: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, Kind] = field(default_factory=dict)
     note: str = ""
+    prefix: str = "t"
     _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def declare(self, name: str, kind: Kind, axes: str) -> str:
@@ -51,7 +53,7 @@ class Tape:
         key = (op, *((type(a), a) for a in args))
         if key in self._seen:
             return self._seen[key]
-        target = name or f"t{len(self.ops)}"
+        target = name or f"{self.prefix}{len(self.ops)}"
         axes = self.class_of(args)
         self.ops.append(Op(target, op, args, kind, axes, self.note))
         self._seen[key] = self.declare(target, kind, axes)

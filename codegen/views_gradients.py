@@ -8,6 +8,7 @@ from attnspec.codegen.plan_types import PairPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import text
 from attnspec.codegen.tile import Atom, names_used, needed
+from attnspec.codegen.views_channels import sum_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Gradient:
     index: str = ""
     first: bool = True
     repeated: tuple[Atom, ...] | None = None
+    vectors: tuple[str, ...] = ()
 
     @property
     def owned(self) -> bool:
@@ -36,6 +38,11 @@ class Gradient:
     def ends(self) -> str:
         """`repeated` as a tuple."""
         return "" if self.repeated is None else tuple_text(text(end) for end in self.repeated)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Whose gradients are made of it: of a sum over channels its `vectors`."""
+        return self.vectors or (self.operand,)
 
     @property
     def share(self) -> str:
@@ -71,6 +78,17 @@ def dot_gradients(plan: PairPlan, side: str) -> list[Gradient]:
             Gradient(dot.name, "dot", mine.name, value, once, other.name, mine.labels[3], "", first)
         )
     return found
+
+
+def sum_gradients(plan: PairPlan, side: str) -> list[Gradient]:
+    """Those of the sums over channels, of which the vectors of one side get theirs."""
+    slopes = {g.of: g.value for g in plan.gradients}
+    views = [sum_view(part, "", side) for part in plan.sums]
+    return [
+        Gradient(v.name, "sum", "", slopes[v.name], vectors=tuple(g.operand for g in v.gradients))
+        for v in views
+        if v.gradients
+    ]
 
 
 def one_number(plan: PairPlan, value: Atom) -> bool:

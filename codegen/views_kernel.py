@@ -20,7 +20,14 @@ from attnspec.codegen.views import (
     strides,
     tiles,
 )
-from attnspec.codegen.views_gradients import Gradient, dot_gradients, leaf_gradients, one_number
+from attnspec.codegen.views_channels import Part, SumView, VectorGradient, parts, sum_view
+from attnspec.codegen.views_gradients import (
+    Gradient,
+    dot_gradients,
+    leaf_gradients,
+    one_number,
+    sum_gradients,
+)
 from attnspec.dsl.ast import Kind
 
 # What a call decides for the kernels that have one of these operations.
@@ -70,7 +77,7 @@ class Kernel:
     def spread(self) -> bool:
         """Whether a score is the same for a whole row or column, so that it has to be laid out."""
         axes = {op.target: op.axes for op in self.plan.ops}
-        pairs = {d.name for d in self.plan.dots}
+        pairs = {tile.name for tile in (*self.plan.dots, *self.plan.sums)}
         pairs |= {x.name for x in self.plan.leaves if x.role in ("pair", "table")}
         return self.raw not in pairs and axes.get(self.raw, "") != "ij"
 
@@ -113,7 +120,11 @@ class Kernel:
     @property
     def sums_rows(self) -> bool:
         """Whether a gradient adds up several rows, so that rows past the last must not count."""
-        return any(g.role in ("head", "table") for g in self.gradients)
+        return any(g.role in ("head", "table") for g in (*self.gradients, *self._vector_gradients))
+
+    @property
+    def _vector_gradients(self) -> list[VectorGradient]:
+        return [g for view in self.sums for g in view.gradients]
 
     @property
     def _walk(self) -> Loop:
@@ -149,7 +160,7 @@ class Kernel:
             roots += g.repeated or ()
         if masked and self.plan.keep is not None:
             roots.append(self.plan.keep)
-        return roots
+        return [*roots, *(name for part in self.plan.sums for name in part.outside)]
 
     def _ops(self, axes: str, masked: bool = True) -> list[str]:
         ops = needed(self.plan.ops, self._roots(masked))
@@ -178,8 +189,16 @@ class Kernel:
     def column_lines(self, masked: bool) -> list[str]:
         return self._ops("j", masked)
 
-    def tile_lines(self, masked: bool) -> list[str]:
-        return self._ops("ij", masked)
+    def parts(self, masked: bool) -> list[Part]:
+        return parts(self.plan, self._roots(masked), self.sums)
+
+    @property
+    def sums(self) -> list[SumView]:
+        shares = {g.name: g.share for g in self.gradients if g.role == "sum"}
+        return [
+            sum_view(s, shares.get(s.name, ""), self.side if s.name in shares else "")
+            for s in self.plan.sums
+        ]
 
     def product(self, g: Gradient) -> str:
         """This gradient's share of a pair."""
@@ -232,6 +251,19 @@ class Kernel:
     @property
     def pair_leaves(self) -> list[Tensor]:
         return self._leaves("pair")
+
+    def _vectors(self, *tokens: str) -> list[Tensor]:
+        found = [t for view in self.sums for t in view.vectors if t.token in tokens]
+        return list(dict.fromkeys(found))
+
+    @property
+    def row_vectors(self) -> list[Tensor]:
+        """Vectors of rows and heads that sums over channels read."""
+        return self._vectors("i", "")
+
+    @property
+    def column_vectors(self) -> list[Tensor]:
+        return self._vectors("j")
 
     @property
     def tables(self) -> list[Tensor]:
@@ -371,11 +403,16 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     rows = [
         *dot_gradients(plan, "rows"),
         *leaf_gradients(plan, ("row", "row_table", "head", "pair")),
+        *sum_gradients(plan, "rows"),
     ]
-    columns = [*dot_gradients(plan, "columns"), *leaf_gradients(plan, ("column", "column_table"))]
+    columns = [
+        *dot_gradients(plan, "columns"),
+        *leaf_gradients(plan, ("column", "column_table")),
+        *sum_gradients(plan, "columns"),
+    ]
 
     def into(gradients: list[Gradient]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(f"d_{g.operand}" for g in gradients))
+        return tuple(dict.fromkeys(f"d_{operand}" for g in gradients for operand in g.operands))
 
     values = () if plan.value is None else (f"d_{plan.value.name}",)
     found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]

@@ -10,8 +10,9 @@ from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.positions import coordinates, rebuild
-from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Spec, walk
+from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Role, Spec, walk
 
+_CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
@@ -105,10 +106,12 @@ def _fact(host: Host, spec: Spec, fact: Expr, about: Decl | None = None) -> None
 
 
 def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
-    roles = {x.operand.name: x.role for x in plan.leaves}
+    roles = {x.operand.name: x.role for x in plan.read}
     products = {x.name for d in plan.dots for x in (d.left, d.right)}
     if plan.value is not None:
         products.add(plan.value.name)
+    vectors = [v for part in plan.sums for v in part.vectors if v.role != "head"]
+    products |= {v.operand.name for v in vectors if v.kind is Kind.FLOAT}
     sizes = _sizes(plan, host)
     columns: list[tuple[Operand, str]] = []
     lines: list[str] = []
@@ -129,7 +132,8 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         else:
             kept = name in products or operand is plan.gate
             dtype = "bound.dtype" if kept else "wide"
-            code = f"as_rows({_aligned(host, operand, ungroup=True)}, {dtype}, {sizes})"
+            form = "as_heads" if role == "head" else "as_rows"
+            code = f"{form}({_aligned(host, operand, ungroup=True)}, {dtype}, {sizes})"
             lines.append(f"{name} = {f'entries({code})' if role == 'row_table' else code}")
     columns.sort(key=lambda c: c[0].name not in products)
     first = sum(o.name in products for o, _ in columns)
@@ -166,7 +170,12 @@ def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
         ones = ", ".join("1" for _ in operand.dims)
         dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
         return f"torch.tensor({value.code}{dtype}, device=bound.device).view({ones})"
-    return host.aligned(value, operand.axes, ungroup)
+    code = host.aligned(value, operand.axes, ungroup)
+    channel = operand.axes[-1]
+    if host.spec.axis(channel).role not in _CHANNELS or channel in value.dims:
+        return code
+    same = "-1, " * (len(operand.axes) - 1)  # the same at every channel
+    return f"{code}.expand({same}{host.size(channel)})"
 
 
 def _after(

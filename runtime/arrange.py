@@ -43,6 +43,9 @@ def need(call: Problem, name: str) -> Need:
     """What the tile of kernel `name` must hold."""
     lefts = {x: call.tensors[x].shape[-1] for _, x, _ in call.plan.dots}
     rights = {y: call.tensors[y].shape[-1] for _, _, y in call.plan.dots}
+    for vector in (v for part in call.plan.sums for v in part.vectors if v.grad):
+        side = rights if vector.role == "column" else lefts
+        side[vector.operand] = call.tensors[vector.operand].shape[-1]
     return Need(
         name if name in ("forward", "backward_rows", "backward_columns") else "backward_table",
         sum(map(width, lefts.values())),
@@ -60,7 +63,7 @@ def gradient_buffers(
 
     None for a leaf that is not wanted: then nothing of its gradient is computed.
     """
-    roles = {leaf.operand: leaf.role for leaf in call.plan.leaves}
+    roles = call.plan.roles
     blocks = programs(call, tile, by_columns=False)
     found: dict[str, Tensor | None] = {}
     for operand in written(arg_names):
@@ -72,7 +75,7 @@ def gradient_buffers(
         dtype = torch.float32
         match roles.get(operand, ""):
             case "head":
-                shape = (call.batch, call.heads, blocks)
+                shape = (call.batch, call.heads, blocks, *like.shape[2:])
             case "table":
                 shape = (call.batch, call.heads, blocks, like.shape[-1])
             case "pair":  # tiles without a pair are never visited
@@ -194,6 +197,9 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
     for name in (*(x for _, x, _ in plan.dots), *([plan.value] if plan.value else [])):
         values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]
         values[f"W_{dims[name][3]}"] = width(call.tensors[name].shape[3])
+    for part in plan.sums:
+        size = call.tensors[part.vectors[0].operand].shape[-1]
+        values |= {f"C_{part.channel}": size, f"W_{part.channel}": width(size)}
     for leaf in plan.leaves:
         if "t" in _LEAF_DIMS.get(leaf.role, ()):
             values[f"T_{leaf.operand}"] = call.tensors[leaf.operand].shape[-1]

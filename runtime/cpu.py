@@ -17,13 +17,14 @@ from attnspec.runtime.cpu_tiles import (
     blocks,
     by_head,
     by_key_head,
+    channels,
     fill,
     fixed_values,
     left_operands,
     row_values,
     tiles,
 )
-from attnspec.runtime.problem import Leaf, Problem, Values
+from attnspec.runtime.problem import ChannelSum, Leaf, Problem, Values
 
 
 def forward(call: Problem) -> tuple[Tensor, Tensor]:
@@ -122,6 +123,7 @@ def backward(
     }
     fixed = fixed_values(call)
     leaves = {leaf.name: leaf for leaf in plan.leaves}
+    sums = {part.name: part for part in plan.sums}
     for block in blocks(call):
         rows = block.rows
         values = row_values(call, fixed, rows)
@@ -149,6 +151,8 @@ def backward(
                     d_score = torch.where(keep, d_score, 0.0)
                 if name in leaves:
                     share.add_leaf(leaves[name], d_score)
+                elif name in sums:
+                    share.add_vectors(sums[name], d_score, keep)
                 else:
                     share.add_dot(name, d_score)
     return out
@@ -188,6 +192,29 @@ class _Share:
             self.out[x][:, :, tile.rows] += by_head(flat @ right, call)
         if y in self.out:
             self.out[y][:, :, tile.columns] += flat.transpose(-1, -2) @ left
+
+    def add_vectors(self, part: ChannelSum, d_score: Tensor, keep: Tensor | None) -> None:
+        call, tile = self.call, self.tile
+        for channel in channels(call, self.values, part, tile):
+            slopes = iter(part.slopes(self.values))
+            for vector in part.vectors:
+                if not vector.grad:
+                    continue
+                slope = next(slopes)
+                if vector.operand not in self.out:
+                    continue
+                d_term = d_score * slope
+                if keep is not None:
+                    d_term = torch.where(keep, d_term, 0.0)
+                into = self.out[vector.operand][..., channel]
+                match vector.role:
+                    case "row":
+                        into[:, :, tile.rows] += d_term.sum(-1)
+                    case "column":
+                        by_group = d_term.sum(-2).unflatten(1, (-1, call.groups)).sum(2)
+                        into[:, :, tile.columns] += by_group
+                    case _:
+                        into += d_term.sum((-1, -2))
 
     def add_leaf(self, leaf: Leaf, d_score: Tensor) -> None:
         if leaf.operand not in self.out:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import Stretch, limits, visited
-from attnspec.runtime.problem import Limits, Patches, Problem, Values
+from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
 
@@ -179,6 +179,31 @@ def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> N
     for rows, (name, _, y) in zip(left, call.plan.dots, strict=True):
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
+    for part in call.plan.sums:
+        total = torch.zeros((), dtype=call.wide, device=call.device)
+        for _ in channels(call, values, part, tile):
+            total = total + part.term(values)
+        values[part.name] = total
+
+
+def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Iterator[int]:
+    """Put the elements of vectors at each channel into `values`, one channel after another."""
+    vectors = {}
+    for vector in part.vectors:
+        tensor = widened(call.tensors[vector.operand], call)
+        match vector.role:
+            case "row":
+                vectors[vector.name] = tensor[:, :, tile.rows, None]
+            case "column":
+                mine = tensor[:, :, tile.columns].repeat_interleave(call.groups, 1)
+                vectors[vector.name] = mine[:, :, None]
+            case _:
+                vectors[vector.name] = tensor[:, :, None, None]
+    count = call.tensors[part.vectors[0].operand].shape[-1]
+    for channel in range(count):
+        for name, vector in vectors.items():
+            values[name] = vector[..., channel]
+        yield channel
 
 
 def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:

@@ -38,6 +38,7 @@ from attnspec.runtime.host_functions import (
 )
 from attnspec.runtime.launch import (
     as_columns,
+    as_heads,
     as_rows,
     backend_for,
     differentiable,
@@ -62,7 +63,16 @@ from attnspec.runtime.numbers import (
     number_rsqrt,
     number_sqrt,
 )
-from attnspec.runtime.problem import Blocks, Leaf, Limits, Pairwise, Patches, Ranges, Values
+from attnspec.runtime.problem import (
+    Blocks,
+    ChannelSum,
+    Leaf,
+    Limits,
+    Pairwise,
+    Patches,
+    Ranges,
+    Values,
+)
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
     LN2,
@@ -111,6 +121,7 @@ from attnspec.runtime.triton_tiles import (
     add_entries,
     dot,
     finite,
+    load_channel,
     load_pairs,
     load_side,
     load_tile,
@@ -131,6 +142,7 @@ __all__ = [
     "Argument",
     "Blocks",
     "Bound",
+    "ChannelSum",
     "Grid",
     "Leaf",
     "Limits",
@@ -145,6 +157,7 @@ __all__ = [
     "amin",
     "area",
     "as_columns",
+    "as_heads",
     "as_rows",
     "atan",
     "backend_for",
@@ -174,6 +187,7 @@ __all__ = [
     "hold",
     "leaky",
     "leaky_relu",
+    "load_channel",
     "load_pairs",
     "load_side",
     "load_tile",

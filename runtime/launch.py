@@ -54,14 +54,19 @@ def no_forward_mode(tensors: Sequence[Any]) -> None:
 
 
 def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
-    """A row operand or per-head number with all batches and heads; a head's integers in 64 bits,
-    since positions may be added to them."""
+    """A row operand with all batches and heads."""
+    x = x.to(dtype) if x.is_floating_point() else x
+    return x.expand(sizes["b"], sizes["h"], sizes["i"], *x.shape[3:])
+
+
+def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
+    """A number or vector per head, with all batches and heads; integers in 64 bits, since positions
+    may be added to them."""
     if x.is_floating_point():
         x = x.to(dtype)
-    elif x.dim() == 2 and x.dtype is torch.int32:
+    elif x.dtype is torch.int32:
         x = x.long()
-    tokens = (sizes["i"], *x.shape[3:]) if x.dim() > 2 else ()
-    return x.expand(sizes["b"], sizes["h"], *tokens)
+    return x.expand(sizes["b"], sizes["h"], *x.shape[2:])
 
 
 def as_columns(
@@ -200,7 +205,7 @@ def _backward_kernels(
     if plan.masked and plan.softmax:
         given |= {n: finite_copy(call.tensors[n]) for _, x, y in plan.dots for n in (x, y)}
     found: dict[str, Tensor] = {}
-    roles = {leaf.operand: leaf.role for leaf in plan.leaves}
+    roles = plan.roles
     for name, kernel in kernels.items():
         if name == "forward":
             continue
@@ -216,7 +221,7 @@ def _backward_kernels(
                 continue
             match roles.get(operand, ""):
                 case "head":
-                    grad = grad.sum(-1)
+                    grad = grad.sum(2)
                 case "table":
                     grad = grad.sum(2).sum_to_size(like.shape)
                 case "pair":

@@ -26,6 +26,18 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelSum:
+    """A sum over `channel`, the tile `name`, of terms that read one element of each of `vectors`:
+    `term(values)` is that at one channel, `slopes(values)` its derivatives to those with one."""
+
+    name: str
+    channel: str
+    vectors: tuple[Leaf, ...]
+    term: Callable[[Values], Tensor]
+    slopes: Callable[[Values], tuple[Tensor | float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Patches:
     """Compact tiles on a grid: its axes, slowest first, the tokens along each for queries and for
     keys (numbers, or their names; None: all positions), steps whose remainders part each axis, and
@@ -96,6 +108,7 @@ class Pairwise:
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]
     dots: tuple[tuple[str, str, str], ...]
+    sums: tuple[ChannelSum, ...]
     form: str
     value: str | None
     gate: str | None
@@ -117,11 +130,18 @@ class Pairwise:
         return self.normalizer == "softmax"
 
     @property
+    def roles(self) -> dict[str, str]:
+        """Whose numbers or vectors the operands are that take no part in a product."""
+        vectors = (v for part in self.sums for v in part.vectors)
+        return {x.operand: x.role for x in (*self.leaves, *vectors)}
+
+    @property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
         floats = {n for _, x, y in self.dots for n in (x, y)}
         floats |= {n for n in (self.value, self.gate, self.sink) if n is not None}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
+        floats |= {v.operand for part in self.sums for v in part.vectors if v.grad}
         return tuple(n for n, _ in self.operands if n in floats)
 
 

@@ -74,6 +74,13 @@ def load_side(base, place, length, stride):
 
 
 @triton.jit
+def load_channel(base, channel, place, length, s_channel, s_token):
+    """One channel of the tokens at `place`, [tokens]; `length` as above."""
+    base += (channel + tl.full([], 0, dtype=tl.int64)) * s_channel
+    return load_side(base, place, length, s_token)
+
+
+@triton.jit
 def load_pairs(base, row, column, rows, columns, s_row, s_column):
     """A tile of a pair tensor at [row, column]; outside stands what is nearest, as above."""
     row, column = tl.minimum(row, rows - 1), tl.minimum(column, columns - 1)

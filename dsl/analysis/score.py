@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.positions import coordinates
+from attnspec.dsl.analysis.products import products
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -135,7 +136,27 @@ def summands(expr: Expr) -> Iterator[Expr]:
         case Apply(op="neg", args=(Apply(op="neg", args=(a,)),)):
             yield from summands(a)
         case _:
-            yield expr
+            yield from _multiplied_out(expr)
+
+
+def _multiplied_out(expr: Expr) -> list[Expr]:
+    """A number times a dot product of sums that depend on both tokens, product by product; anything
+    else alone."""
+    match expr:
+        case Contract() if expr.free >= PAIR:
+            signed = list(products(expr))
+            return [p if n > 0 else Apply("neg", (p,), kind=Kind.FLOAT) for n, p in signed]
+        case Apply(op="neg", args=(a,)) if expr.free >= PAIR:
+            return [Apply("neg", (part,), kind=Kind.FLOAT) for part in _multiplied_out(a)]
+        case Apply(op="mul", args=args) if sum(bool(a.free & PAIR) for a in args) == 1:
+            place = next(n for n, a in enumerate(args) if a.free & PAIR)
+            return [
+                Apply("mul", (*args[:place], part, *args[place + 1 :]), kind=Kind.FLOAT)
+                for part in _multiplied_out(args[place])
+            ]
+        case Apply(op="div", args=(a, b)) if not b.free & PAIR:
+            return [Apply("div", (part, b), kind=Kind.FLOAT) for part in _multiplied_out(a)]
+    return [expr]
 
 
 def _apart(term: Expr, terms: list[Expr]) -> bool:

@@ -1,0 +1,100 @@
+"""What templates see of sums over channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attnspec.codegen.plan_types import ChannelSum, PairPlan
+from attnspec.codegen.statements import CAST, annotated, text
+from attnspec.codegen.tile import Atom, names_used, needed
+from attnspec.codegen.views import Tensor
+
+# which vectors' gradients a kernel sums up, by the side that its programs own
+OWN = {"rows": ("row", "head"), "columns": ("column",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One loop over channels: what it reads, computes, and takes from that."""
+
+    vectors: tuple[Tensor, ...]
+    lines: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorGradient:
+    """A gradient that a loop over channels adds up, the share of a pair times `slope`."""
+
+    operand: str
+    role: str
+    slope: Atom
+
+    @property
+    def times(self) -> str:
+        """What the share is multiplied by, as code."""
+        return "" if self.slope == 1.0 else f" * {text(self.slope)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SumView:
+    """The tile `name`, and the gradients of vectors of the kernel's own side."""
+
+    name: str
+    channel: str
+    share: str
+    terms: Terms
+    slopes: Terms
+    gradients: tuple[VectorGradient, ...]
+
+    @property
+    def vectors(self) -> tuple[Tensor, ...]:
+        """Everything that is read."""
+        return tuple(dict.fromkeys((*self.terms.vectors, *self.slopes.vectors)))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Statements for every pair, and the sum over channels that comes after them."""
+
+    lines: tuple[str, ...]
+    sum: SumView | None
+
+
+def sum_view(found: ChannelSum, share: str, side: str) -> SumView:
+    """A sum in a kernel that makes gradients of one side, of no side in the forward one."""
+    roles = {v.name: v.role for v in found.vectors}
+    gradients = tuple(
+        VectorGradient(g.of, roles[g.of], g.value)
+        for g in found.gradients
+        if roles[g.of] in OWN.get(side, ())
+    )
+    slopes = _terms(found, [g.slope for g in gradients])
+    terms = _terms(found, [found.value])
+    return SumView(found.name, found.label, share, terms, slopes, gradients)
+
+
+def _terms(found: ChannelSum, roots: Sequence[Atom]) -> Terms:
+    ops = needed(found.ops, roots)
+    used = names_used(ops, roots)
+    vectors = []
+    for v in found.vectors:
+        if v.name in used:
+            token = v.operand.dims[2] if len(v.operand.dims) > 3 else ""
+            dims = ("b", "h", *([token] if token else []), "c")
+            vectors.append(Tensor(v.name, dims, token, cast=CAST[v.kind], var=v.name))
+    return Terms(tuple(vectors), tuple(annotated(list(ops))), tuple(map(text, roots)))
+
+
+def parts(plan: PairPlan, roots: Sequence[Atom], views: Sequence[SumView]) -> list[Part]:
+    """The computation of a tile in order: what each sum takes before it, then the rest."""
+    every = needed(plan.ops, roots)
+    done: set[str] = set()
+    found = []
+    for part, view in zip(plan.sums, views, strict=True):
+        ops = [op for op in needed(every, part.outside) if op.axes == "ij"]
+        found.append(Part(tuple(annotated([op for op in ops if op.target not in done])), view))
+        done |= {op.target for op in ops}
+    rest = [op for op in every if op.axes == "ij" and op.target not in done]
+    return [*found, Part(tuple(annotated(rest)), None)]
