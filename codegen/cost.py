@@ -33,7 +33,7 @@ _BINARY = {
 _CALLS = {"where": "select", "maximum": "max", "minimum": "min", "to_float": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
 _CALLS |= {"set_entries": "store", "add_entries": "add"}
-_VECTORS = frozenset({"arange", "tokens", "load_side", "point_side"})
+_VECTORS = frozenset({"arange", "tokens", "load_side", "load_channel", "point_side"})
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 
 
@@ -90,6 +90,8 @@ class _Counter:
                 self.tally("add", self.shape(value) | self.shapes.get(name, _SCALAR))
             case ast.For(target=ast.Name(id="place"), body=body):
                 self.loop(body)
+            case ast.For(target=ast.Name(id="channel"), body=body):
+                self.channel(body)
             case ast.For(body=body):  # over heads, or over the entries of a table
                 self.block(body)
             case ast.If(body=body, orelse=other):
@@ -103,6 +105,13 @@ class _Counter:
         outside, self.now = self.now, Counter()
         self.block(body)
         self.found["keep" in made].update(self.now)
+        self.now = outside
+
+    def channel(self, body: list[ast.stmt]) -> None:
+        """The loop over the channels of a sum: what one of them takes."""
+        outside, self.now = self.now, Counter()
+        self.block(body)
+        outside.update({f"{kind} a channel": n for kind, n in self.now.items()})
         self.now = outside
 
     def cheaper(self, *branches: list[ast.stmt]) -> None:
@@ -126,8 +135,8 @@ class _Counter:
             case ast.Name(id=name):
                 return self.shapes.get(name, _SCALAR)
             case ast.Subscript(value=value, slice=ast.Tuple(elts=[_, second])):
-                if self.shape(value) == _SCALAR:
-                    return _SCALAR
+                if (shape := self.shape(value)) in (_SCALAR, _OPERAND):
+                    return shape
                 return frozenset({"rows"} if _is_none(second) else {"columns"})
             case ast.BinOp(left=left, op=op, right=right):
                 shape = self.shape(left) | self.shape(right)
@@ -146,7 +155,7 @@ class _Counter:
         if name in ("zeros", "full"):
             return _shape_of(node.args[0])
         if name in _VECTORS:
-            return _VECTOR
+            return _OPERAND if any(_is_width(a) for a in node.args) else _VECTOR
         if name in ("load_tile", "load_tokens"):
             return _OPERAND
         if name == "to" and isinstance(node.func, ast.Attribute):
@@ -180,6 +189,10 @@ def _called(node: ast.expr) -> str:
 
 def _expressions(node: ast.expr) -> Iterator[ast.expr]:
     yield from (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
+
+
+def _is_width(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id.startswith("W_")
 
 
 def _is_none(node: ast.expr) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
-from attnspec.codegen.plan_types import Choice, Operand, PairPlan, Plan
+from attnspec.codegen.plan_types import ChannelSum, Choice, Operand, PairPlan, Plan
 from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
@@ -168,6 +168,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
     """What a kernel reads for a tile, and what it computes, operation by operation."""
     for dot in pair.dots:
         yield f"{dot.name} = dot of {_operand(dot.left)} and {_operand(dot.right)}"
+    for part in pair.sums:
+        yield from _sum(part)
     for leaf in pair.leaves:
         at = "" if leaf.index is None else f" at {leaf.index}"
         what = _TOKEN_TABLES.get(leaf.role, f"a number a {leaf.role}")
@@ -203,6 +205,19 @@ def _tile(pair: PairPlan) -> Iterator[str]:
 def _sort(axis: str) -> str:
     """What the positions of a token axis are."""
     return {"i": "queries", "j": "keys"}.get(axis, axis)
+
+
+def _sum(part: ChannelSum) -> Iterator[str]:
+    """A sum over channels, term by term."""
+    for vector in part.vectors:
+        owner = f"an element of {part.channel} a {vector.role}"
+        yield f"{vector.name}, {owner}: {_operand(vector.operand)}"
+    value = needed(part.ops, [part.value])
+    for op in part.ops:
+        yield f"{op.target} = {_operation(op)}" + ("" if op in value else ", backward")
+    yield f"{part.name} = the sum of {part.value} over {part.channel}"
+    for gradient in part.gradients:
+        yield f"d {part.value} / d {gradient.of} = {gradient.value}"
 
 
 def _operand(operand: Operand) -> str:

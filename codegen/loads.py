@@ -16,7 +16,7 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
     looked_up = any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
-    paired = plan.patches is not None or looked_up
+    paired = plan.patches is not None or looked_up or bool(plan.sums)
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
     walks = plan.patches or plan
     full = plan.blocks is not None or (walks.rows.full and walks.columns.full)

@@ -348,6 +348,7 @@ class Kernel:
             found += self.ends
         else:
             found += self.d_outs
+        found += [*self.row_vectors, *self.column_vectors]
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
         return [*found, *self.pair_leaves, *self.tables, *self.visits]
 
@@ -361,7 +362,7 @@ class Kernel:
     @property
     def widths(self) -> list[str]:
         """The channel axes whose number and padded width the kernel is compiled for."""
-        found = [d.left.labels[3] for d in self.plan.dots]
+        found = [d.left.labels[3] for d in self.plan.dots] + [s.label for s in self.plan.sums]
         if self.plan.value is not None:
             found.append(self.plan.value.labels[3])
         return list(dict.fromkeys(found))

@@ -22,6 +22,7 @@ _FUNCTIONS = (
     "3 * tanh({x} / 3)", "max({x}, 0.3 * {x})", "(1 + abs({x})) ** 0.5", "stopgrad({x})",
     "min({x}, 1, 2 * {x})", "2 ** -abs({x})",
 )  # fmt: skip
+_INSIDE = ("tanh", "sigmoid", "leaky_relu", "silu", "sin")  # a sum over channels
 _WEIGHTS = (
     "sigmoid({x})", "relu({x}) ** 2 / N", "tanh({x})", "relu({x})", "silu({x}) / N",
     "exp(-({x}) ** 2)", "softplus({x}) / N", "gelu({x})", "sigmoid({x} - log(N))",
@@ -126,6 +127,11 @@ class _Spec:
             lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
             lambda: f"{self.table()}[min(abs(i - j), 11)]",
             lambda: f"(i - j) ** 2 / (-1 - {self.scalar('row')} ** 2)",
+            lambda: f"-0.1 * norm2(q[i] - {self.key()})",
+            lambda: f"-0.2 * sum(d, abs(q[i, d] - {self.scalar('column')} * k[j, d]))",
+            lambda: f"dot({self.channels()}, {self.rng.choice(_INSIDE)}({self.query()} + k[j]))",
+            lambda: f"sum(d, {self.rng.choice(_INSIDE)}(q[i, d] * {self.scalar('row')} + k[j, d]))",
+            lambda: f"sum(d, max(q[i, d], k[j, d]), where=d < 5) / D * {self.scalar('head')}",
         )
 
     def dot(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.codegen.test_regressions import PLAIN, held
+import torch
+from tests.codegen.test_regressions import PLAIN, fused, held
 
 WITHOUT_PRODUCTS = [
     "input x[b, h, i]\ninput y[b, h, j]\nmask j <= i\nscore = x[i] + y[j]",
@@ -19,6 +20,53 @@ WITHOUT_PRODUCTS = [
     "param table[h, 33] = 0.1\nscore = table[clamp(i - j, -16, 16) + 16]\ngate = 0.5",
     "input given[i, j]\nscore = given[i, j]",
 ]
+
+
+CHANNELS = [
+    "param w[h, d] = 1\nscore = dot(w, tanh(q[i] + k[j]))",
+    "param w[h, d] = 1\ninput doc[b, n]: int\nmask doc[i] == doc[j]\n"
+    "score = sum(d, w[d] * leaky_relu(q[i, d] + k[j, d], 0.2))",
+    "mask j <= i\nweight = exp(-sum(d, abs(q[i, d] - k[j, d]))) / N",
+    "grid y, x\nparam w[d] = 1\nmask abs(i.y - j.y) <= 2 and abs(i.x - j.x) <= 2\n"
+    "score = dot(w, relu(q[i] + k[j]))",
+    "param w[d] = 1\nscore = sum(d, w[d] * (1 + d) * tanh(stopgrad(q[i, d]) - k[j, d])) / D",
+    "param w[d] = 1\ninput p[i, j]\nscore = tanh(sum(d, w[d] * tanh(q[i, d] + k[j, d])))"
+    " * sum(d, max(q[i, d], k[j, d])) + p[i, j]",
+    "axis c\ninput x[b, i, c]\ninput y[b, h, j, c]\ninput s[b, h, i]\ninput z[b, h, j]\n"
+    "param u[c] = 1\nmask abs(i - j) <= 40\n"
+    "score = dot(q[i], k[j]) + z[j] * sum(c, sin(y[j, c] * s[i])) + sum(c, u[c] * sigmoid("
+    "x[i, c] * s[i] + y[j, c] + z[j] + where(i > j, 0.5, -0.5)), where=u[c] > 0)\n"
+    "weight = softmax(score, sink=0)\ngate = sigmoid(s[i])",
+]
+DISTANCES = [
+    "score = -norm2(q[i] - k[j])",
+    "mask j <= i\nscore = -sqrt(0.01 + norm2(q[i] - k[j]))",
+    "input r: float = 2\nmask norm2(q[i] - k[j]) < r",
+    "score = -sum(d, (q[i, d] - k[j, d]) ** 2) / 2",
+    "param s[h, d] = 1\nscore = -sum(d, s[d] ** 2 * (q[i, d] - k[j, d]) ** 2) / 2",
+    "axis f\nquery q[f]\nparam m[h, f, d] = 0.1\nscore = dot(q[i] @ m, k[j])",
+]
+
+
+@pytest.mark.parametrize("text", [*CHANNELS, *DISTANCES])
+@pytest.mark.parametrize(("dtype", "fill"), [("float32", "normal"), ("float16", "unseen_nan")])
+def test_sums_over_channels(text: str, dtype: str, fill: str) -> None:
+    sizes = (("b", 2), ("h", 4), ("heads", 2), ("i", 30), ("j", 33), ("d", 5), ("e", 6), ("c", 3))
+    held(text, replace(PLAIN, sizes=sizes, q_start=7, dtype=dtype, fill=fill))
+
+
+def test_a_distance_becomes_products() -> None:
+    """Its row term is none of the kernel's, and its channels no loop."""
+    (plan,) = fused("score = -norm2(q[i] - k[j])").plan.passes
+    assert [leaf.role for leaf in plan.leaves] == ["row", "column"]
+    assert len(plan.dots) == 1
+    assert not plan.sums
+
+
+def test_a_distance_of_equal_tokens_is_not_negative() -> None:
+    attention = fused("score = -sqrt(norm2(q[i] - k[j]))")
+    x = 1000 + torch.randn(1, 1, 40, 33, generator=torch.Generator().manual_seed(0))
+    assert bool(attention(x, x, x, backend="cpu").isfinite().all())
 
 
 @pytest.mark.parametrize("text", WITHOUT_PRODUCTS)

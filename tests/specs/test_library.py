@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.specs import (
+    additive,
     branches,
     chains,
     choices,
@@ -45,6 +46,7 @@ from attnspec.runtime.signature_of import signature
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
 FAMILIES = (
+    additive,
     branches,
     chains,
     choices,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tests.specs import misreadings, mistakes
+from tests.specs.additive import rectified_sum
 from tests.specs.case import attend, attend_all, attend_causal, dots, scaled
 from tests.specs.grids import rolled_windows
 from tests.specs.positions import moa, sliding_window
@@ -210,6 +211,7 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("sink", sink_with_a_value),
     ("sink_window", whole_sequence_in_sink),
     ("swin", rolled_regions_together),
+    ("graph_dynamic", rectified_sum),
     ("meta_tokens", mask_as_a_bias),
     ("t5", logits_of_t5_scaled),
     ("softcap", capped_after_the_mask),
