@@ -18,6 +18,7 @@ from attnspec.dsl.ast import (
     Reduce,
     Role,
     Spec,
+    children,
     walk,
 )
 
@@ -137,10 +138,15 @@ def _sides(spec: Spec, node: Expr) -> tuple[str, str]:
 
 
 def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None:
-    """Raise `Unsupported` unless `expr` is pointwise over pairs."""
-    for node in walk(expr):
-        if not node.free >= {row, column}:
+    """Raise `Unsupported` unless `expr` is pointwise over pairs; what belongs to one token at most
+    may be anything."""
+    seen, stack = set[int](), [expr]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen or not node.free >= {row, column}:
             continue
+        seen.add(id(node))
+        stack.extend(children(node))
         if isinstance(node, Reduce) and all(spec.axis(a).role in _CHANNELS for a in node.axes):
             continue
         if not isinstance(node, Apply | Read | Contract):

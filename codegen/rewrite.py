@@ -61,9 +61,10 @@ def over_pairs(spec: Spec, node: Expr) -> bool:
     return False
 
 
-def canonical(spec: Spec, expr: Expr) -> Expr:
-    """`expr` with what runs over pairs in the forms of a pass; may raise `Unsupported`."""
-    return _Rewriter(spec).visit(written_out(spec, expr), None)
+def canonical(spec: Spec, expr: Expr, within: tuple[str, str] | None = None) -> Expr:
+    """`expr`, which counts at pairs of the mask at the two variables `within` (None: everywhere),
+    with what runs over pairs in the forms of a pass; may raise `Unsupported`."""
+    return _Rewriter(spec).visit(written_out(spec, expr), within)
 
 
 # Definitions

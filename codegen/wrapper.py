@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host
@@ -9,6 +10,7 @@ from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
 from attnspec.codegen.plan_types import Operand, PairPlan
+from attnspec.codegen.rewrite import canonical
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Role, Spec, walk
 
@@ -188,14 +190,23 @@ def _after(
     for item in spec.returns:
         code = host.whole(host.emit(roots[item.name]), item.axes)
         returned.append(f'"{item.name}": {code}')
-    weight = spec.definition("weight")
-    normalised = weight is not None and isinstance(weight.expr, Normalize)
-    if normalised and all(r.name != "lse" for r in spec.returns):
-        own = [n for n, p in enumerate(passes) if p.normalizer == "softmax" and p.row == "i"]
-        returned[:0] = [f'"lse": lse{suffix(n)}' for n in own[:1]]
+    if all(r.name != "lse" for r in spec.returns):
+        returned[:0] = [f'"lse": lse{suffix(n)}' for n in _normalised(spec, passes)]
     cast = "" if result in ("out", "None") else ".to(bound.dtype)"
     lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]
     return tuple(lines)
+
+
+def _normalised(spec: Spec, passes: tuple[PairPlan, ...]) -> Iterator[int]:
+    """The place of the pass whose softmax is the weight, if that is a softmax over the keys."""
+    weight = spec.definition("weight")
+    if weight is not None and isinstance(weight.expr, Normalize):
+        logit = canonical(spec, weight.expr.body, weight.expr.mask)
+        for place, plan in enumerate(passes):
+            own = (plan.row, plan.column, plan.normalizer) == ("i", "j", "softmax")
+            if own and plan.form == "vector" and plan.weight == logit:
+                yield place
+                return
 
 
 def _initial(spec: Spec) -> tuple[tuple[str, tuple[str, ...]], ...]:

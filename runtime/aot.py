@@ -82,7 +82,7 @@ def record(
 def call_of(module: ModuleType, given: Mapping[str, Any], place: int = 0) -> Problem:
     """The call that `module.attend` makes of its pass at `place` on the arguments `given`."""
     recorder = _Recorder(module)
-    with recorder, torch.no_grad():  # type: ignore[no-untyped-call]
+    with recorder, torch.no_grad():
         module.attend(**given, backend="cpu")
     return recorder.calls[place]
 
@@ -91,7 +91,7 @@ class _Recorder(TorchDispatchMode):
     """Collects the calls of generated operations, which give what a row without pairs would."""
 
     def __init__(self, module: ModuleType) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.module = module
         self.calls: list[Problem] = []
 

@@ -1,0 +1,132 @@
+"""Specs that take several passes over pairs: which passes, and that they give what is defined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import attnspec
+from attnspec.runtime.api import Attention
+from attnspec.runtime.verify_case import Case
+from attnspec.runtime.verify_rule import hold
+
+SIZES = (("b", 2), ("h", 4), ("heads", 2), ("i", 33), ("j", 41), ("d", 4), ("e", 6))
+PLAIN = Case(SIZES, 3, 0, "float32", "contiguous", "normal", 7)
+SELF = replace(PLAIN, sizes=tuple((n, 33 if n == "j" else s) for n, s in SIZES), q_start=0)
+EMPTY = replace(PLAIN, sizes=tuple((n, 0 if n == "j" else s) for n, s in SIZES), q_start=0)
+TWO = "query q2[d]\nkey k2[d]\n"
+OTHER = "dot(q2[i], k2[j])"
+
+# text, and of each pass what it gives, rows and columns, and whether it is a softmax
+FORMS = {
+    "difference": (
+        f"{TWO}param lam[h] = 0.5\nweight = softmax(score) - lam * softmax({OTHER})",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
+    "mixture": (
+        f"{TWO}param g[h] = 0\nlet a = sigmoid(g)\n"
+        f"weight = a * softmax(score) + (1 - a) * softmax({OTHER})",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
+    "product of softmaxes": (
+        f"{TWO}mask j <= i + 2\nweight = softmax(score) * softmax({OTHER})",
+        ["number ij softmax", "number ij softmax", "vector ij"],
+    ),
+    "softmax over the queries": (
+        "mask j <= i + 5\nweight = softmax(score, over=i)",
+        ["number ji softmax", "vector ij"],
+    ),
+    "sum-normalised": (
+        "let raw = exp(score)\nweight = raw / (1 + sum(j, raw))",
+        ["number ij", "vector ij"],
+    ),
+    "mean": ("mask j <= i + 1\noutput = mean(j, v[j])", ["number ij", "vector ij"]),
+    "entropy": (
+        "mask j <= i + 1\nreturn entropy[b, h, i] = logsumexp(j, score) - sum(j, weight * score)",
+        ["vector ij softmax", "number ij"],
+    ),
+    "column sums": (
+        "mask j <= i + 1\nreturn mass[b, h, j] = sum(i, weight)",
+        ["vector ij softmax", "number ji"],
+    ),
+    "map": (
+        "mask j <= i + 1\nreturn map[b, i, j] = mean(h, weight)",
+        ["vector ij softmax", "map ij"],
+    ),
+    "map of raw scores": ("return raw[b, h, i, j] = tanh(score)", ["vector ij softmax", "map ij"]),
+    "transposed use": (
+        "mask j <= i + 1\nlet back[j, d] = sum(i, weight * q[i])\n"
+        "return back_out[b, h, j, d] = back[j]",
+        ["vector ij softmax", "vector ji"],
+    ),
+    "sink elsewhere": (
+        "input s[h]\nlet p = softmax(score, sink=s)\nweight = p * p",
+        ["number ij softmax", "vector ij"],
+    ),
+    "where of its own": (
+        "mask j <= i + 6\nlet near = softmax(score, where=j >= i - 3)\n"
+        "weight = near + softmax(score)",
+        ["vector ij softmax", "number ij softmax", "vector ij"],
+    ),
+    "sums over channels too": (
+        "let total[i] = sum(j, e, weight * v[j])\noutput = total * q[i]",
+        ["vector ij softmax"],
+    ),
+    "reading after a pass": (
+        "let first[i, d] = sum(j, softmax(score) * k[j])\n"
+        "weight = softmax(dot(first[i], k[j]))",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
+}  # fmt: skip
+
+
+def fused(text: str) -> Attention:
+    attention = attnspec.compile(f"attention a\n{text}")
+    assert attention.plan.fused, attention.plan.stages
+    return attention
+
+
+def shown(attention: Attention) -> list[str]:
+    return [
+        f"{p.form} {p.row}{p.column}{' softmax' if p.normalizer == 'softmax' else ''}"
+        for p in attention.plan.passes
+    ]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_which_passes_a_spec_takes(name: str) -> None:
+    text, passes = FORMS[name]
+    assert sorted(shown(fused(text))) == sorted(passes)
+
+
+@pytest.mark.parametrize("case", [PLAIN, SELF, EMPTY], ids=["plain", "self", "empty"])
+@pytest.mark.parametrize("name", FORMS)
+def test_passes_give_what_is_defined(name: str, case: Case) -> None:
+    outcome = hold(fused(FORMS[name][0]), case, "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def test_a_pass_runs_once_for_everything_that_needs_it() -> None:
+    text = "mask j <= i\nlet z[i] = logsumexp(j, score)\nreturn a[b, h, i] = z\n"
+    text += "return c[b, h, i] = 2 * z"
+    assert shown(fused(text)) == ["vector ij softmax"]
+
+
+def test_a_spec_without_pairs_is_a_module_of_the_host() -> None:
+    attention = fused("output = q[i] * sum(j, k[j])")
+    assert not attention.plan.passes
+    assert attention.plan.backward
+    assert "triton" not in attention.source
+    outcome = hold(attention, SELF, "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def test_what_is_asked_for_is_all_that_a_map_holds() -> None:
+    """Nothing of M x N but the map itself, which is zero where no pair takes part."""
+    attention = fused("mask j <= i\nreturn map[b, h, i, j] = weight")
+    q, k, v = (torch.randn(1, 1, 9, 4) for _ in range(3))
+    _, extras = attention(q, k, v, extras=True)
+    assert extras["map"].triu(1).abs().sum() == 0
+    torch.testing.assert_close(extras["map"].sum(-1), torch.ones(1, 1, 9))
