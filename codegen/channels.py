@@ -46,7 +46,8 @@ class TileBuilder(Builder):
         """A pair's sum over a channel as one of products, so that it can be multiplied out."""
         if not isinstance(expr, Reduce) or expr.op != "sum" or not expr.free >= self.sides:
             return expr
-        left, right = _ONE, expr.body
+        left: Expr = _ONE
+        right = expr.body
         match expr.body:
             case Apply(op="pow", args=(base, Literal(value=2))):
                 left, right = base, base

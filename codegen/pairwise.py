@@ -60,7 +60,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         mask = None if walks.patches.mask is None else coordinates(walks.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
-    names = [product.name for product in (*build.dots, *build.sums.values())]
+    names = [d.name for d in build.dots] + [s.name for s in build.sums.values()]
     names += [leaf.name for leaf in build.leaves if leaf.grad]
     build.tape.note = ""
     build.from_line(found.score)

@@ -77,7 +77,7 @@ class Kernel:
     def spread(self) -> bool:
         """Whether a score is the same for a whole row or column, so that it has to be laid out."""
         axes = {op.target: op.axes for op in self.plan.ops}
-        pairs = {tile.name for tile in (*self.plan.dots, *self.plan.sums)}
+        pairs = {d.name for d in self.plan.dots} | {s.name for s in self.plan.sums}
         pairs |= {x.name for x in self.plan.leaves if x.role in ("pair", "table")}
         return self.raw not in pairs and axes.get(self.raw, "") != "ij"
 
@@ -120,7 +120,8 @@ class Kernel:
     @property
     def sums_rows(self) -> bool:
         """Whether a gradient adds up several rows, so that rows past the last must not count."""
-        return any(g.role in ("head", "table") for g in (*self.gradients, *self._vector_gradients))
+        roles = {g.role for g in self.gradients} | {g.role for g in self._vector_gradients}
+        return bool(roles & {"head", "table"})
 
     @property
     def _vector_gradients(self) -> list[VectorGradient]:

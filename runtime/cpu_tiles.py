@@ -179,11 +179,11 @@ def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> N
     for rows, (name, _, y) in zip(left, call.plan.dots, strict=True):
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
-    for part in call.plan.sums:
+    for found in call.plan.sums:
         total = torch.zeros((), dtype=call.wide, device=call.device)
-        for _ in channels(call, values, part, tile):
-            total = total + part.term(values)
-        values[part.name] = total
+        for _ in channels(call, values, found, tile):
+            total = total + found.term(values)
+        values[found.name] = total
 
 
 def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Iterator[int]:
@@ -201,8 +201,8 @@ def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Ite
                 vectors[vector.name] = tensor[:, :, None, None]
     count = call.tensors[part.vectors[0].operand].shape[-1]
     for channel in range(count):
-        for name, vector in vectors.items():
-            values[name] = vector[..., channel]
+        for name, elements in vectors.items():
+            values[name] = elements[..., channel]
         yield channel
 
 
