@@ -101,7 +101,9 @@ def _gather(host: Host, expr: Read, source: Value, axes: Dims) -> Value:
         return source
     dims = host.order(expr.free)
     ungrouped = host.aligned(source, source.dims, ungroup=True)
-    inside: list[str] = []
+    if ungrouped != source.code:
+        ungrouped = host.assign(ungrouped, source.dims, source.kind).code
+    inside: list[Value] = []
     codes: list[str] = []
     for axis in source.dims:
         at = expr.index[axes.index(axis)]
@@ -114,30 +116,44 @@ def _gather(host: Host, expr: Read, source: Value, axes: Dims) -> Value:
             code = f"torch.tensor({code}, device=bound.device)"
         if host.base(axis) in STARTS and role in TOKENS:
             code = f"{code} - {STARTS[host.base(axis)]}"
-        if role is Role.BATCH:
-            code = f"{code}.clamp(max={ungrouped}.shape[0] - 1)"
+        if role is Role.BATCH or (role is Role.HEAD and source.grouped):
+            # one for all of them is left to broadcasting
+            code = f"{code}.clamp(max={ungrouped}.shape[{len(codes)}] - 1)"
         if expr.pad is not None and not isinstance(at, Index):
             named = host.assign(code, dims, Kind.INT)
-            inside.extend(_inside(host, at, named.code, axis, dims))
+            inside.extend(_inside(host, at, named, axis))
             code = f"{named.code}.clamp(0, {host.size(axis)} - 1)"
         codes.append(code)
     picked = f"{ungrouped}[{', '.join(codes)}]"
     if inside and expr.pad is not None:
         pad = host.aligned(host.emit(expr.pad), dims)
         held = host.assign(picked, dims, expr.kind)
-        test = " & ".join(f"({t})" for t in inside)
+        test = host.aligned(_all_hold(host, inside), dims)
         picked = f"torch.where({test}, {held.code}, {pad})"
     return replace(host.assign(picked, dims, expr.kind), narrow=source.narrow)
 
 
-def _inside(host: Host, at: Expr, code: str, axis: str, dims: Dims) -> list[str]:
-    """Tests that a place exists."""
+def _inside(host: Host, at: Expr, place: Value, axis: str) -> list[Value]:
+    """Tests that a place exists, each over the dimensions that decide it."""
     if not isinstance(at, GridIndex):
-        return [f"({code} >= 0) & ({code} < {host.size(axis)})"]
+        return [_between(host, place, axis)]
     names = next(g.names for g in host.spec.grids if g.side == at.grid or host.spec.shared_grid)
     side = "i" if host.spec.shared_grid else at.grid
-    tests = []
-    for name, coord in zip(names, at.coords, strict=True):
-        value = host.aligned(host.emit(coord), dims)
-        tests.append(f"({value} >= 0) & ({value} < {host.size(f'{side}.{name}')})")
-    return tests
+    pairs = zip(names, at.coords, strict=True)
+    return [_between(host, host.emit(coord), f"{side}.{name}") for name, coord in pairs]
+
+
+def _between(host: Host, value: Value, axis: str) -> Value:
+    """Whether an index lies in an axis."""
+    code = f"({value.code} >= 0) & ({value.code} < {host.size(axis)})"
+    return host.assign(code, value.dims, Kind.BOOL)
+
+
+def _all_hold(host: Host, tests: list[Value]) -> Value:
+    """The conjunction of tests, over no more dimensions than they have."""
+    held = tests[0]
+    for test in tests[1:]:
+        dims = host.order({*held.dims, *test.dims})
+        code = f"{host.aligned(held, dims)} & {host.aligned(test, dims)}"
+        held = host.assign(code, dims, Kind.BOOL)
+    return held

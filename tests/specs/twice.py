@@ -287,6 +287,7 @@ CASES = {
         region_routing,
         lambda r: {"taps": r.normal(r.h, 5, 5, r.e)},
         b=1,
+        kv_heads=1,
         grid={"GY": 14, "GX": 7},
     ),
     "mixture_slots": Case(
