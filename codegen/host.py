@@ -165,6 +165,13 @@ class Host:
             code = f"{code}[{index}]"
         return code
 
+    def ungrouped(self, value: Value) -> Value:
+        """`value` with its key heads counted as query heads."""
+        if not value.grouped or "h" not in value.dims:
+            return value
+        code = self.aligned(value, value.dims, ungroup=True)
+        return replace(self.like(value, code), grouped="", narrow=value.narrow)
+
     def whole(self, value: Value, dims: Dims) -> str:
         """Code for `value` with exactly `dims`, none of them left to broadcasting."""
         sizes = ", ".join(self.size(d) for d in dims)
@@ -179,7 +186,7 @@ class Host:
         dims = self.order({d for v in values for d in v.dims})
         groups = {v.grouped for v in values if "h" in v.dims}
         ungroup = len(groups) > 1
-        codes = [self.aligned(v, dims, ungroup) for v in values]
+        codes = [self.aligned(self.ungrouped(v) if ungroup else v, dims) for v in values]
         return codes, dims, "" if ungroup else next(iter(groups), "")
 
     def matched(self, a: Value, b: Value) -> tuple[Value, Value]:

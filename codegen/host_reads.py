@@ -27,6 +27,10 @@ def read(host: Host, expr: Read) -> Value:
         raise Unsupported(f"the state `{expr.name}`")
     renamed = _renamed(host, axes, expr.index)
     if renamed is not None:
+        if source.grouped and renamed["h"] != "h":  # another index over the heads counts them all
+            sizes = ", ".join(host.size(d) if d == "h" else "-1" for d in source.dims)
+            code = f"{host.ungrouped(source).code}.expand({sizes})"
+            source = replace(host.like(source, code), grouped="", narrow=source.narrow)
         if decl is None or not decl.paired:  # a pair has the rows of either side
             source = _rows(host, source, axes, renamed)
         dims = tuple(renamed[d] for d in source.dims)
@@ -100,9 +104,7 @@ def _gather(host: Host, expr: Read, source: Value, axes: Dims) -> Value:
     if source.plain:
         return source
     dims = host.order(expr.free)
-    ungrouped = host.aligned(source, source.dims, ungroup=True)
-    if ungrouped != source.code:
-        ungrouped = host.assign(ungrouped, source.dims, source.kind).code
+    ungrouped = host.ungrouped(source).code
     inside: list[Value] = []
     codes: list[str] = []
     for axis in source.dims:

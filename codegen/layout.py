@@ -63,7 +63,8 @@ def fold(line: str) -> str:
 
     What stands in the bracket goes on a line of its own, or on one line an item.
     """
-    if len(line) <= LINE or "(" not in line or line.lstrip().startswith(("#", '"""')):
+    bracketed = any(bracket in line for bracket in "([{")
+    if len(line) <= LINE or not bracketed or line.lstrip().startswith(("#", '"""')):
         return line
     indent = len(line) - len(line.lstrip())
     start, end = _longest(line, line.find(" = ") + 1)

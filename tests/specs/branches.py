@@ -25,7 +25,7 @@ def redistributed(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    sink_token: Tensor,
+    sinks: Tensor,
     visual: Tensor,
     p: float,
     rho: float,
@@ -34,16 +34,16 @@ def redistributed(
     weights = weights_over(scaled(q, k), lambda b, h, i: range(i + 1))
     out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
     for b in range(q.shape[0]):
-        seen, sinks = visual[b], visual[b] & sink_token[b]
+        seen, drained = visual[b], visual[b] & sinks[b]
         for h in range(q.shape[1]):
             for i in range(q.shape[2]):
                 row = weights[b, h, i]
-                in_image, in_sinks = row[seen].sum(), row[sinks].sum()
+                in_image, in_sinks = row[seen].sum(), row[drained].sum()
                 if in_image >= least and in_sinks / in_image <= rho:
                     budget = (1 - p) * in_sinks
-                    rest = row[seen & ~sinks].sum()
+                    rest = row[seen & ~drained].sum()
                     grown = row + budget * row / rest
-                    row = torch.where(sinks, p * row, torch.where(seen, grown, row))
+                    row = torch.where(drained, p * row, torch.where(seen, grown, row))
                 out[b, h, i] = row @ v[b, h]
     return out
 
@@ -52,14 +52,14 @@ def every_row_redistributed(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    sink_token: Tensor,
+    sinks: Tensor,
     visual: Tensor,
     p: float,
     rho: float,
     least: float,
 ) -> Tensor:
     """Rows that hardly look at the image changed as well."""
-    return redistributed(q, k, v, sink_token, visual, p, 0.99, 1e-9)
+    return redistributed(q, k, v, sinks, visual, p, 0.99, 1e-9)
 
 
 def leading_queries(q: Tensor, k: Tensor, v: Tensor, importance: Tensor, count: int) -> Tensor:
@@ -281,7 +281,7 @@ CASES = {
     "visual_redistribution": Case(
         redistributed,
         lambda r: {
-            "sink_token": r.flags(0.4, r.b, r.n),
+            "sinks": r.flags(0.4, r.b, r.n),
             "visual": r.flags(0.6, r.b, r.n),
             "p": 0.6,
             "rho": 0.5,
