@@ -204,7 +204,8 @@ def _normalised(spec: Spec, passes: tuple[PairPlan, ...]) -> Iterator[int]:
         logit = canonical(spec, weight.expr.body, weight.expr.mask)
         for place, plan in enumerate(passes):
             own = (plan.row, plan.column, plan.normalizer) == ("i", "j", "softmax")
-            if own and plan.form == "vector" and plan.weight == logit:
+            whole = plan.form == "vector" or weight.expr.sink is None  # a sink is in it
+            if own and whole and plan.weight == logit:
                 yield place
                 return
 

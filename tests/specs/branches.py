@@ -131,7 +131,9 @@ def pattern_override(q: Tensor, k: Tensor, v: Tensor, pattern: Tensor, share: Te
 
 
 def object_pointer(q: Tensor, k: Tensor, object: Tensor) -> Tensor:
-    return weights_over(dots(q, k), lambda b, h, i: object[b].nonzero()[:, 0].tolist())
+    weights = weights_over(dots(q, k), lambda b, h, i: object[b].nonzero()[:, 0].tolist())
+    logits = dots(q, k).masked_fill(~object[:, None, None], -math.inf)
+    return joined([weights, torch.logsumexp(logits, -1)])
 
 
 def grounding_map(q: Tensor, k: Tensor, background: Tensor) -> Tensor:
@@ -315,7 +317,7 @@ CASES = {
         lambda r: {"object": r.flags(0.7, r.b, r.n)},
         operands="qk",
         n=14,
-        returned=("p",),
+        returned=("p", "lse"),
     ),
     "grounding_map": Case(
         grounding_map,
