@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import ZERO, mask_at, over_pairs, times, tokens
+from attnspec.codegen.rewrite import ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -51,10 +51,11 @@ class Match:
     @property
     def log_sum_exp(self) -> Expr | None:
         """The node that is equal to the log-sum-exp of the rows, which such a pass gives too."""
-        if not self.softmax or self.sink is not None:
+        if not self.softmax:
             return None
-        axes = (self.column,)
-        return Reduce("logsumexp", axes, self.score, self.where, self.mask, kind=Kind.FLOAT)
+        softmax = Normalize("softmax", (self.column,), self.score, self.where, self.mask, self.sink,
+                            kind=Kind.FLOAT)  # fmt: skip
+        return log_sum_exp(softmax)
 
 
 def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:

@@ -81,7 +81,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
     build.tape.note = ""
     value, gate, sink = _around(build, found)
-    if not (build.operands or build.leaves or value):  # which tell the device and the dtype
+    read = [leaf.kind for leaf in build.leaves]
+    if not (build.operands or value or Kind.FLOAT in read):  # which tells the dtype of sums
         build.leaf(Literal(1.0, kind=Kind.FLOAT))
     ranges, blocks = _ranges(build, walks.ranges), _blocks(build, walks.blocks)
     if blocks is not None or ranges is not None:
@@ -103,7 +104,6 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         column=found.column,
         form=found.form,
         normalizer="softmax" if found.softmax else "none",
-        weight=found.score,
         dots=tuple(build.dots),
         sums=tuple(build.sums.values()),
         value=value,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
 from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
-from attnspec.codegen.rewrite import canonical, over_pairs, tokens
+from attnspec.codegen.rewrite import canonical, log_sum_exp, over_pairs, tokens
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.ast import Expr, Kind, Reduce, Spec, children, walk
+from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Reduce, Spec, children, walk
 
 
 def operands(plan: PairPlan) -> list[Operand]:
@@ -27,9 +27,14 @@ def operands(plan: PairPlan) -> list[Operand]:
 
 
 def roots(spec: Spec) -> tuple[tuple[str, Expr], ...]:
-    """The output (if there is one) and what is returned, over sums that passes compute."""
+    """The output (if there is one) and what is returned, over sums that passes compute; the
+    weight's log-sum-exp, if it is a softmax over the keys, counts as returned."""
     found = [] if spec.output is None else [("output", spec.output)]
     found += [(item.name, item.expr) for item in spec.returns]
+    weight = spec.definition("weight")
+    softmax = None if weight is None else weight.expr
+    if isinstance(softmax, Normalize) and (softmax.op, softmax.axes) == ("softmax", ("j",)):
+        found += [("lse", log_sum_exp(softmax))] if "lse" not in dict(found) else []
     return tuple((name, canonical(spec, expr)) for name, expr in found)
 
 
@@ -61,7 +66,7 @@ class _Planner:
     def __post_init__(self) -> None:
         nodes = [n for root in self.roots.values() for n in walk(root)]
         sums = [n for n in nodes if isinstance(n, Reduce) and over_pairs(self.spec, n)]
-        self.asked = frozenset(n for n in sums if n.op == "logsumexp")
+        self.asked = frozenset(n for n in nodes if _is_total(n))
         for node in sums:
             if node.op == "sum" and self.asked:
                 total = self._match(node).log_sum_exp
@@ -75,6 +80,8 @@ class _Planner:
         self._seen.add(expr)
         if isinstance(expr, Reduce) and over_pairs(self.spec, expr):
             self._add(expr)
+        elif isinstance(expr, Apply) and expr in self._totals:
+            self._plan(self._totals[expr], self._match(self._totals[expr]))
         elif self._is_map(expr):
             self._plan(expr, match_map(self.spec, expr))
         else:
@@ -116,6 +123,16 @@ class _Planner:
             if name != "output" and node in walk(root):  # without the gate, it is wanted itself
                 output = None
         return match_reduce(self.spec, node, output)
+
+
+def _is_total(expr: Expr) -> bool:
+    """Whether an expression may be the log-sum-exp of a softmax."""
+    match expr:
+        case Reduce(op="logsumexp"):
+            return True
+        case Apply(op="logaddexp"):
+            return True
+    return False
 
 
 def known(plan: PairPlan) -> Iterator[tuple[Expr, str]]:

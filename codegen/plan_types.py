@@ -256,7 +256,6 @@ class PairPlan:
     column: str
     form: Result
     normalizer: Literal["softmax", "none"]
-    weight: Expr  # the logit, or the weight itself
     dots: tuple[Dot, ...]
     sums: tuple[ChannelSum, ...]
     value: Operand | None

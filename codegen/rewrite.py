@@ -236,10 +236,8 @@ class _Rewriter:
         """A softmax as exp(x - logsumexp(x)), 0 where its own pairs end."""
         score = self.visit(node.body, node.mask)
         where = None if node.where is None else self.visit(node.where, node.mask)
-        total: Expr = Reduce("logsumexp", node.axes, score, where, node.mask, kind=_FLOAT)
-        if node.sink is not None:
-            sink = self.visit(node.sink, node.mask)
-            total = Apply("logaddexp", (total, sink), kind=_FLOAT)
+        sink = None if node.sink is None else self.visit(node.sink, node.mask)
+        total = log_sum_exp(replace(node, body=score, where=where, sink=sink))
         weight: Expr = Apply("exp", (Apply("sub", (score, total), kind=_FLOAT),), kind=_FLOAT)
         kept = [] if where is None else [where]
         if node.mask is not None and node.mask != within:
@@ -248,6 +246,16 @@ class _Rewriter:
             return weight
         allowed = kept[0] if len(kept) == 1 else Apply("and", tuple(kept), kind=Kind.BOOL)
         return Apply("where", (allowed, weight, ZERO), kind=_FLOAT)
+
+
+def log_sum_exp(softmax: Normalize) -> Expr:
+    """What a softmax takes from its logits, its sink counted."""
+    total = Reduce(
+        "logsumexp", softmax.axes, softmax.body, softmax.where, softmax.mask, kind=_FLOAT
+    )
+    if softmax.sink is None:
+        return total
+    return Apply("logaddexp", (total, softmax.sink), kind=_FLOAT)
 
 
 def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attnspec.codegen.host import Host
@@ -10,9 +9,8 @@ from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
 from attnspec.codegen.plan_types import Operand, PairPlan
-from attnspec.codegen.rewrite import canonical
 from attnspec.dsl.analysis.positions import coordinates, rebuild
-from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Normalize, Read, Role, Spec, walk
+from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Read, Role, Spec, walk
 
 _CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
@@ -59,7 +57,7 @@ def wrap(spec: Spec, passes: tuple[PairPlan, ...], roots: tuple[tuple[str, Expr]
         steps.append(Step(tuple(host.lines), arguments))
         host.lines.clear()
         _name(host, spec, plan, suffix(place))
-    return Wrapper(tuple(steps), _after(spec, passes, dict(roots), host), _initial(spec))
+    return Wrapper(tuple(steps), _after(spec, dict(roots), host), _initial(spec))
 
 
 def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
@@ -180,9 +178,7 @@ def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
     return f"{code}.expand({same}{host.size(channel)})"
 
 
-def _after(
-    spec: Spec, passes: tuple[PairPlan, ...], roots: dict[str, Expr], host: Host
-) -> tuple[str, ...]:
+def _after(spec: Spec, roots: dict[str, Expr], host: Host) -> tuple[str, ...]:
     result = "None"
     if spec.output is not None:
         result = host.aligned(host.emit(roots["output"]), ("b", "h", "i", spec.channel))
@@ -190,24 +186,12 @@ def _after(
     for item in spec.returns:
         code = host.whole(host.emit(roots[item.name]), item.axes)
         returned.append(f'"{item.name}": {code}')
-    if all(r.name != "lse" for r in spec.returns):
-        returned[:0] = [f'"lse": lse{suffix(n)}' for n in _normalised(spec, passes)]
+    if "lse" in roots and all(r.name != "lse" for r in spec.returns):
+        code = host.whole(host.emit(roots["lse"]), ("b", "h", "i"))
+        returned.insert(0, f'"lse": {code}')
     cast = "" if result in ("out", "None") else ".to(bound.dtype)"
     lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]
     return tuple(lines)
-
-
-def _normalised(spec: Spec, passes: tuple[PairPlan, ...]) -> Iterator[int]:
-    """The place of the pass whose softmax is the weight, if that is a softmax over the keys."""
-    weight = spec.definition("weight")
-    if weight is not None and isinstance(weight.expr, Normalize):
-        logit = canonical(spec, weight.expr.body, weight.expr.mask)
-        for place, plan in enumerate(passes):
-            own = (plan.row, plan.column, plan.normalizer) == ("i", "j", "softmax")
-            whole = plan.form == "vector" or weight.expr.sink is None  # a sink is in it
-            if own and whole and plan.weight == logit:
-                yield place
-                return
 
 
 def _initial(spec: Spec) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -89,7 +89,7 @@ def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) 
     """Logits or weights [B, H, m, n], excluded pairs at -inf or 0, in memory of their own."""
     fill(call, values, left, tile)
     keep, score = call.plan.tile(values, tile.masked)
-    score = score.expand(tile.shape(call))
+    score = score.to(call.wide).expand(tile.shape(call))
     if keep is None:
         return score.clone()
     return torch.where(keep, score, float("-inf") if call.plan.softmax else 0.0)
@@ -135,7 +135,7 @@ def backward(
             fill(call, values, left, tile)
             keep, score, slopes = plan.slopes(values, tile.masked)
             upstream = _upstream(call, grad, d_out, tile)
-            weight = score.expand(tile.shape(call))
+            weight = score.to(wide).expand(tile.shape(call))
             if plan.softmax:
                 weight = torch.exp(weight - lse[:, :, rows, None])
                 upstream = weight * (upstream - delta[:, :, rows, None])

@@ -48,12 +48,15 @@ class Outputs:
     extras: dict[str, Tensor]
 
 
-def evaluate(spec: ast.Spec, bound: Bound, dtype: torch.dtype = torch.float64) -> Outputs:
+def evaluate(
+    spec: ast.Spec, bound: Bound, dtype: torch.dtype = torch.float64, rounding: float = 0.0
+) -> Outputs:
     """The outputs of `spec` computed in `dtype`, on the device of the arguments.
 
     `extras` are the spec's returns, and `lse` where the weight is a softmax over the keys.
+    `rounding` is what the log-sum-exp of every softmax is wrong by, relative and of either sign.
     """
-    evaluator = Evaluator(spec, bound, dtype)
+    evaluator = Evaluator(spec, bound, dtype, rounding)
     output = None
     if spec.output is not None:
         output = evaluator.full(spec.output, ("b", "h", spec.token, spec.channel))
@@ -110,10 +113,13 @@ def deep_recursion() -> Iterator[None]:
 class Evaluator:
     """Values of a spec's expressions for one call, each computed once."""
 
-    def __init__(self, spec: ast.Spec, bound: Bound, dtype: torch.dtype) -> None:
+    def __init__(
+        self, spec: ast.Spec, bound: Bound, dtype: torch.dtype, rounding: float = 0.0
+    ) -> None:
         self.spec = spec
         self.bound = bound
         self.dtype = dtype
+        self.rounding = rounding
         self.sizes = dict(bound.sizes)
         for axis in spec.axes:
             if root(spec, axis.name) in bound.sizes:
@@ -215,7 +221,8 @@ class Evaluator:
                 x = self._float(body, at)
                 if op == "softmax":
                     last = None if sink is None else self._float(sink, at)
-                    return softmax(x, axes, keep, last, self.sizes)
+                    found = softmax(x, axes, keep, last, self.sizes)
+                    return self._rounded(found, x, axes) if self.rounding else found
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
                 return entmax(x, axes[0], keep, power, self.sizes)
             case ast.Cumsum(axis=axis, body=body, where=where):
@@ -240,6 +247,19 @@ class Evaluator:
                 )
             case _:
                 assert_never(expr)
+
+    def _rounded(self, weights: Named, x: Named, axes: Sequence[str]) -> Named:
+        """Weights of a softmax of `x` from a log-sum-exp that was rounded, row by row."""
+        logits = x.over(weights.dims).expand(weights.tensor.shape)
+        if logits.numel() == 0:
+            return weights
+        at = [weights.dims.index(axis) for axis in axes]
+        inside = weights.tensor > 0
+        outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
+        total = torch.logsumexp(torch.where(inside, logits, outside), at, keepdim=True)
+        generator = torch.Generator(device=total.device).manual_seed(0)
+        sign = torch.rand(total.shape, generator=generator, device=total.device).round() * 2 - 1
+        return Named(weights.tensor * torch.exp(self.rounding * sign * total), weights.dims)
 
     def _one_of(self, expr: ast.Expr, axes: Sequence[str], at: At) -> Named:
         """What has a value at every index of `axes`, at the one where a time variable stands."""

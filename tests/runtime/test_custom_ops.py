@@ -60,7 +60,7 @@ def test_an_operation_passes_opcheck(name: str) -> None:
     if not attnspec.load(name).plan.passes:
         pytest.skip("no operation")
     for operation, args in calls(name):
-        checks = ("test_schema", "test_faketensor")
+        checks: tuple[str, ...] = ("test_schema", "test_faketensor")
         given = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
         if "_backward" not in operation.name():
             checks, given = (*checks, "test_autograd_registration"), fresh(args)
