@@ -129,7 +129,6 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("flow", twice.no_competition),
     ("span_summaries", twice.means_of_spans),
     ("region_routing", twice.heads_route_alone),
-    ("mixture_slots", twice.inputs_choose_alone),
     ("sparse_queries", twice.largest_logits_alone),
     ("flow_causal", summaries.competition_with_all),
     ("decayed_features", summaries.norm_of_one_head),

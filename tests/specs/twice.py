@@ -172,28 +172,6 @@ def heads_route_alone(q: Tensor, k: Tensor, v: Tensor, taps: Tensor, gy: int, gx
     return routed(q, k, v, taps, False, gy, gx)
 
 
-def mixture_slots(k: Tensor, mean_of: Tensor, variance_of: Tensor, log_weight: Tensor) -> Tensor:
-    normal = torch.distributions.Normal(mean_of[:, :, :, None], variance_of[:, :, :, None].sqrt())
-    likely = normal.log_prob(k[:, :, None]).sum(-1) + log_weight[..., None]
-    share = torch.softmax(likely, 2)
-    count = share.sum(-1) + 1e-8
-    mean = share @ k / count[..., None]
-    apart = (k[:, :, None] - mean[:, :, :, None]).square()
-    variance = torch.einsum("bhij,bhijd->bhid", share, apart) / count[..., None]
-    return joined([mean, variance, count / k.shape[2]])
-
-
-def inputs_choose_alone(
-    k: Tensor, mean_of: Tensor, variance_of: Tensor, log_weight: Tensor
-) -> Tensor:
-    """Each slot normalised over the inputs: slots that do not share them."""
-    normal = torch.distributions.Normal(mean_of[:, :, :, None], variance_of[:, :, :, None].sqrt())
-    share = torch.softmax(normal.log_prob(k[:, :, None]).sum(-1) + log_weight[..., None], 3)
-    mean = share @ k
-    apart = (k[:, :, None] - mean[:, :, :, None]).square()
-    return joined([mean, torch.einsum("bhij,bhijd->bhid", share, apart), share.mean(-1)])
-
-
 def sparse_queries(q: Tensor, k: Tensor, v: Tensor, sampled: Tensor, count: int) -> Tensor:
     score = dots(q, k).detach()
     largest = score.masked_fill(~sampled, -math.inf).amax(-1)
@@ -289,18 +267,6 @@ CASES = {
         b=1,
         kv_heads=1,
         grid={"GY": 14, "GX": 7},
-    ),
-    "mixture_slots": Case(
-        mixture_slots,
-        lambda r: {
-            "mean_of": r.normal(r.b, r.h, r.m, r.d),
-            "variance_of": r.uniform(0.5, 2, r.b, r.h, r.m, r.d),
-            "log_weight": r.normal(r.b, r.h, r.m),
-        },
-        operands="k",
-        m=3,
-        n=14,
-        returned=("output", "variance", "weights"),
     ),
     "sparse_queries": Case(sparse_queries, lambda r: {"sampled": _sampled(r), "count": 4}, n=14),
     "joint_quadratic": Case(
