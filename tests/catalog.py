@@ -130,7 +130,7 @@ def measured(name: str) -> str:
     """The largest error of a spec in random cases, as a share of what is allowed."""
     report = verify(name, cases=CASES, seed=SEED, backend="cpu")
     if not report.ok:
-        raise SystemExit(str(report))
+        print(report, flush=True)
     return f"{report.largest:.2f}" if report.cases else UNMEASURED
 
 

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import PAIR, inline
 from attnspec.dsl.analysis.products import products
-from attnspec.dsl.ast import Apply, Contract, Expr, Form, Index, Kind, Read, Role, Spec, children
+from attnspec.dsl.ast import (
+    Apply,
+    Contract,
+    Expr,
+    Form,
+    Index,
+    Kind,
+    Read,
+    Reduce,
+    Role,
+    Spec,
+    children,
+)
 from attnspec.dsl.check_gradient import parts_with_gradient
 
 _REDUCED = {
@@ -25,6 +37,7 @@ _REDUCED = {
     "table": "from the entries' own partial sums",
     "pair": "at its own pair",
 }
+_TABLES = {"i": "row_table", "j": "column_table", "": "table"}  # by the token of its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,7 @@ class _Walk:
     _paired: dict[int, bool] = field(default_factory=dict)
     _seen: set[tuple[int, bool, str]] = field(default_factory=set)
     _alive: list[Expr] = field(default_factory=list)
+    _written: dict[int, Expr] = field(default_factory=dict)
 
     def visit(self, expr: Expr, within: bool, where: str = "") -> None:
         """Descend to the greatest parts that no longer depend on a pair; all are summed `where`, if
@@ -91,13 +105,15 @@ class _Walk:
         self._seen.add((id(expr), within, where))
         self._alive.append(expr)
         if not self._holds_pair(expr):
-            if not within:
+            if not within:  # it may read what is summed over pairs
+                for part in self._parts(expr):
+                    self.visit(part, within=False)
                 return
             # an operand is made as a whole; arithmetic on numbers is done for the pair
             if where or expr.free - PAIR - {"b", "h"} or not isinstance(expr, Apply):
                 self._leaf(expr, where)
                 return
-        within = within or self._sides(expr) >= PAIR
+        within = within or self._sides(expr) >= PAIR or _masked(expr)
         if isinstance(expr, Contract) and expr.free >= PAIR:
             for _, product in products(expr):
                 for side in (product.left, product.right):
@@ -105,8 +121,22 @@ class _Walk:
             return
         if isinstance(expr, Read):
             self._at_pair(expr, where)
-        for part in parts_with_gradient(self.spec, expr):
+            made = self.spec.definition(expr.name)
+            if made is not None and not set(made.axes) >= PAIR:
+                tokens = frozenset(self._root(axis) for axis in made.axes) & PAIR
+                where = where or _TABLES["".join(tokens)]
+        for part in self._parts(expr):
             self.visit(part, within or self._sides(part) >= PAIR, where)
+
+    def _parts(self, expr: Expr) -> Iterator[Expr]:
+        """The parts of an expression that it learns through; definitions over pairs written out."""
+        for part in parts_with_gradient(self.spec, expr):
+            if not isinstance(expr, Read):
+                yield part
+                continue
+            if id(part) not in self._written:
+                self._written[id(part)] = inline(self.spec, part)
+            yield self._written[id(part)]
 
     def _at_pair(self, read: Read, where: str) -> None:
         decl = self.spec.decl(read.name)
@@ -127,12 +157,15 @@ class _Walk:
             if id(node) in seen:
                 continue
             seen.add(id(node))
+            if self._holds_pair(node):  # summed by a pass of its own
+                self.visit(node, within=False)
+                continue
             if isinstance(node, Read) and self._learns(node.name):
                 decl = self.spec.decl(node.name)
                 assert decl is not None
                 own = side if set(decl.axes) & PAIR else frozenset[str]()
                 self._add(node.name, where, own | (set(decl.axes) & {"b", "h"}))
-            stack.extend(parts_with_gradient(self.spec, node))
+            stack.extend(self._parts(node))
 
     def _add(self, name: str, where: str, axes: frozenset[str] | set[str]) -> None:
         self.found[name, where] = self.found.get((name, where), frozenset()) | frozenset(axes)
@@ -156,10 +189,14 @@ class _Walk:
 
     def _holds_pair(self, expr: Expr) -> bool:
         if id(expr) not in self._paired:
-            self._paired[id(expr)] = self._sides(expr) >= PAIR or any(
-                self._holds_pair(c) for c in children(expr)
-            )
+            pair = self._sides(expr) >= PAIR or _masked(expr)
+            self._paired[id(expr)] = pair or any(self._holds_pair(c) for c in children(expr))
         return self._paired[id(expr)]
+
+
+def _masked(expr: Expr) -> bool:
+    """Whether it is a reduction over the pairs of the mask, be its body of one token alone."""
+    return isinstance(expr, Reduce) and expr.mask is not None
 
 
 def _looked_up(product: Contract) -> str:
@@ -168,7 +205,7 @@ def _looked_up(product: Contract) -> str:
     if not any(side.free >= PAIR for side in sides):
         return ""
     owner = frozenset[str]().union(*map(_owner, sides))
-    return {"i": "row_table", "j": "column_table"}.get("".join(owner), "table")
+    return _TABLES.get("".join(owner), "table")
 
 
 def _owner(expr: Expr) -> frozenset[str]:

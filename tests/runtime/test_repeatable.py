@@ -16,8 +16,9 @@ import attnspec
 from attnspec.codegen import library
 from attnspec.codegen.plan_types import PairPlan
 from attnspec.dsl.analysis.index_sets import places
-from attnspec.dsl.ast import Expr, Kind, Read, Spec
+from attnspec.dsl.ast import Expr, Kind, Read, Reduce, Spec
 from attnspec.dsl.check_gradient import parts_with_gradient
+from attnspec.runtime.axes import side
 from attnspec.runtime.typical import typical
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def summed(plan: PairPlan) -> Iterator[tuple[str, Expr]]:
     sides = {"row": "row", "column": "column"}
     if plan.row == "j":  # the kernels' rows are the keys
         sides = {"row": "column", "column": "row"}
-    for leaf in plan.leaves:
+    for leaf in plan.read:
         if leaf.grad:
             yield sides.get(leaf.role, leaf.role), leaf.operand.expr
     for dot in plan.dots:
@@ -116,10 +117,17 @@ def summed(plan: PairPlan) -> Iterator[tuple[str, Expr]]:
 
 
 def learning(spec: Spec, expr: Expr) -> set[str]:
-    """The float arguments that `expr` itself reads with a gradient."""
+    """The float arguments that `expr` reads with a gradient, outside of sums over pairs.
+
+    Such a sum is the result of an earlier pass, whose own kernels pass the gradient on.
+    """
     found, stack = set(), [expr]
     while stack:
         node = stack.pop()
+        if isinstance(node, Reduce) and {side(spec, axis) for axis in node.body.free} >= {"i", "j"}:
+            continue
+        if isinstance(node, Reduce) and node.mask is not None:
+            continue
         if isinstance(node, Read):
             decl = spec.decl(node.name)
             if decl is not None and decl.kind is Kind.FLOAT and (decl.axes or decl.form == "param"):
