@@ -12,7 +12,7 @@ def head_divergence(q: Tensor, k: Tensor, v: Tensor, visual: Tensor, factor: Ten
     score = scaled(q, k)
     seen = attend(score, v, lambda b, h, i: range(i + 1))
     blind = attend(score, v, lambda b, h, i: [j for j in range(i + 1) if not visual[b, j]])
-    return joined([factor[..., None, None] * seen, (seen - blind).norm(dim=-1).detach()])
+    return joined([factor[..., None, None] * seen, blind])
 
 
 def perturbed_map(q: Tensor, k: Tensor, v: Tensor, noise: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ CASES = {
     "head_divergence": Case(
         head_divergence,
         lambda r: {"visual": r.flags(0.5, r.b, r.n), "factor": r.uniform(0.5, 2, r.b, r.h)},
-        returned=("output", "divergence"),
+        returned=("output", "blind"),
     ),
     "perturbed_map": Case(
         perturbed_map, lambda r: {"noise": r.uniform(0, 0.3, r.b, r.h, r.m, r.n)}
