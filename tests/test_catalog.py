@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests import catalog
 
+
 def test_the_page_is_up_to_date() -> None:
     """`python -m tests.catalog docs/catalog.md NAME...` writes it anew."""
     text = catalog.PAGE.read_text(encoding="utf-8")
