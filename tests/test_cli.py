@@ -183,7 +183,7 @@ def test_list_as_json() -> None:
         for stage in row["stages"]:
             assert set(stage) == {"name", "kind", "lowering", "why"}
             assert stage["lowering"] in ("fused", "host", "scan", "select", "dense")
-            assert (stage["lowering"] == "dense") == bool(stage["why"])
+            assert stage["why"] or stage["lowering"] != "dense"
     fused = [r for r in rows if all(s["lowering"] in ("fused", "host") for s in r["stages"])]
     assert len([row for row in fused if row["backward"]]) >= 30
 
@@ -220,7 +220,7 @@ def test_explain_as_json() -> None:
     assert found["equations"]["mask"] == "i - window < j and j <= i"
     assert {"name", "value", "why", "buys"} == set(found["facts"]["facts"][0])
     assert found["stages"][-1]["lowering"] == "fused"
-    assert found["plan"]["normalizer"] == "softmax"
+    assert found["passes"][0]["normalizer"] == "softmax"
     assert found["picture"]["rows"][0] == "▒" + "·" * 15
     assert found["operations"]["forward"]["partial"]["compare"] == 2
 
