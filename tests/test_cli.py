@@ -270,10 +270,10 @@ def test_build_to_a_place_that_cannot_be_made(here: Path) -> None:
 
 
 def test_what_is_dense_can_be_refused(here: Path) -> None:
-    Path("pairs.attn").write_text("attention pairs\noutput = none\nreturn w[b, h, i, j] = weight\n")
-    result = run("build", "pairs.attn", "-o", "out", "--require", "fused")
+    Path("best.attn").write_text("attention best\nreturn top[b, h, i] = amax(j, score)\n")
+    result = run("build", "best.attn", "-o", "out", "--require", "fused")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: pairs has no kernel (")
+    assert result.stderr.startswith("error: best has no kernel (")
     assert not Path("out").exists()
 
 
