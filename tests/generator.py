@@ -52,7 +52,8 @@ class _Spec:
 
     def declare(self, form: str, prefix: str, rest: str) -> str:
         """A new name, or sometimes one that was declared alike before."""
-        known = self.kinds.setdefault(f"{form} {prefix}", [])
+        after = rest.rpartition("]")[2]  # the type, and what holds of it
+        known = self.kinds.setdefault(f"{form} {prefix}{after}", [])
         if known and self.rng.random() < 0.3:
             return self.rng.choice(known)
         self.count += 1
