@@ -118,6 +118,8 @@ def softmax(
     extra = sink.over((*rest, *axes)) if sink is not None else None
     each, _, total = _exponentials(x, k, last, extra)
     weight = torch.where(total == 0, 0, safe(torch.div, each, total))
+    if k is not None:  # 0 whatever the others are, even where their total is not a number
+        weight = torch.where(k, weight, 0)
     return Named(weight, (*rest, *axes))
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from tests.runtime.conftest import agree, random_leaf, run, same, spec_of
 from torch import Tensor
 
+import attnspec
 from attnspec.runtime.bind import bind
 from attnspec.runtime.random import uniform
 from attnspec.runtime.reference import evaluate
@@ -554,3 +555,16 @@ def test_rows_without_a_key_give_zero_and_no_gradient() -> None:
         assert leaf.isfinite().all()
         assert not leaf[0].any()
         assert leaf[1].any()
+
+
+def test_a_pair_left_out_has_weight_0_in_a_row_that_is_not_a_number() -> None:
+    spec = "attention a\ninput open[i, j]: bool\nmask open[i, j]\nreturn p[b, h, i, j] = weight\n"
+    attention = attnspec.compile(spec)
+    q, k, v = (torch.ones(1, 1, n, 2) for n in (2, 3, 3))
+    q[0, 0, 1] = float("nan")
+    allowed = torch.tensor([[True, True, True], [True, False, True]])
+    given = {"q": q, "k": k, "v": v, "open": allowed}
+    for found in (attention.reference(**given, extras=True), attention(**given, extras=True)):
+        row = found[1]["p"][0, 0, 1]
+        assert row[1] == 0
+        assert row[[0, 2]].isnan().all()
