@@ -563,8 +563,9 @@ def test_a_pair_left_out_has_weight_0_in_a_row_that_is_not_a_number() -> None:
     q, k, v = (torch.ones(1, 1, n, 2) for n in (2, 3, 3))
     q[0, 0, 1] = float("nan")
     allowed = torch.tensor([[True, True, True], [True, False, True]])
-    given = {"q": q, "k": k, "v": v, "open": allowed}
-    for found in (attention.reference(**given, extras=True), attention(**given, extras=True)):
-        row = found[1]["p"][0, 0, 1]
+    _, exact = attention.reference(q, k, v, allowed, extras=True)
+    _, found = attention(q, k, v, allowed, extras=True)
+    for extras in (exact, found):
+        row = extras["p"][0, 0, 1]
         assert row[1] == 0
         assert row[[0, 2]].isnan().all()
