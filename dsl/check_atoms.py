@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from attnspec.dsl import check_linear as lin
@@ -74,7 +73,7 @@ def _structure(prover: Prover, expr: Expr, known: Known) -> Iterator[Constraint]
                 yield _at_most(itself, prover.poly(arg))
         case Apply("abs", (x,)):
             yield _at_most(prover.poly(x), itself)
-            yield _at_most(lin.scaled(prover.poly(x), Fraction(-1)), itself)
+            yield _at_most(lin.scaled(prover.poly(x), -1), itself)
         case Apply("clamp", (_, lo, hi)):
             yield _at_most(itself, prover.poly(hi))
             if prover.nonnegative(Apply("sub", (hi, lo), kind=hi.kind), known):
@@ -132,7 +131,7 @@ def _floordiv(prover: Prover, itself: Poly, x: Expr, m: Expr, known: Known) -> I
         return
     # With a divisor that varies these do not follow linearly.
     if prover.nonnegative(x, known):
-        yield Constraint(lin.scaled(itself, Fraction(-1)))
+        yield Constraint(lin.scaled(itself, -1))
     for parts in _parts(m):
         # x < parts * m, so the quotient is below `parts`: a grid cut in that many windows.
         limit = Apply("mul", (lit(parts), m), kind=Kind.INT)

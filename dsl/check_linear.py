@@ -12,28 +12,37 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, gcd, lcm
 
+Rational = int | Fraction  # an int wherever it is one: most are, and fractions are slow
 Monomial = tuple[int, ...]
-Poly = Mapping[Monomial, Fraction]
+Poly = Mapping[Monomial, Rational]
 
 ONE: Monomial = ()
 MAX_CONSTRAINTS = 120
 
 
-def constant(value: int | float | Fraction) -> Poly:
+def exact(value: Rational | float) -> Rational:
+    """A number as an int where it is one, and as a fraction elsewhere."""
+    if isinstance(value, int):
+        return value
+    fraction = Fraction(value)
+    return fraction.numerator if fraction.denominator == 1 else fraction
+
+
+def constant(value: Rational | float) -> Poly:
     """A constant polynomial."""
-    return {ONE: Fraction(value)} if value else {}
+    return {ONE: exact(value)} if value else {}
 
 
 def atom(number: int) -> Poly:
     """The polynomial of one atom."""
-    return {(number,): Fraction(1)}
+    return {(number,): 1}
 
 
-def plus(a: Poly, b: Poly, factor: Fraction | int = 1) -> Poly:
+def plus(a: Poly, b: Poly, factor: Rational = 1) -> Poly:
     """a + factor * b."""
     result = dict(a)
     for monomial, value in b.items():
-        total = result.get(monomial, Fraction(0)) + factor * value
+        total = exact(result.get(monomial, 0) + factor * value)
         if total:
             result[monomial] = total
         else:
@@ -43,23 +52,23 @@ def plus(a: Poly, b: Poly, factor: Fraction | int = 1) -> Poly:
 
 def times(a: Poly, b: Poly) -> Poly:
     """a * b."""
-    result: dict[Monomial, Fraction] = {}
+    result: dict[Monomial, Rational] = {}
     for left, x in a.items():
         for right, y in b.items():
             monomial = tuple(sorted(left + right))
-            result[monomial] = result.get(monomial, Fraction(0)) + x * y
+            result[monomial] = exact(result.get(monomial, 0) + x * y)
     return {monomial: value for monomial, value in result.items() if value}
 
 
-def scaled(a: Poly, factor: Fraction) -> Poly:
+def scaled(a: Poly, factor: Rational) -> Poly:
     """factor * a."""
-    return {monomial: value * factor for monomial, value in a.items()} if factor else {}
+    return {monomial: exact(value * factor) for monomial, value in a.items()} if factor else {}
 
 
-def value_of(a: Poly) -> Fraction | None:
+def value_of(a: Poly) -> Rational | None:
     """The value of a constant polynomial."""
     if not a:
-        return Fraction(0)
+        return 0
     return a[ONE] if set(a) == {ONE} else None
 
 
@@ -107,7 +116,7 @@ def contradictory(
         rows = rest
 
 
-Poly_key = tuple[tuple[Monomial, Fraction], ...]
+Poly_key = tuple[tuple[Monomial, Rational], ...]
 
 
 def _key(poly: Poly) -> Poly_key:
@@ -120,24 +129,25 @@ def _add(
 ) -> bool:
     """Add a row, tightened; whether it is a contradiction by itself."""
     variables = [m for m in row.poly if m != ONE]
-    const = row.poly.get(ONE, Fraction(0))
+    const = row.poly.get(ONE, 0)
     if not variables:
         return const > 0 or (row.strict and const == 0)
-    scale = Fraction(lcm(*(row.poly[m].denominator for m in variables)))
-    scale /= gcd(*(int(row.poly[m] * scale) for m in variables))
-    poly = dict(scaled(row.poly, scale))
+    shared = lcm(*(row.poly[m].denominator for m in variables))
+    factor = gcd(*(int(row.poly[m] * shared) for m in variables))
+    whole = shared == factor
+    poly = dict(row.poly if whole else scaled(row.poly, exact(Fraction(shared, factor))))
     strict = row.strict
     if all(is_int(m) for m in variables):
-        bound = -poly.get(ONE, Fraction(0))
+        bound = -poly.get(ONE, 0)
         tight = ceil(bound) - 1 if strict else floor(bound)
         poly.pop(ONE, None)
         if tight:
-            poly[ONE] = Fraction(-tight)
+            poly[ONE] = -tight
         strict = False
     key = _key(poly)
     old = rows.get(key)
-    new = (poly.get(ONE, Fraction(0)), strict)
-    if old is None or new > (old.poly.get(ONE, Fraction(0)), old.strict):
+    new = (poly.get(ONE, 0), strict)
+    if old is None or new > (old.poly.get(ONE, 0), old.strict):
         rows[key] = Constraint(poly, strict)
     return False
 

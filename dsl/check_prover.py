@@ -110,7 +110,7 @@ class Prover:
                 if inlined is not None:
                     return self.poly(inlined)
             case Apply("neg" | "stopgrad" as op, (a,)):
-                return lin.scaled(self.poly(a), Fraction(-1 if op == "neg" else 1))
+                return lin.scaled(self.poly(a), -1 if op == "neg" else 1)
             case Apply("add" | "sub" as op, (a, b)):
                 return lin.plus(self.poly(a), self.poly(b), 1 if op == "add" else -1)
             case Apply("mul", (a, b)):
@@ -122,7 +122,7 @@ class Prover:
             case Apply("div", (a, b)):
                 divisor = lin.value_of(self.poly(b))
                 if divisor:
-                    return lin.scaled(self.poly(a), 1 / divisor)
+                    return lin.scaled(self.poly(a), Fraction(1) / divisor)
             case Apply("mod" | "floordiv", (a, _)) if not self.poly(a):
                 return {}
             case Apply("mod", (a, b)) if b.kind is Kind.INT and a.kind is Kind.INT:
@@ -191,7 +191,7 @@ class Prover:
             return ()
         op = expr.op if truth else _OPPOSITE[expr.op]
         less = lin.plus(self.poly(a), self.poly(b), -1)
-        more = lin.scaled(less, Fraction(-1))
+        more = lin.scaled(less, -1)
         match op:
             case "lt" | "le":
                 return (Constraint(less, op == "lt"),)
@@ -376,7 +376,7 @@ class Prover:
         """A product of what is not negative is not negative, and likewise for positive."""
         ranges = [self.range(self._atoms[n], known) for n in monomial]
         if all(r.lo >= 0 for r in ranges):
-            return (Constraint({monomial: Fraction(-1)}, all(r.positive for r in ranges)),)
+            return (Constraint({monomial: -1}, all(r.positive for r in ranges)),)
         return ()
 
     def declared(self, read: Read) -> tuple[Constraint, ...]:

@@ -29,7 +29,7 @@ from attnspec.dsl.ast import (
     Size,
 )
 from attnspec.dsl.check_interval import INF, NONNEGATIVE, POSITIVE, TOP, UNIT, Interval
-from attnspec.dsl.check_linear import Constraint, Monomial
+from attnspec.dsl.check_linear import Constraint, Monomial, Rational
 from attnspec.dsl.check_rows import every_row_has_a_pair
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def range_of(prover: Prover, expr: Expr, known: Known) -> Interval:
     return found
 
 
-def _narrow(found: Interval, fact: Constraint, monomial: Monomial, factor: Fraction) -> Interval:
+def _narrow(found: Interval, fact: Constraint, monomial: Monomial, factor: Rational) -> Interval:
     """`found` with what a fact says of factor * monomial alone."""
     if set(fact.poly) - {monomial, ()} or monomial not in fact.poly:
         return found
-    bound = float(-fact.poly.get((), Fraction(0)) / fact.poly[monomial] * factor)
+    bound = float(-Fraction(fact.poly.get((), 0)) / fact.poly[monomial] * factor)
     if (fact.poly[monomial] > 0) == (factor > 0):
         limit = Interval(-INF, bound, False, fact.strict)
     else:
@@ -143,7 +143,7 @@ def _read(prover: Prover, read: Read, known: Known) -> Interval:
     if read.name in prover.decls:
         monomial = (prover.number(read),)
         for fact in prover.declared(read):
-            found = _narrow(found, fact, monomial, Fraction(1))
+            found = _narrow(found, fact, monomial, 1)
     elif read.name in prover.defs:
         inlined = prover.inlined(read)
         body = inlined if inlined is not None else prover.defs[read.name].expr

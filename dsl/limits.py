@@ -7,7 +7,7 @@ from typing import Final
 FILE_BYTES: Final = 64 * 1024
 BRACKET_DEPTH: Final = 64
 STATEMENTS: Final = 500
-STATEMENT_TOKENS: Final = 10_000
+STATEMENT_TOKENS: Final = 6_000
 EXPRESSION_NODES: Final = 2_000  # in one statement
 EXPRESSION_DEPTH: Final = 100  # of operators and calls inside one another
 NAME_LENGTH: Final = 63
