@@ -39,7 +39,7 @@ def draw_sizes(
     """Sizes (those of `fixed` as given) and scalars; AttnError when none are found."""
     claims = [c for fact in spec.requires for c in ast.conjuncts(fact) if not _tensors(spec, c)]
     claims += [d.where for d in spec.decls if d.where is not None and _scalar(d)]
-    decided = [c for c in claims if _decided(c, fixed)]  # no other draw makes them true
+    decided = [c for c in claims if _decided(spec, c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})
     marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
     widths = channel_steps(spec)
@@ -87,13 +87,18 @@ def _integers(expr: ast.Expr) -> set[int]:
     }
 
 
-def _decided(expr: ast.Expr, fixed: Mapping[str, int]) -> bool:
-    """Whether a claim is about numbers and fixed sizes alone."""
-    return all(
-        isinstance(node, ast.Literal | ast.Apply)
-        or (isinstance(node, ast.Size) and node.of in fixed)
-        for node in ast.walk(expr)
-    )
+def _decided(spec: ast.Spec, expr: ast.Expr, fixed: Mapping[str, int]) -> bool:
+    """Whether a claim is about numbers, fixed sizes and the tokens of fixed lengths alone."""
+    for node in ast.walk(expr):
+        match node:
+            case ast.Literal() | ast.Apply():
+                continue
+            case ast.Index(axis) | ast.Size(axis) if axis in fixed:
+                continue
+            case ast.Read(name) if (decl := spec.decl(name)) and decl.form is ast.Form.CONST:
+                continue
+        return False
+    return True
 
 
 def _divisors(n: int) -> list[int]:
@@ -127,8 +132,9 @@ def _sizes(
         sizes.update(zip(axes, shape, strict=True))
     sizes.setdefault("b", rng.choice((1, 2)))
     sizes.setdefault("h", rng.choice((1, 2, 4, *literals[:1])))
-    for axis in {a for argument in called.arguments for a in argument.axes} - {"i", "j"}:
-        if axis not in sizes and axis not in extents:
+    some = list(dict.fromkeys(a for argument in called.arguments for a in argument.axes))
+    for axis in some:  # in one order always, so that a seed gives the same sizes again
+        if axis not in ("i", "j", *sizes, *extents):
             step = steps.get(axis, 2 if axis in ("d", "e") else 1)
             least = 2 if axis in ("d", "e") else 1
             guess = step * rng.randint(least, 4)
@@ -139,7 +145,6 @@ def _sizes(
     sizes.setdefault("j", _past(rng, marks, 130) or rng.randint(1, 2 * reach))
     sizes.setdefault("i", sizes["j"] if rng.random() < 0.5 else rng.randint(1, 2 * reach))
     _grids(called, rng, fixed, literals, marks, reach, sizes)
-    some = {a for argument in called.arguments for a in argument.axes}
     if called.square or "i" not in some:
         sizes["i"] = sizes["j"]
     elif "j" not in some:

@@ -198,6 +198,17 @@ def finite(x):
 
 
 @triton.jit
+def narrow(x, like):
+    """x in the dtype of `like`; what float16 cannot hold is its largest number there.
+
+    Infinity times an operand of 0 would be NaN, and spoil the sum of all the other pairs.
+    """
+    if like.dtype == tl.float16:
+        x = tl.clamp(x, -65504.0, 65504.0, propagate_nan=tl.PropagateNan.ALL)
+    return x.to(like.dtype)
+
+
+@triton.jit
 def weighted(p, v, acc):
     """acc + p @ v in which a value that is not finite counts only where p is not 0."""
     short = p.to(v.dtype)

@@ -82,16 +82,16 @@ def parts(value: object) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else ()
 
 
-def widened(call: Mapping[str, Any], dtype: torch.dtype, near: float = 0.0) -> Call:
-    """The same call in another float dtype, with leaves of its own; `near`: the operands moved
-    by up to so much of their size."""
-    generator = torch.Generator().manual_seed(0)
+def widened(call: Mapping[str, Any], dtype: torch.dtype, near: float = 0.0, seed: int = 0) -> Call:
+    """The same call in another float dtype, with leaves of its own; `near`: tensors moved
+    by up to so much of their size, at random."""
+    generator = torch.Generator().manual_seed(seed)
 
     def convert(x: Tensor) -> Tensor:
         if not x.is_floating_point():
             return x
         x = x.detach().to(dtype)
-        if near and x.dim() == 4:
+        if near and x.dim() > 0:
             random = 2 * torch.rand(x.shape, generator=generator, dtype=torch.float64) - 1
             x = x * (1 + near * random.to(x.device, dtype))
         return x.requires_grad_()

@@ -30,6 +30,7 @@ from attnspec.runtime.verify_compare import compare, largest
 if TYPE_CHECKING:
     from attnspec.runtime.api import Attention
 
+NEIGHBOURS = 8  # problems near a case, by which its condition is judged
 _KINKS = {"abs", "min", "max", "clamp", "relu", "leaky_relu", "elu", "where", "floor", "ceil"}
 
 
@@ -86,11 +87,12 @@ def hold(
     outcome = _judge(ours, plain, exact, dtype, jumps)
     if not outcome.problems:
         return outcome
-    # by luck plain PyTorch may be better than the problem's condition: a few roundings of the
-    # inputs may change the result as much
-    near_call = widened(call, torch.float64, near=4 * torch.finfo(bound.dtype).eps)
-    found = evaluate(attention.spec, attention.bind(**near_call))
-    plain.append(_results(found.output, found.extras, near_call, upstream))
+    # by luck plain PyTorch may be better than the problem's condition: so it is asked again where
+    # a few roundings of the inputs lead
+    for seed in range(NEIGHBOURS):
+        near_call = widened(call, dtype, 4 * torch.finfo(dtype).eps, seed)
+        found = evaluate(attention.spec, attention.bind(**near_call), dtype)
+        plain.append(_results(found.output, found.extras, near_call, upstream))
     if len(attention.plan.passes) > 1:  # a log-sum-exp is rounded between two passes
         wide = torch.float64 if dtype is torch.float64 else torch.float32
         bound = attention.bind(**exact_call)

@@ -125,8 +125,8 @@ MUTATIONS = (
     Mutation(COLUMNS, "i = (row + q_start)[None, :]", "i = row[None, :]", KERNELS),
     Mutation(
         COLUMNS,
-        "dot(p.to(d_out.dtype), d_out, d_{{ k.value.name }})",
-        "dot(p.to(d_out.dtype), d_out, tl.zeros_like(d_{{ k.value.name }}))",
+        'dot({{ m.narrow(k, "p", "d_out") }}, d_out, d_{{ k.value.name }})',
+        'dot({{ m.narrow(k, "p", "d_out") }}, d_out, tl.zeros_like(d_{{ k.value.name }}))',
         KERNELS,
     ),
     # loops

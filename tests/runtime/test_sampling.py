@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from tests.runtime.conftest import spec_of
@@ -104,3 +108,26 @@ def test_starts_and_gradients() -> None:
 def test_facts_that_nothing_satisfies() -> None:
     with pytest.raises(AttnError, match=r"^a: found no sizes that satisfy its facts$"):
         draw("require N * N == 7\nmask j <= i")
+
+
+def test_no_process_draws_other_sizes() -> None:
+    """What a set is walked in hangs on the process: a finding could not be run again."""
+    code = (
+        "import torch\n"
+        "from attnspec import load\n"
+        "from attnspec.runtime.sampling import sample\n"
+        "spec = load('query_aggregation').spec\n"
+        "draws = [sample(spec, torch.Generator().manual_seed(n)).sizes for n in range(4)]\n"
+        "print([sorted(sizes.items()) for sizes in draws])\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
