@@ -144,7 +144,7 @@ class Inside(Builder):
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms, the largest parts of one token as vectors."""
         found = self.outside(expr, flows=True)
-        return Builder.sym(self, expr) if found is None else self.symbol(self._widen(found))
+        return Builder.sym(self, expr) if found is None else self.symbol(self.widened(found))
 
 
 def _product(factors: list[Expr]) -> Expr:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy as sp
 
+from attnspec.codegen.arithmetic import Arithmetic
 from attnspec.codegen.keep import alike, choice
 from attnspec.codegen.lookups import Lookup, lookup
 from attnspec.codegen.plan_types import (
@@ -19,7 +20,7 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.rewrite import base
-from attnspec.codegen.tile import Atom, Tape, needed
+from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.positions import divides, nonnegative
 from attnspec.dsl.analysis.products import products
@@ -48,7 +49,7 @@ ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 
 
 @dataclass(slots=True)
-class Builder:
+class Builder(Arithmetic):
     """Collects leaves, scalars and operations of expressions over `row` and `column`.
 
     Kernels call the two `i` and `j`. `listed` are expressions of one token that the host makes in
@@ -62,7 +63,6 @@ class Builder:
     listed: frozenset[Expr] = frozenset()
     settled: set[Expr] = field(default_factory=set)
     choices: dict[Expr, Choice] = field(default_factory=dict)
-    tape: Tape = field(default_factory=Tape)
     dots: list[Dot] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
@@ -114,6 +114,7 @@ class Builder:
         return self.operands[expr]
 
     def scalar(self, expr: Expr) -> Atom:
+        """A number of the call."""
         if isinstance(expr, Literal):
             return expr.value
         if expr not in self._scalar_of:
@@ -301,9 +302,9 @@ class Builder:
         atoms = [self.emit(a) for a in args]
         self.from_line(expr)
         if floating:
-            atoms = [self._widen(a) for a in atoms]
+            atoms = [self.widened(a) for a in atoms]
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
-            return self._repeated(atoms[0], int(atoms[1]), kind)
+            return self.repeated(atoms[0], int(atoms[1]), kind)
         if op in ("floordiv", "mod") and divides(args[1]) and all(nonnegative(a) for a in args):
             op = f"{op}_unsigned"
         if op in ("add", "mul", "min", "max", "and", "or"):
@@ -313,23 +314,10 @@ class Builder:
             return total
         return self.tape.add(op, tuple(atoms), kind)
 
-    def _repeated(self, base: Atom, exponent: int, kind: Kind) -> Atom:
-        """base ** exponent by squaring."""
-        if exponent == 1:
-            return base
-        half = self._repeated(base, exponent // 2, kind)
-        square = self.tape.add("mul", (half, half), kind)
-        return square if exponent % 2 == 0 else self.tape.add("mul", (square, base), kind)
-
-    def _widen(self, atom: Atom) -> Atom:
-        if self.tape.kind_of(atom) is not INT:
-            return atom
-        return self.tape.add("float", (atom,), Kind.FLOAT) if isinstance(atom, str) else float(atom)
-
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms; what carries no gradient becomes operations first."""
         if not self.carries_gradient(expr):
-            return self.symbol(self._widen(self.emit(expr)))
+            return self.symbol(self.widened(self.emit(expr)))
         if isinstance(expr, Apply) and expr.op == "neg":  # a sign costs nothing in a sum
             return -self.sym(expr.args[0])
         found = self.outside(expr, flows=True)
@@ -348,88 +336,6 @@ class Builder:
 
     def carries_gradient(self, expr: Expr) -> bool:
         return expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
-
-    def symbol(self, atom: Atom) -> Any:
-        """An atom in SymPy."""
-        match atom:
-            case str():
-                return sp.Symbol(atom)
-            case bool():
-                return sp.Symbol(self.tape.add("constant", (atom,), Kind.BOOL))
-            case int():
-                return sp.Integer(atom)
-        return sp.Float(atom)
-
-    # SymPy back to operations
-
-    def printed(self, expr: Any) -> Atom:
-        """Operations for a SymPy expression: one number per class first, then the tile."""
-        if expr.is_Symbol:
-            return str(expr.name)
-        if expr.is_Integer:
-            return float(int(expr))
-        if expr.is_Number:
-            return float(expr)
-        if expr.is_Add:
-            return self._sum(list(expr.args))
-        if expr.is_Mul:
-            return self._mul(expr)
-        if expr.is_Pow:
-            return self._power(*expr.args)
-        if isinstance(expr, symbolic.Fn):
-            op = type(expr).op
-            kind = Kind.BOOL if op in COMPARISONS else Kind.FLOAT
-            atoms = tuple(self.printed(a) for a in expr.args)
-            numbers = tuple(Literal(a, kind=Kind.FLOAT) for a in atoms if not isinstance(a, str))
-            if len(numbers) == len(atoms):  # what was left of it cancelled: known at the call
-                return self.scalar(Apply(op, numbers, kind=kind))
-            return self.tape.add(op, atoms, kind)
-        raise AssertionError(f"no operation for {type(expr).__name__}")
-
-    def _chain(self, op: str, atoms: list[Atom]) -> Atom:
-        """Combine by class, the least often computed first."""
-        order = {"": 0, "i": 1, "j": 2, "ij": 3}
-        atoms = sorted(atoms, key=lambda a: order[self.tape.class_of((a,))])
-        total = atoms[0]
-        for atom in atoms[1:]:
-            total = self.tape.add(op, (total, atom), Kind.FLOAT)
-        return total
-
-    def _sum(self, terms: list[Any]) -> Atom:
-        plus = [t for t in terms if not t.could_extract_minus_sign()]
-        minus = [-t for t in terms if t.could_extract_minus_sign()]
-        if not plus:
-            return self.tape.add("neg", (self._sum(minus),), Kind.FLOAT)
-        total = self._chain("add", [self.printed(t) for t in plus])
-        if not minus:
-            return total
-        return self.tape.add(
-            "sub", (total, self._chain("add", [self.printed(t) for t in minus])), Kind.FLOAT
-        )
-
-    def _mul(self, expr: Any) -> Atom:
-        if expr.could_extract_minus_sign():
-            return self.tape.add("neg", (self.printed(-expr),), Kind.FLOAT)
-        above: list[Any] = []
-        below: list[Any] = []
-        for factor in expr.args:
-            inverse = factor.is_Pow and factor.args[1].is_Integer and factor.args[1] < 0
-            (below if inverse else above).append(1 / factor if inverse else factor)
-        atoms = [a for a in (self.printed(f) for f in above) if a != 1.0]
-        if below:
-            divisor = self._chain("mul", [self.printed(f) for f in below])
-            if self.tape.class_of((divisor,)) == "ij" and atoms:
-                return self.tape.add("div", (self._chain("mul", atoms), divisor), Kind.FLOAT)
-            atoms.append(self.tape.add("div", (1.0, divisor), Kind.FLOAT))
-        return self._chain("mul", atoms) if atoms else 1.0
-
-    def _power(self, base: Any, exponent: Any) -> Atom:
-        if not exponent.is_Integer:
-            args = (self.printed(base), self.printed(exponent))
-            return self.tape.add("pow", args, Kind.FLOAT)
-        if exponent < 0:
-            return self.tape.add("div", (1.0, self._power(base, -exponent)), Kind.FLOAT)
-        return self._repeated(self.printed(base), int(exponent), Kind.FLOAT)
 
 
 def differentiable(spec: Spec, expr: Expr) -> bool:
