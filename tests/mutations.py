@@ -209,7 +209,7 @@ def main() -> int:
     """Judge every mutation, two at a time; exit 1 when one survives unexplained."""
     chosen = MUTATIONS if len(sys.argv) > 1 else few()
     warm()
-    found = sound(SUITES if len(sys.argv) > 1 else dict.fromkeys(m.suites[0] for m in chosen))
+    found = sound(SUITES) if len(sys.argv) > 1 else ""  # else they run beside this as they are
     if found:
         print(f"without any mutation: {found}")
         return 1
