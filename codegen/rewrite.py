@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import product
 
+from attnspec.codegen.host_values import TOKENS
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import (
@@ -31,7 +32,6 @@ from attnspec.dsl.ast import (
     walk,
 )
 
-_TOKENS = {Role.QUERY, Role.KEY, Role.TIME}
 _FLOAT = Kind.FLOAT
 ONE = Literal(1.0, kind=_FLOAT)
 ZERO = Literal(0.0, kind=_FLOAT)
@@ -39,7 +39,7 @@ ZERO = Literal(0.0, kind=_FLOAT)
 
 def tokens(spec: Spec, axes: frozenset[str]) -> frozenset[str]:
     """The token axes among `axes`, second indices over one included."""
-    return frozenset(a for a in axes if spec.axis(base(spec, a)).role in _TOKENS)
+    return frozenset(a for a in axes if spec.axis(base(spec, a)).role in TOKENS)
 
 
 def base(spec: Spec, axis: str) -> str:

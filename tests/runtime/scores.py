@@ -97,8 +97,8 @@ def checks() -> Iterator[list[str]]:
         found = chosen(CAP.format(cap=20), dtype)
         right = (found["COARSE"], found["FIXED"]) == (coarse, fixed)
         yield [] if right else [f"cap 20 in {dtype}: {found}"]
-    fixed = chosen(CAP.format(cap=3), torch.float16)["FIXED"]
-    yield [] if fixed == 15 else [f"cap 3 in float16 has the fixed maximum {fixed}"]
+    top = chosen(CAP.format(cap=3), torch.float16)["FIXED"]
+    yield [] if top == 15 else [f"cap 3 in float16 has the fixed maximum {top}"]
     gentle = {"SHORT": True, "COARSE": False, "FIXED": None}
     found = chosen(CAP.format(cap=900), torch.bfloat16)
     yield [] if found == gentle else [f"cap 900 in bfloat16: {found}"]

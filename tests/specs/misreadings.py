@@ -24,12 +24,7 @@ def distances_without_buckets(
     """Distances clipped at the table's ends instead of falling into logarithmic buckets."""
     n = k.shape[2]
     score = places.disentangled(q, k, to_place, from_place, {r: r for r in range(-n, n)})
-
-    def keys(b: int, h: int, i: int) -> list[int]:
-        near = [j for j in range(n) if i == 0 or j == 0 or abs(i - j) <= reach]
-        return [j for j in near if keep[b, i] and keep[b, j]]
-
-    return attend(score, v, keys)
+    return places.arrow(score, v, reach, keep)
 
 
 def last_block_masked(q: Tensor, k: Tensor, v: Tensor, here: Tensor, before: Tensor) -> Tensor:

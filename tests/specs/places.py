@@ -32,6 +32,16 @@ def disentangled(
     return (dots(q, k) + to + back) / math.sqrt(3 * q.shape[-1])
 
 
+def arrow(score: Tensor, v: Tensor, reach: int, keep: Tensor) -> Tensor:
+    """Attention to near tokens, from and to the first one; `keep` [B, N] are no padding."""
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        near = [j for j in range(v.shape[2]) if i == 0 or j == 0 or abs(i - j) <= reach]
+        return [j for j in near if keep[b, i] and keep[b, j]]
+
+    return attend(score, v, keys)
+
+
 def arrow_disentangled(
     q: Tensor,
     k: Tensor,
@@ -43,12 +53,7 @@ def arrow_disentangled(
 ) -> Tensor:
     n = k.shape[2]
     score = disentangled(q, k, to_place, from_place, {r: log_bucket(r) for r in range(-n, n)})
-
-    def keys(b: int, h: int, i: int) -> list[int]:
-        near = [j for j in range(n) if i == 0 or j == 0 or abs(i - j) <= reach]
-        return [j for j in near if keep[b, i] and keep[b, j]]
-
-    return attend(score, v, keys)
+    return arrow(score, v, reach, keep)
 
 
 def relative_local(q: Tensor, k: Tensor, v: Tensor, here: Tensor, before: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -10,28 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.specs import (
-    additive,
-    branches,
-    chains,
-    choices,
-    features,
-    gates,
-    grids,
-    labels,
-    mixers,
-    places,
-    pooling,
-    positions,
-    readouts,
-    relative,
-    scores,
-    several,
-    streams,
-    summaries,
-    twice,
-    weights,
-)
+from tests.specs import chains, mixers, summaries, twice
 from tests.specs.case import Argument, Case, joined
 from torch import Tensor
 
@@ -45,28 +25,12 @@ from attnspec.runtime.signature_of import signature
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.attn"))
-FAMILIES = (
-    additive,
-    branches,
-    chains,
-    choices,
-    features,
-    gates,
-    grids,
-    labels,
-    mixers,
-    places,
-    pooling,
-    positions,
-    readouts,
-    relative,
-    scores,
-    several,
-    streams,
-    summaries,
-    twice,
-    weights,
-)
+MODULES = [
+    importlib.import_module(f"tests.specs.{path.stem}")
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if not path.stem.startswith("test_")
+]
+FAMILIES = [module for module in MODULES if hasattr(module, "CASES")]
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 ROW = re.compile(r"A:[IP]-\d\d|B:[IP]\d\d[a-z]?|C:(\d\d([a-z]|-\d)?|P\d\d)|D:(IN|P|G)-\d\d[a-z]?")
 
