@@ -22,7 +22,7 @@ from attnspec.dsl.ast import COMPARISONS, LOGIC, Apply, Expr, Index, Kind, Read,
 
 # Instructions that a function of a column adds to the forward loop compiled for cuda:90, those of
 # the special function unit counted four times: it takes a quarter of the threads a clock. Measured
-# by benchmarks/weights.py, a load likewise; what is not here takes one.
+# by benchmarks/weights.py; what is not here takes one.
 WEIGHTS = {
     "div": 11, "sqrt": 4, "rsqrt": 4, "exp": 8, "exp2": 4, "log": 25, "log2": 27, "log1p": 43,
     "sin": 106, "cos": 108, "atan": 39, "tanh": 19, "quick_tanh": 11, "sigmoid": 10, "silu": 11,
