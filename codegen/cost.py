@@ -32,7 +32,7 @@ _BINARY = {
 }
 _CALLS = {"where": "select", "maximum": "max", "minimum": "min", "to_float": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
-_CALLS |= {"set_entries": "store", "add_entries": "add"}
+_CALLS |= {"set_entries": "store", "add_entries": "add", "narrow": "convert"}
 _VECTORS = frozenset({"arange", "tokens", "load_side", "load_channel", "point_side"})
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 

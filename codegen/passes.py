@@ -112,8 +112,10 @@ class _Planner:
         self._begun.add(key)
         self._open.append(node)
         plan = plan_pass(self.spec, self.facts, found, self.asked)
+        given = {x.operand.name for x in plan.leaves if x.role == "pair"}
         for operand in operands(plan):
-            self.visit(operand.expr)
+            if operand.name not in given:
+                self.visit(operand.expr)
         self._open.pop()
         self.passes.append(plan)
 

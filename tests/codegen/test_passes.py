@@ -42,6 +42,10 @@ FORMS = {
         "let raw = exp(score)\nweight = raw / (1 + sum(j, raw))",
         ["number ij", "vector ij"],
     ),
+    "a number of each pair, given": (
+        "input bias[b, h, i, j]\nscore = dot(q[i], k[j]) + bias[i, j]",
+        ["vector ij softmax"],
+    ),
     "mean": ("mask j <= i + 1\noutput = mean(j, v[j])", ["number ij", "vector ij"]),
     "entropy": (
         "mask j <= i + 1\nreturn entropy[b, h, i] = logsumexp(j, score) - sum(j, weight * score)",
