@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attnspec.codegen.host_values import DTYPES, STARTS, TOKENS, Dims, Value
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.rewrite import defined
 from attnspec.dsl.ast import Decl, Expr, Form, GridIndex, Index, Kind, Read, Role
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def read(host: Host, expr: Read) -> Value:
     if decl is not None:
         source, axes = _tensor(host, decl, expr.index), decl.axes
     elif found is not None:
-        source, axes = host.emit(found.expr), found.axes
+        source, axes = host.emit(defined(host.spec, expr.name)), found.axes
     else:
         raise Unsupported(f"the state `{expr.name}`")
     renamed = _renamed(host, axes, expr.index)

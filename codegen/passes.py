@@ -12,10 +12,18 @@ from dataclasses import dataclass, field
 from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
 from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
-from attnspec.codegen.rewrite import canonical, log_sum_exp, over_pairs, tokens
+from attnspec.codegen.rewrite import (
+    canonical,
+    defined,
+    log_sum_exp,
+    of_token,
+    over_pairs,
+    reached,
+    tokens,
+)
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
-from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Reduce, Spec, children, walk
+from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Read, Reduce, Spec, children, walk
 
 
 def operands(plan: PairPlan) -> list[Operand]:
@@ -64,13 +72,14 @@ class _Planner:
     _totals: dict[Expr, Reduce] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        nodes = [n for root in self.roots.values() for n in walk(root)]
+        nodes = list(reached(self.spec, *self.roots.values()))
         sums = [n for n in nodes if isinstance(n, Reduce) and over_pairs(self.spec, n)]
         self.asked = frozenset(n for n in nodes if _is_total(n))
         for node in sums:
             if node.op == "sum" and self.asked:
-                total = self._match(node).log_sum_exp
-                if total in self.asked and total not in walk(node):
+                found = self._match(node)
+                total, read = found.log_sum_exp, [x for x in (node, found.gate) if x is not None]
+                if total in self.asked and total not in reached(self.spec, *read):
                     self._totals.setdefault(total, node)
 
     def visit(self, expr: Expr) -> None:
@@ -85,6 +94,8 @@ class _Planner:
         elif self._is_map(expr):
             self._plan(expr, match_map(self.spec, expr))
         else:
+            if isinstance(expr, Read) and of_token(self.spec, expr):
+                self.visit(defined(self.spec, expr.name))
             for child in children(expr):
                 self.visit(child)
 

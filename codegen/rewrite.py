@@ -7,6 +7,8 @@ written as exp(x - logsumexp(x)) with the log-sum-exp a sum of its own, and a me
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -70,10 +72,36 @@ def canonical(spec: Spec, expr: Expr, within: tuple[str, str] | None = None) -> 
 # Definitions
 
 
+def defined(spec: Spec, name: str) -> Expr:
+    """A definition at its own indices in canonical form."""
+    found = spec.definition(name)
+    assert found is not None
+    return canonical(spec, found.expr)
+
+
+def reached(spec: Spec, *exprs: Expr) -> Iterator[Expr]:
+    """Every node of expressions and of the definitions of one token that they read."""
+    seen: set[str] = set()
+    stack = list(exprs)
+    while stack:
+        for node in walk(stack.pop()):
+            yield node
+            if isinstance(node, Read) and node.name not in seen and of_token(spec, node):
+                seen.add(node.name)
+                stack.append(defined(spec, node.name))
+
+
+def of_token(spec: Spec, read: Read) -> bool:
+    """Whether what is read is a definition over one token at most."""
+    found = spec.definition(read.name)
+    return found is not None and len(tokens(spec, frozenset(found.axes))) < 2
+
+
 def written_out(spec: Spec, expr: Expr) -> Expr:
     """`expr` with every definition over pairs, or made of something over pairs, written out.
 
-    One that is read at other indices than variables (`S[i, last]`) stays a `Read`.
+    One that is read at other indices than variables (`S[i, last]`), at another head or channel, or
+    at an index that it sums over itself, stays a `Read`.
     """
     done: dict[Expr, Expr] = {}
 
@@ -87,15 +115,18 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
         if found is None or not isinstance(node, Read):
             return rebuild(node, visit)
         body = visit(found.expr)
-        pairwise = len(tokens(spec, frozenset(found.axes))) > 1
-        if not pairwise and not any(over_pairs(spec, n) for n in walk(body)):
+        run = tokens(spec, frozenset(found.axes))
+        if len(run) < 2 and not any(over_pairs(spec, n) for n in walk(body)):
             return rebuild(node, visit)
         names: dict[str, str] = {}
         for axis, at in zip(found.axes, node.index, strict=True):
-            if not isinstance(at, Index):
+            if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
             names[axis] = at.axis
-        return renamed(body, names)
+        try:
+            return renamed(body, names)
+        except Unsupported:
+            return rebuild(node, visit)
 
     return visit(expr)
 
@@ -160,11 +191,20 @@ class _Rewriter:
                     return self._sum(node)
                 case Reduce(op="mean"):
                     return self._mean(node)
+                case Reduce(op="any" | "all"):
+                    return self._any(node)
                 case Reduce(mask=mask):
                     return rebuild(node, lambda n: self.visit(n, mask))
                 case Normalize(op="softmax"):
                     return self._spread(node, within)
         return rebuild(node, lambda n: self.visit(n, within))
+
+    def _any(self, node: Reduce) -> Expr:
+        """How many there are, or how many there are not."""
+        counted = (ONE, ZERO) if node.op == "any" else (ZERO, ONE)
+        one = Apply("where", (node.body, *counted), kind=_FLOAT)
+        total = self._sum(replace(node, op="sum", body=one, kind=_FLOAT))
+        return Apply("gt" if node.op == "any" else "eq", (total, ZERO), kind=Kind.BOOL)
 
     def _mean(self, node: Reduce) -> Expr:
         total = self._sum(replace(node, op="sum"))
@@ -193,12 +233,24 @@ class _Rewriter:
         return Apply("add", tuple(sums), kind=_FLOAT)
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
-        softmaxes = [f for f in factors if self._own(node, f)]
-        apart = [f for f in factors if not self._own(node, f)]
+        softmaxes = [f for f in factors if isinstance(f, Normalize) and self._own(node, f)]
+        apart = [f for f in factors if f not in softmaxes]
+        if len(softmaxes) == 1 and not any(set(node.axes) & f.free for f in apart):
+            return times([self._share(softmaxes[0]), *(self.visit(f, None) for f in apart)])
         if len(softmaxes) != 1 or any(len(tokens(self.spec, f.free)) > 1 for f in apart):
             return self._reduced(node, self.visit(times(factors), node.mask))
         softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
         return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))
+
+    def _share(self, softmax: Normalize) -> Expr:
+        """What the weights of a softmax add up to: 1, less what a sink takes; 0 of no pair."""
+        alone, total = (
+            self.visit(log_sum_exp(x), None) for x in (replace(softmax, sink=None), softmax)
+        )
+        nothing = Literal(-math.inf, kind=_FLOAT)
+        some = Apply("ne", (alone, nothing), kind=Kind.BOOL)
+        less = Apply("sub", (alone, total), kind=_FLOAT)
+        return Apply("exp", (Apply("where", (some, less, nothing), kind=_FLOAT),), kind=_FLOAT)
 
     def _reduced(self, node: Reduce, body: Expr) -> Expr:
         where = None if node.where is None else self.visit(node.where, node.mask)
