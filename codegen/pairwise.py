@@ -24,7 +24,7 @@ from attnspec.codegen.plan_types import (
     Run,
     Unsupported,
 )
-from attnspec.codegen.rewrite import mask_at
+from attnspec.codegen.rewrite import canonical, mask_at
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
 from attnspec.dsl.analysis.ascending import Ranges
@@ -48,7 +48,7 @@ from attnspec.dsl.check_prover import Prover
 def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) -> PairPlan:
     """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
     walks = _walks(spec, facts, found)
-    build = TileBuilder(spec, found.row, found.column, _listed(walks))
+    build = TileBuilder(spec, found.row, found.column, _listed(spec, walks))
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
@@ -129,10 +129,10 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     )
 
 
-def _listed(walks: _Walks) -> frozenset[Expr]:
+def _listed(spec: Spec, walks: _Walks) -> frozenset[Expr]:
     """What the host makes to find the tiles, whatever kernels compute."""
     found = [x.ends for x in (walks.ranges, walks.blocks) if x is not None]
-    return frozenset(end.of for ends in found for end in ends)
+    return frozenset(canonical(spec, end.of) for ends in found for end in ends)
 
 
 def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | None, Operand | None]:
@@ -255,7 +255,7 @@ def _ends(build: Builder, found: Sequence[End]) -> Ends:
         if isinstance(end.of, Read) and end.of.free >= build.sides:
             leaf = build.pair(end.of)
         else:
-            leaf = build.leaf(end.of)
+            leaf = build.leaf(canonical(build.spec, end.of))
         for name in (end.low, end.high):
             build.end(name, end.of.kind, end.side)
         ends.append((end.low, end.high, leaf))

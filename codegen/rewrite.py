@@ -313,7 +313,7 @@ def log_sum_exp(softmax: Normalize) -> Expr:
 def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:
     """The mask of the pair that stands at the two variables."""
     assert spec.mask is not None
-    return renamed(written_out(spec, spec.mask), dict(zip("ij", at, strict=True)))
+    return renamed(canonical(spec, spec.mask), dict(zip("ij", at, strict=True)))
 
 
 def times(factors: list[Expr]) -> Expr:
