@@ -18,6 +18,7 @@ SELF = replace(PLAIN, sizes=tuple((n, 33 if n == "j" else s) for n, s in SIZES),
 EMPTY = replace(PLAIN, sizes=tuple((n, 0 if n == "j" else s) for n, s in SIZES), q_start=0)
 TWO = "query q2[d]\nkey k2[d]\n"
 OTHER = "dot(q2[i], k2[j])"
+CODES = "input r[b, i]: int\ninput c[b, j]: int\n"
 
 # text, and of each pass what it gives, rows and columns, and whether it is a softmax
 FORMS = {
@@ -83,7 +84,47 @@ FORMS = {
         "weight = softmax(dot(first[i], k[j]))",
         ["vector ij softmax", "vector ij softmax"],
     ),
+    "what a sink leaves": (
+        "param s[h] = 0.4\nmask j < i - 2\nweight = softmax(score, sink=s)\n"
+        "output = sum(j, weight * v[j]) + (1 - sum(j, weight)) * q[i, 0]",
+        ["vector ij softmax", "number ij softmax"],
+    ),
+    "a sum of weights alone": (
+        "mask j < i - 2\noutput = sum(j, weight * v[j]) + 0.5 * sum(j, weight)",
+        ["vector ij softmax"],
+    ),
+    "any of the keys": (
+        f"{CODES}let seen[i] = any(j, r[i] == c[j], where=j < i)\nmask j <= i and seen[i]",
+        ["number ij", "vector ij softmax"],
+    ),
+    "all of the keys": (
+        f"{CODES}mask j <= i + 1\noutput = where(all(j, r[i] != c[j]), q[i, 0], sum(j, weight * v[j]))",
+        ["number ij", "vector ij softmax"],
+    ),
+    "read at another head and channel": (
+        "index g = h\nindex f = e\nlet read[i] = sum(j, weight * v[j])\n"
+        "output = read[i] * sigmoid(sum(g, f, read[i, f, h=g]))",
+        ["vector ij softmax"],
+    ),
 }  # fmt: skip
+
+# The same tokens on either side.
+SQUARE = {
+    "a step on what a step found": (
+        "require M == N\nlet one[i] = sum(j, weight * v[j])\noutput = sum(j, weight * one[j])",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
+    "a gate of what a token received": (
+        "require M == N\nmask j <= i\nlet received[j] = sum(i, weight) / N\n"
+        "let fade[j] = sigmoid(received[j])\noutput = fade[i] * sum(j, weight * v[j])",
+        ["vector ij softmax", "number ij softmax", "number ji"],
+    ),
+    "a shifted read": (
+        "require M == N\nmask j <= i\nlet found[i] = sum(j, weight * v[j])\n"
+        "output = found[i] + found[i - 1, pad=0]",
+        ["vector ij softmax"],
+    ),
+}
 
 
 def fused(text: str) -> Attention:
@@ -110,6 +151,16 @@ def test_which_passes_a_spec_takes(name: str) -> None:
 def test_passes_give_what_is_defined(name: str, case: Case) -> None:
     outcome = hold(fused(FORMS[name][0]), case, "cpu")
     assert not outcome.problems, outcome.problems
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_what_a_pass_found_is_read_at_other_tokens(name: str) -> None:
+    text, passes = SQUARE[name]
+    attention = fused(text)
+    assert sorted(shown(attention)) == sorted(passes)
+    for case in (SELF, replace(SELF, q_start=5, k_start=5)):
+        outcome = hold(attention, case, "cpu")
+        assert not outcome.problems, outcome.problems
 
 
 def test_a_pass_runs_once_for_everything_that_needs_it() -> None:
