@@ -237,7 +237,9 @@ class _Rewriter:
         apart = [f for f in factors if f not in softmaxes]
         if len(softmaxes) == 1 and not any(set(node.axes) & f.free for f in apart):
             return times([self._share(softmaxes[0]), *(self.visit(f, None) for f in apart)])
-        if len(softmaxes) != 1 or any(len(tokens(self.spec, f.free)) > 1 for f in apart):
+        run = [tokens(self.spec, f.free) for f in apart]
+        vectors = any(f.free - {"b", "h"} - at for f, at in zip(apart, run, strict=True))
+        if len(softmaxes) != 1 or not vectors or any(len(at) > 1 for at in run):
             return self._reduced(node, self.visit(times(factors), node.mask))
         softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
         return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))

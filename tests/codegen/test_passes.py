@@ -93,12 +93,23 @@ FORMS = {
         "mask j < i - 2\noutput = sum(j, weight * v[j]) + 0.5 * sum(j, weight)",
         ["vector ij softmax"],
     ),
+    "a number for each key": (
+        "input c[b, j]\nlet first[i] = sum(j, softmax(score) * c[j])\n"
+        "weight = sigmoid(score + first[i]) / N",
+        ["number ij softmax", "number ij", "vector ij"],
+    ),
+    "a column sum of what sums over rows": (
+        "mask j <= i + 2\nweight = softmax(score, over=i)\noutput = none\n"
+        "return found[b, j] = mean(h, i, weight)",
+        ["number ji softmax", "number ji"],
+    ),
     "any of the keys": (
         f"{CODES}let seen[i] = any(j, r[i] == c[j], where=j < i)\nmask j <= i and seen[i]",
         ["number ij", "vector ij softmax"],
     ),
     "all of the keys": (
-        f"{CODES}mask j <= i + 1\noutput = where(all(j, r[i] != c[j]), q[i, 0], sum(j, weight * v[j]))",
+        f"{CODES}mask j <= i + 1\n"
+        "output = where(all(j, r[i] != c[j]), q[i, 0], sum(j, weight * v[j]))",
         ["number ij", "vector ij softmax"],
     ),
     "read at another head and channel": (

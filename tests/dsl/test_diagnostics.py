@@ -263,13 +263,13 @@ error[A011]: a statement is too large
 """,
     ),
     (
-        X + "let a = (\n  " + "1+" * 4998 + "\n  2)",
+        X + "let a = (\n  " + "1+" * 2998 + "\n  2)",
         """
 error[A011]: a statement is too large
  --> x.attn:4:3
   |
 4 |   2)
-  |   ^ more than 10000 words and signs
+  |   ^ more than 6000 words and signs
   = help: give long tables at the call, and name parts with `let`
 """,
     ),
