@@ -182,6 +182,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"the pair takes part where {pair.keep}"
     if pair.normalizer == "softmax":
         yield f"softmax, in base 2, of {pair.score}"
+    elif pair.form == "position":
+        yield f"the position of the largest {pair.score} of a row, the first of equal ones"
     else:
         yield f"weight {pair.score}"
     if pair.form == "map":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
+from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -31,7 +31,8 @@ class Match:
     """A sum over `column` for every `row`: of a softmax of `score` or of `score` itself, times
     `value` if there is one, at the pairs of the mask at `mask` where `where` holds.
 
-    `node` is what is computed: that sum, a log-sum-exp, or (`form` "map") the weight of a pair.
+    `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair, or
+    (`form` "position") the place of the largest weight of a row.
     `gated` is the node times `gate`, a factor of the row, if it is all of the output.
     """
 
@@ -65,6 +66,12 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     if node.op == "logsumexp":
         pointwise(spec, node.body, row, column)
         return Match(node, "number", row, column, True, node.body, mask=node.mask, where=node.where)
+    if node.op == PLACE:
+        if more := sorted(node.free - {"b", "h", row}):
+            raise Unsupported(f"a largest value for every {', '.join(more)}")
+        pointwise(spec, node.body, row, column)
+        return Match(node, "position", row, column, False, node.body, mask=node.mask,
+                     where=node.where)  # fmt: skip
     if node.op != "sum":
         raise Unsupported(f"a pairwise {node.op}")
     here = frozenset({"b", "h", row, column})

@@ -60,8 +60,9 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         mask = None if walks.patches.mask is None else coordinates(walks.patches.mask, spec)
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
-    names = [d.name for d in build.dots] + [s.name for s in build.sums.values()]
-    names += [leaf.name for leaf in build.leaves if leaf.grad]
+    names = _differentiated(build)
+    if found.form == "position":
+        names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
     build.tape.note = ""
     build.from_line(found.score)
     softmax = found.softmax
@@ -127,6 +128,12 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         again=again,
         forms=forms,
     )
+
+
+def _differentiated(build: TileBuilder) -> list[str]:
+    """What the score has derivatives to."""
+    names = [d.name for d in build.dots] + [s.name for s in build.sums.values()]
+    return names + [leaf.name for leaf in build.leaves if leaf.grad]
 
 
 def _listed(spec: Spec, walks: _Walks) -> frozenset[Expr]:

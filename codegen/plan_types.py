@@ -11,8 +11,9 @@ from attnspec.dsl.ast import Expr, Kind
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
-# What a pass gives for every query: a vector, a number, or a number for every key.
-Result: TypeAlias = Literal["vector", "number", "map"]
+# What a pass gives for every query: a vector, a number, a number for every key, or the position of
+# a key.
+Result: TypeAlias = Literal["vector", "number", "map", "position"]
 
 
 class Unsupported(Exception):
@@ -242,8 +243,9 @@ class Logit:
 @dataclass(frozen=True, slots=True)
 class PairPlan:
     """One sum over `column` for every `row` of a softmax or an element-wise weight, forward and
-    backward. It gives what `form` says: the weighted sum of `value`, a number, or the weights; a
-    softmax without a value gives its log-sum-exp alone.
+    backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, or
+    the position of the row's largest score, which has no gradient; a softmax without a value gives
+    its log-sum-exp alone.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.

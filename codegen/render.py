@@ -186,6 +186,8 @@ def _facts(facts: Facts) -> list[str]:
 
 
 def _gradient_names(pair: PairPlan) -> list[str]:
+    if pair.form == "position":
+        return []
     floats = {leaf.operand.name for leaf in pair.read if leaf.grad}
     leaves = {leaf.operand.name for leaf in pair.read}
     return [o.name for o in operands(pair) if o.name in floats or o.name not in leaves]

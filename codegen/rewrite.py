@@ -3,6 +3,8 @@
 A pass sums over one token axis: a softmax over that axis times values, or any pointwise function
 of pairs. So a sum of several softmaxes becomes a sum of sums, a softmax in any other place is
 written as exp(x - logsumexp(x)) with the log-sum-exp a sum of its own, and a mean is a quotient.
+The largest value of a row is a sum of one pair, which a pass before it has found: so it has a
+gradient like any other.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ from attnspec.dsl.ast import (
 )
 
 _FLOAT = Kind.FLOAT
+PLACE = "place"  # the operation of a reduction that gives `argmax`, but -1 where nothing takes part
 ONE = Literal(1.0, kind=_FLOAT)
 ZERO = Literal(0.0, kind=_FLOAT)
+LOWEST = Literal(-math.inf, kind=_FLOAT)
+FIRST = Literal(0, kind=Kind.INT)
 
 
 def tokens(spec: Spec, axes: frozenset[str]) -> frozenset[str]:
@@ -193,6 +198,12 @@ class _Rewriter:
                     return self._mean(node)
                 case Reduce(op="any" | "all"):
                     return self._any(node)
+                case Reduce(op="argmax"):
+                    return Apply("max", (self._place(node), FIRST), kind=Kind.INT)
+                case Reduce(op="amax"):
+                    return self._largest(node)
+                case Reduce(op="amin"):
+                    return negative(self._largest(replace(node, body=negative(node.body))))
                 case Reduce(mask=mask):
                     return rebuild(node, lambda n: self.visit(n, mask))
                 case Normalize(op="softmax"):
@@ -214,6 +225,23 @@ class _Rewriter:
         else:
             count = Apply("max", (self._visit(count, None), ONE), kind=_FLOAT)
         return Apply("div", (total, count), kind=_FLOAT)
+
+    def _place(self, node: Reduce) -> Reduce:
+        """The position of the first largest value of a row, -1 where nothing takes part."""
+        if len(node.axes) > 1:
+            raise Unsupported(f"a pairwise {node.op} over several axes")
+        if node.body.kind is not _FLOAT:
+            raise Unsupported(f"a pairwise {node.op} of integers")
+        found = self._reduced(node, self.visit(node.body, node.mask))
+        return replace(found, op=PLACE, kind=Kind.INT)
+
+    def _largest(self, node: Reduce) -> Expr:
+        """The value at the place of the largest one: the sum of what stands there."""
+        place = self._place(node)
+        here = Apply("eq", (Index(node.axes[0], kind=Kind.INT), place), kind=Kind.BOOL)
+        value = replace(place, op="sum", where=here, kind=_FLOAT)
+        none = Apply("lt", (place, FIRST), kind=Kind.BOOL)
+        return Apply("where", (none, LOWEST, value), kind=_FLOAT)
 
     def _sum(self, node: Reduce) -> Expr:
         """A sum over pairs as a sum of sums with one softmax each, and of what is left."""
@@ -249,12 +277,11 @@ class _Rewriter:
         alone, total = (
             self.visit(log_sum_exp(x), None) for x in (replace(softmax, sink=None), softmax)
         )
-        nothing = Literal(-math.inf, kind=_FLOAT)
-        some = Apply("ne", (alone, nothing), kind=Kind.BOOL)
+        some = Apply("ne", (alone, LOWEST), kind=Kind.BOOL)
         less = Apply("sub", (alone, total), kind=_FLOAT)
-        return Apply("exp", (Apply("where", (some, less, nothing), kind=_FLOAT),), kind=_FLOAT)
+        return Apply("exp", (Apply("where", (some, less, LOWEST), kind=_FLOAT),), kind=_FLOAT)
 
-    def _reduced(self, node: Reduce, body: Expr) -> Expr:
+    def _reduced(self, node: Reduce, body: Expr) -> Reduce:
         where = None if node.where is None else self.visit(node.where, node.mask)
         return replace(node, body=body, where=where)
 
@@ -316,6 +343,11 @@ def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:
     """The mask of the pair that stands at the two variables."""
     assert spec.mask is not None
     return renamed(canonical(spec, spec.mask), dict(zip("ij", at, strict=True)))
+
+
+def negative(expr: Expr) -> Expr:
+    """-expr."""
+    return Apply("neg", (expr,), kind=expr.kind)
 
 
 def times(factors: list[Expr]) -> Expr:

@@ -202,6 +202,8 @@ class Kernel(Work):
 
 def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     """Every kernel of a pass, the forward one first; their names end in `end`."""
+    if plan.form == "position":
+        return [Kernel("forward", end, _doc(plan), plan, "rows", pointers=("out",), forward=True)]
     softmax = plan.normalizer == "softmax"
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
@@ -243,6 +245,8 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
 
 def _doc(plan: PairPlan) -> str:
     """What the forward kernel gives."""
+    if plan.form == "position":
+        return "Positions [B, H, M] of the largest weights: one tile of rows a program."
     given = []
     if plan.value is not None:
         given.append(f"Output [B, H, M, {plan.value.labels[3]}]")

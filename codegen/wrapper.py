@@ -64,11 +64,12 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     """Tell the host what the results of a pass are called."""
     rows = ("b", "h", plan.row)
     channel = () if plan.value is None else plan.value.axes[3:]
-    dims = {"vector": (*rows, *channel), "number": rows, "map": (*rows, plan.column)}[plan.form]
+    dims = {"vector": (*rows, *channel), "map": (*rows, plan.column)}.get(plan.form, rows)
+    kind = Kind.INT if plan.form == "position" else Kind.FLOAT
     for node, result in known(plan):
         value = Value(f"lse{end}", rows, Kind.FLOAT)
         if result == "out":
-            value = Value(f"out{end}", dims, Kind.FLOAT, narrow=plan.form == "vector")
+            value = Value(f"out{end}", dims, kind, narrow=plan.form == "vector")
         # under an operation, coordinates are written out
         host.known[node] = host.known[coordinates(node, spec)] = value
 

@@ -198,7 +198,8 @@ class Reduce(Node):
 
     Only indices with `where` true take part and, when `mask` is (row, column), only pairs that
     the spec's mask allows, its i and j standing at those two variables. `argmax` has one axis,
-    gives the index' value (a position for tokens), the lowest one on a tie.
+    gives the index' value (a position for tokens), the lowest one on a tie; there too goes the
+    gradient of `amax` and `amin`.
     Empty: sum, mean 0; prod 1; logsumexp, amax -inf; amin +inf; any false; all true; argmax 0.
     """
 

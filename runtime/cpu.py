@@ -76,6 +76,38 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
     return empty if plan.value is None else out, lse
 
 
+def positions(call: Problem) -> Tensor:
+    """[B, H, M]: where each row has its largest weight, the first of equal ones; -1 where it has
+    no pair. What is not a number is above all."""
+    none, low = call.columns, float("-inf")
+    shape = (call.batch, call.heads, call.rows)
+    out = torch.full(shape, none, device=call.device)
+    columns = torch.arange(none, device=call.device)
+    fixed = fixed_values(call)
+    for block in blocks(call):
+        values = row_values(call, fixed, block.rows)
+        left = left_operands(call, block.rows)
+        first = out[:, :, block.rows, None]
+        top = torch.full(first.shape, low, dtype=call.wide, device=call.device)
+        for tile in tiles(call, values, block):
+            fill(call, values, left, tile)
+            keep, weight = call.plan.tile(values, tile.masked)
+            weight = weight.to(call.wide).expand(tile.shape(call))
+            kept = weight if keep is None else torch.where(keep, weight, low)
+            higher = torch.maximum(top, kept.amax(-1, keepdim=True))
+            found = _reaches(kept, higher) if keep is None else keep & _reaches(kept, higher)
+            at = torch.where(found, columns[tile.columns], none).amin(-1, keepdim=True)
+            first = torch.minimum(torch.where(_reaches(top, higher), first, none), at)
+            top = higher
+        out[:, :, block.rows] = first.squeeze(-1)
+    return torch.where(out == none, -1, out + call.k_start)
+
+
+def _reaches(x: Tensor, top: Tensor) -> Tensor:
+    """Whether x is `top`, which it does not exceed; one that is not a number is like any other."""
+    return (x == top) | x.isnan()
+
+
 def _nothing(call: Problem, lse: Tensor) -> Tensor:
     """The output before anything is added to it."""
     if call.value is not None:

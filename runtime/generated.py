@@ -47,6 +47,7 @@ from attnspec.runtime.launch import (
     over_pairs,
     run_backward,
     run_forward,
+    traceable,
     wide_dtype,
 )
 from attnspec.runtime.numbers import (
@@ -75,6 +76,7 @@ from attnspec.runtime.problem import (
 )
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
+    LEAST,
     LN2,
     LOG2E,
     atan,
@@ -87,6 +89,7 @@ from attnspec.runtime.triton_functions import (
     floordiv,
     floormod,
     gelu,
+    in_order,
     leaky,
     log,
     log1p,
@@ -138,6 +141,7 @@ from attnspec.runtime.triton_tiles import (
 from attnspec.runtime.triton_walk import count, nth, nth_besides, reach, walk
 
 __all__ = [
+    "LEAST",
     "LN2",
     "LOG2E",
     "Argument",
@@ -186,6 +190,7 @@ __all__ = [
     "gelu",
     "highest",
     "hold",
+    "in_order",
     "leaky",
     "leaky_relu",
     "load_channel",
@@ -265,6 +270,7 @@ __all__ = [
     "tanh",
     "to_float",
     "tokens",
+    "traceable",
     "upto",
     "walk",
     "weighted",

@@ -193,13 +193,21 @@ def _safe(name: str, *xs: Tensor) -> Tensor:
 
 
 def amax(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Greatest value along several dimensions, the least number of none."""
-    return torch.amax(_some(x, dims, lowest(x)), dims)
+    """Greatest value along several dimensions, the least number of none; the first of equal ones
+    gets the gradient."""
+    return _together(_some(x, dims, lowest(x)), dims).max(-1).values
 
 
 def amin(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Least value along several dimensions, the greatest number of none."""
-    return torch.amin(_some(x, dims, highest(x)), dims)
+    """Least value along several dimensions, the greatest number of none; the first of equal ones
+    gets the gradient."""
+    return _together(_some(x, dims, highest(x)), dims).min(-1).values
+
+
+def _together(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """x with several dimensions as its last, in their order."""
+    places = tuple(range(-len(dims), 0))
+    return x.movedim(dims, places).flatten(places[0])
 
 
 def lowest(x: Tensor) -> float | int:

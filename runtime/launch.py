@@ -117,7 +117,8 @@ def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
     elif plan.form == "map":
         out = lse.new_zeros((*shape, call.columns))
     else:
-        out = lse.new_empty(0 if plan.softmax else shape)
+        dtype = torch.int64 if plan.form == "position" else lse.dtype
+        out = lse.new_empty(0 if plan.softmax else shape, dtype=dtype)
     return out, torch.empty_like(out) if plan.gate is not None else out.new_empty(0), lse
 
 
@@ -129,6 +130,8 @@ def run_forward(
     out, ungated, lse = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
         return out, ungated, lse
+    if backend == "cpu" and plan.form == "position":
+        return cpu.positions(call), ungated, lse
     if backend == "cpu":
         acc, found = cpu.forward(call)
         if plan.gate is not None:
@@ -268,14 +271,21 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> None:
     raise AttnError("second derivatives of a generated kernel: not there")
 
 
-def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
-    """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
-    count = len(plan.operands)
-    names = [name for name, _ in plan.operands]
-    places = [names.index(n) for n in plan.grads]
+def traceable(plan: Pairwise, forward_op: Any) -> None:
+    """Register the fake implementation of `forward_op`."""
 
     def fake_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         return outputs(problem(plan, args[:-1]))
+
+    forward_op.register_fake(fake_forward)
+
+
+def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
+    """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
+    traceable(plan, forward_op)
+    count = len(plan.operands)
+    names = [name for name, _ in plan.operands]
+    places = [names.index(n) for n in plan.grads]
 
     def fake_backward(*args: Any) -> list[Tensor]:
         call = problem(plan, args[5:-2])
@@ -297,7 +307,6 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
             grads[place] = grad if yes else None
         return tuple(grads)
 
-    forward_op.register_fake(fake_forward)
     backward_op.register_fake(fake_backward)
     forward_op.register_autograd(backward, setup_context=setup)
     backward_op.register_autograd(_no_second_derivative)

@@ -92,8 +92,9 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
-    or the "map" of its weights; of a softmax without a value nothing but the log-sum-exp. `masked`:
-    some pairs are excluded; `loads` are what a forward and a backward tile hold, see `tiles.Need`.
+    the "map" of its weights, or the "position" of the largest one; of a softmax without a value
+    nothing but the log-sum-exp. `masked`: some pairs are excluded; `loads` are what a forward and
+    a backward tile hold, see `tiles.Need`.
     `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `indices(values)` the place where each table is
@@ -138,6 +139,8 @@ class Pairwise:
     @property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
+        if self.form == "position":
+            return ()
         floats = {n for _, x, y in self.dots for n in (x, y)}
         floats |= {n for n in (self.value, self.gate, self.sink) if n is not None}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}

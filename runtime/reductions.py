@@ -95,8 +95,9 @@ def reduce_over(
         case "all":
             return Named(_fill(x, k, True).all(last) if axes else x, rest)
         case "argmax":
-            top = _extreme("amax", x.detach(), k, last).unsqueeze(-1)
-            at_top = _fill(x.detach() == top, k, False)
+            x = x.detach()
+            top = _extreme("amax", x, k, last).unsqueeze(-1)
+            at_top = _fill((x == top) | x.isnan(), k, False)
             found = at_top.any(-1)
             if x.shape[-1] == 0:
                 return Named(torch.zeros_like(found, dtype=torch.int64), rest)
@@ -221,6 +222,8 @@ def _fill(x: Tensor, keep: Tensor | None, value: float) -> Tensor:
 
 
 def _extreme(op: str, x: Tensor, keep: Tensor | None, last: tuple[int, ...]) -> Tensor:
+    """The greatest or least over the `last` dimensions, whose gradient goes to the first of equal
+    ones."""
     if x.is_floating_point():
         empty: float = -math.inf if op == "amax" else math.inf
     else:
@@ -229,8 +232,8 @@ def _extreme(op: str, x: Tensor, keep: Tensor | None, last: tuple[int, ...]) -> 
     x = _fill(x, keep, empty)
     if 0 in x.shape[last[0] :]:
         return torch.full(x.shape[: last[0]], empty, dtype=x.dtype, device=x.device)
-    function = torch.amax if op == "amax" else torch.amin
-    return safe(lambda t: function(t, last, keepdim=True), x).squeeze(last)
+    function = torch.max if op == "amax" else torch.min
+    return safe(lambda t: function(t, -1, keepdim=True).values, x.flatten(last[0])).squeeze(-1)
 
 
 def _exponentials(

@@ -11,6 +11,7 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+LEAST = tl.constexpr(-0x80000000)
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -209,6 +210,14 @@ def gelu(x):
 def sign(x):
     """-1, 0 or 1."""
     return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
+
+
+@triton.jit
+def in_order(x):
+    """int32 in the order of float32 x, all above LEAST; -0 is 0, what is not a number above all."""
+    bits = x.to(tl.int32, bitcast=True)
+    whole = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return tl.where(x != x, 0x7FFFFFFF, tl.where(x == 0.0, 0, whole))
 
 
 @triton.jit

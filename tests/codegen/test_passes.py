@@ -138,6 +138,43 @@ SQUARE = {
 }
 
 
+# what rows have their largest and least value at: equal numbers, empty rows, other starts
+LARGEST = {
+    "value": "mask j <= i - 1\nreturn top[b, h, i] = amax(j, score)",
+    "least": "input c[b, i, j]: bool\nreturn low[b, h, i] = amin(j, score, where=c[i, j])",
+    "weight": "mask j <= i + 1\nreturn top[b, i] = mean(h, amax(j, weight))",
+    "of a column": (
+        "mask j <= i + 1\n"
+        "return top[b, h, j] = amax(i, weight)\nreturn at[b, h, j] = argmax(i, score)"
+    ),
+    "position": (
+        "mask j >= i\nreturn at[b, h, i] = argmax(j, stopgrad(score) + i - j, where=j > i + 2)"
+    ),
+    "value there": "let at[i] = argmax(j, score)\noutput = v[at[i]]",
+    "in the weight": "mask j <= i\nweight = exp(score - amax(j, score))",
+    "with a table": (
+        "param r[h, 9] = 0\nmask j <= i + 4\n"
+        "return top[b, h, i] = amax(j, dot(q[i], k[j]) + r[clamp(i - j, 0, 8)])"
+    ),
+    "over channels": (
+        "param w[h, d] = 1\nmask j <= i\n"
+        "return top[b, h, i] = amax(j, sum(d, w[d] * tanh(q[i] + k[j])))"
+    ),
+}
+TIES = replace(SELF, fill="zeros")
+CASES = {
+    "plain": PLAIN,
+    "self": SELF,
+    "empty": EMPTY,
+    "ties": TIES,
+    "started": replace(PLAIN, q_start=4, k_start=2),
+    "one": replace(SELF, sizes=tuple((n, 1) for n, _ in SIZES)),
+    "half": replace(SELF, dtype="float16"),
+    "not a number": replace(SELF, fill="nan_query"),
+    "unseen": replace(SELF, fill="unseen_nan"),
+}
+
+
 def fused(text: str) -> Attention:
     attention = attnspec.compile(f"attention a\n{text}")
     assert attention.plan.fused, attention.plan.stages
@@ -172,6 +209,32 @@ def test_what_a_pass_found_is_read_at_other_tokens(name: str) -> None:
     for case in (SELF, replace(SELF, q_start=5, k_start=5)):
         outcome = hold(attention, case, "cpu")
         assert not outcome.problems, outcome.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(n, c) for n in LARGEST for c in CASES if (n, c) != ("value there", "empty")],
+)
+def test_largest_values_and_where_they_are(name: str, case: str) -> None:
+    outcome = hold(fused(LARGEST[name]), CASES[case], "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def test_a_largest_value_is_found_before_it_is_read() -> None:
+    """Its position, without a gradient, then what stands there, in two passes."""
+    attention = fused("output = none\nreturn top[b, h, i] = amax(j, dot(q[i], k[j]))")
+    assert shown(attention) == ["position ij", "number ij"]
+    assert [len(p.gradients) for p in attention.plan.passes] == [0, 1]
+
+
+def test_the_first_of_equal_numbers_gets_the_gradient() -> None:
+    attention = fused("output = none\nreturn top[b, h, i] = amax(j, dot(q[i], k[j]))")
+    q, k = torch.ones(1, 1, 3, 2), torch.ones(1, 1, 600, 2)
+    k[:, :, :7] = 0.5
+    _, extras = attention(q, k.requires_grad_(), extras=True)
+    extras["top"].sum().backward()
+    assert k.grad is not None
+    assert k.grad.sum(-1).nonzero().tolist() == [[0, 0, 7]]
 
 
 def test_a_pass_runs_once_for_everything_that_needs_it() -> None:

@@ -73,6 +73,11 @@ input c[b, j]
 param s[h] = 0.4
 score = atan(dot(q[i], k[j]) + c[j]) + softplus(dot(q[i], k[j])) - log1p(dot(q[i], k[j]) ** 2)
 weight = (score + 2 * s) / N""",
+    "largest": """
+mask j < i - 4
+output = none
+return top[b, h, i] = amax(j, dot(q[i], k[j]))
+return at[b, h, i] = argmax(j, sign(dot(q[i], k[j])))""",
 }
 SIZES = ("b", "h", "heads", "i", "j", "d", "e")
 CASES = [
