@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attnspec.codegen.host_values import DTYPES, Value
+from attnspec.codegen.host_values import DTYPES, STARTS, Value
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.ast import (
     Apply,
@@ -73,6 +73,8 @@ def reduce(host: Host, expr: Reduce) -> Value:
     """A reduction over axes, of the indices that `where` allows."""
     if expr.mask is not None:
         raise Unsupported(f"a pairwise {expr.op} besides the sum of weighted values")
+    if expr.op == "argmax":
+        return _place(host, expr)
     body = host.widen(_spread(host, expr.body, *expr.axes), expr.kind)
     if expr.where is not None:
         fill = {"prod": "1", "all": "True", "any": "False"} | {
@@ -101,9 +103,25 @@ def reduce(host: Host, expr: Reduce) -> Value:
         "any": f"torch.any({whole.code}, {at})",
         "all": f"torch.all({whole.code}, {at})",
     }
-    if expr.op == "argmax":
-        raise Unsupported("argmax outside the kernels")
     return host.assign(codes[expr.op], dims, expr.kind, grouped)
+
+
+def _place(host: Host, expr: Reduce) -> Value:
+    """Where the greatest value along an axis is: an index, for tokens a position."""
+    (axis,) = expr.axes
+    body, allowed = _allowed(host, _spread(host, expr.body, axis), expr.where)
+    dims = tuple(d for d in body.dims if d != axis)
+    first = STARTS.get(host.base(axis), "0")
+    code = f"argmax({body.code}, {host.dim(body, axis)}, {allowed}, {first})"
+    return host.assign(code, dims, Kind.INT, body.grouped if "h" in dims else "")
+
+
+def _allowed(host: Host, body: Value, where: Expr | None) -> tuple[Value, str]:
+    """`body` over the dimensions of both, and what says which of it takes part."""
+    if where is None:
+        return body, "None"
+    body, mask = host.matched(body, host.emit(where))
+    return body, mask.code
 
 
 def normalize(host: Host, expr: Normalize) -> Value:
@@ -111,10 +129,7 @@ def normalize(host: Host, expr: Normalize) -> Value:
     if expr.op != "softmax" or expr.mask is not None:
         raise Unsupported(f"a pairwise {expr.op} outside the kernel")
     body = host.widen(_spread(host, expr.body, *expr.axes), Kind.FLOAT)
-    allowed = "None"
-    if expr.where is not None:
-        body, mask = host.matched(body, host.emit(expr.where))
-        allowed = mask.code
+    body, allowed = _allowed(host, body, expr.where)
     sink = "None"
     if expr.sink is not None:
         sink = host.aligned(host.wide(expr.sink), body.dims)
@@ -160,10 +175,6 @@ def cumsum(host: Host, expr: Cumsum) -> Value:
 
 def rank(host: Host, expr: Rank) -> Value:
     """How many indices of an axis come before each."""
-    body = _spread(host, expr.body, expr.axis)
-    allowed = "None"
-    if expr.where is not None:
-        body, mask = host.matched(body, host.emit(expr.where))
-        allowed = mask.code
+    body, allowed = _allowed(host, _spread(host, expr.body, expr.axis), expr.where)
     code = f"rank({body.code}, {host.dim(body, expr.axis)}, {allowed})"
     return host.assign(code, body.dims, Kind.INT, body.grouped)

@@ -204,6 +204,18 @@ def amin(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return _together(_some(x, dims, highest(x)), dims).min(-1).values
 
 
+def argmax(x: Tensor, dim: int, where: Tensor | None, start: int) -> Tensor:
+    """The first place of the greatest value along `dim`, counted from `start`, among `where`; 0 of
+    none. What is not a number is above all."""
+    x = x.detach()
+    shown = x if where is None else torch.where(where, x, lowest(x))
+    found = (x == amax(shown, (dim,)).unsqueeze(dim)) | x.isnan()
+    if where is not None:
+        found = found & where
+    found = _some(found, (dim,), 0)
+    return torch.where(found.any(dim), found.to(torch.int8).argmax(dim) + start, 0)
+
+
 def _together(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """x with several dimensions as its last, in their order."""
     places = tuple(range(-len(dims), 0))

@@ -123,6 +123,15 @@ CASES = {
         "input c[b, j]: int\nlet m[b] = mean(n, c[n]) + amax(n, c[n], where=c[n] > 0)\n"
         "score = dot(q[i], k[j]) * m"
     ),
+    "places of greatest values": Case(
+        "axis g = 7\ninput x[b, h, i, g]\nlet at[i] = argmax(g, sign(x[i]), where=x[i] < 0.5)\n"
+        "input c[b, j]\nlet far[b] = argmax(j, c[j]) + argmax(j, c[j], where=c[j] > 9)\n"
+        "score = dot(q[i], k[j]) * at[i] + j % (1 + far)",
+        call={"q_start": 4, "k_start": 3},
+    ),
+    "places of nothing": Case(
+        "input c[b, j]\nlet at[b] = argmax(j, c[j])\nscore = dot(q[i], k[j]) * at", {"j": 0}
+    ),
     "rows past the last": Case(
         "param s[h]\ninput z[b, i] where z > 0\nweight = s * dot(q[i], k[j]) / z[i]",
         {"j": 64},

@@ -113,6 +113,25 @@ def test_empty_reductions() -> None:
     assert not grad.any()
 
 
+def test_what_is_not_a_number_is_the_largest() -> None:
+    x = torch.tensor([[3.0, math.nan, math.inf, math.nan]])
+    returns = "return a[b] = argmax(j, x[j])\nreturn top[b] = amax(j, x[j])\n"
+    returns += "return rest[b] = argmax(j, x[j], where=j > 1)"
+    extras = run(f"input x[b, j]\noutput = none\n{returns}", x=x).extras
+    assert extras["a"].tolist() == [1]
+    assert extras["rest"].tolist() == [3]
+    assert extras["top"].isnan().all()
+
+
+def test_the_first_of_equal_numbers_gets_the_gradient() -> None:
+    x = torch.tensor([[[3.0, 5.0], [5.0, 5.0]]], requires_grad=True)
+    axes = "axis c\naxis g\ninput x[b, c, g]\noutput = none\n"
+    returns = "return top[b] = amax(c, g, x)"
+    extras = run(f"{axes}{returns}", x=x).extras
+    [top] = torch.autograd.grad(extras["top"].sum(), x)
+    assert top.tolist() == [[[0, 1], [0, 0]]]
+
+
 def test_ties_go_to_the_lower_index() -> None:
     x = torch.tensor([[3.0, 5.0, 5.0, 1.0, 5.0, 3.0]])
     extras = run(
