@@ -36,6 +36,7 @@ from attnspec.dsl.ast import (
     Index,
     Kind,
     Literal,
+    Random,
     Read,
     Size,
     Spec,
@@ -271,6 +272,8 @@ class Builder(Arithmetic):
                 return self.pair(expr, flows)
             case Apply():
                 return self._emit_apply(expr)
+            case Random():
+                return self._emit_random(expr)
         raise Unsupported(f"a {type(expr).__name__.lower()} of a position")
 
     def product(self, expr: Contract, flows: bool = False) -> Atom:
@@ -293,6 +296,12 @@ class Builder(Arithmetic):
         if expr.span.end > expr.span.start:
             line = self.spec.text.splitlines()[expr.span.line - 1]
             self.tape.note = line.partition("#")[0].strip()
+
+    def _emit_random(self, expr: Random) -> Atom:
+        heads = self.scalar(Size("h", kind=INT))
+        sequence = self.tape.add("add", (self.tape.add("mul", ("b", heads), INT), "h"), INT)
+        at = (self.called(expr.row), self.called(expr.column))
+        return self.tape.add("random", (self.emit(expr.seed), sequence, *at), Kind.FLOAT)
 
     def _emit_apply(self, expr: Apply) -> Atom:
         op, args, kind = expr.op, expr.args, expr.kind

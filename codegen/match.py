@@ -14,6 +14,7 @@ from attnspec.dsl.ast import (
     Kind,
     Literal,
     Normalize,
+    Random,
     Read,
     Reduce,
     Role,
@@ -157,7 +158,7 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
         stack.extend(children(node))
         if isinstance(node, Reduce) and all(spec.axis(a).role in _CHANNELS for a in node.axes):
             continue
-        if not isinstance(node, Apply | Read | Contract):
+        if not isinstance(node, Apply | Read | Contract | Random):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
         found = spec.definition(node.name) if isinstance(node, Read) else None
         if found is not None and {row, column}.issubset(found.axes):

@@ -59,6 +59,7 @@ TRITON = _COMMON | {
     "leaky_relu": "leaky({0}, {1})",
     "pow": "power({0}, {1})",
     "pow_int": "power_int({0}, {1})",
+    "random": "philox({0}, {1}, {2}, {3})",
 }  # fmt: skip
 
 TORCH = _COMMON | {
@@ -87,6 +88,7 @@ TORCH = _COMMON | {
     "logaddexp": "logaddexp({0}, {1})",
     "silu": "torch.nn.functional.silu({0})",
     "gelu": "torch.nn.functional.gelu({0})",
+    "random": "random_tile({0}, {1}, {2}, {3})",
     "below": "below({0}, {1})",
     "upto": "upto({0}, {1})",
 } | {

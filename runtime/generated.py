@@ -75,6 +75,7 @@ from attnspec.runtime.problem import (
     Ranges,
     Values,
 )
+from attnspec.runtime.random import random_tile
 from attnspec.runtime.signature import Argument, Grid, Signature
 from attnspec.runtime.triton_functions import (
     LEAST,
@@ -97,6 +98,7 @@ from attnspec.runtime.triton_functions import (
     log2,
     logsigmoid,
     near,
+    philox,
     power,
     power_int,
     rsqrt,
@@ -234,11 +236,13 @@ __all__ = [
     "parted",
     "patch",
     "patches",
+    "philox",
     "point_side",
     "power",
     "power_int",
     "product",
     "quotient",
+    "random_tile",
     "rank",
     "reach",
     "remainder",

@@ -22,6 +22,12 @@ def uniform(seed: Tensor, sequence: Tensor, row: Tensor, column: Tensor) -> Tens
     return ((word >> 9).to(torch.float64) + 0.5) * 2.0**-23
 
 
+def random_tile(seed: Tensor | int, sequence: Tensor | int, row: Tensor, column: Tensor) -> Tensor:
+    """`uniform` of a tile's positions in float32, which holds every such number exactly."""
+    wide = [torch.as_tensor(x, device=row.device).long() for x in (seed, sequence, row, column)]
+    return uniform(*torch.broadcast_tensors(*wide)).float()
+
+
 def philox(seed: Tensor, *counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four words of Philox 4x32-10 as int64 tensors."""
     c0, c1, c2, c3 = (c & _WORD for c in counter)

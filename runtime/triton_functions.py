@@ -244,3 +244,12 @@ def power_int(x, n):
         base = base * base
         n = n // 2
     return found
+
+
+@triton.jit
+def philox(seed, sequence, row, column):
+    """A number in (0, 1) for each pair as float32, the same as that of `runtime.random`."""
+    zero = (row * 0 + column * 0).to(tl.int32)
+    c0, c1, c2 = sequence + zero, row + zero, column + zero
+    word, _, _, _ = tl.philox(seed, c0.to(tl.int32), c1.to(tl.int32), c2.to(tl.int32), zero)
+    return ((word >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07
