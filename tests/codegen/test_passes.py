@@ -103,6 +103,16 @@ FORMS = {
         "return found[b, j] = mean(h, i, weight)",
         ["number ji softmax", "number ji"],
     ),
+    "dropout": (
+        "input p: float = 0.1 where 0 <= p < 1\ninput seed: int = 0\nmask j <= i + 3\n"
+        "weight = where(random(seed) < p, 0, softmax(score) / (1 - p))",
+        ["number ij softmax", "vector ij"],
+    ),
+    "random numbers of a transposed pass": (
+        "input seed: int = 0\nlet noisy = score + random(seed)\noutput = none\n"
+        "return mass[b, h, j] = sum(i, exp(noisy))",
+        ["number ji"],
+    ),
     "any of the keys": (
         f"{CODES}let seen[i] = any(j, r[i] == c[j], where=j < i)\nmask j <= i and seen[i]",
         ["number ij", "vector ij softmax"],

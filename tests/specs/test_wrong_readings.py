@@ -13,11 +13,11 @@ import pytest
 import torch
 from tests.specs import misreadings, mistakes
 from tests.specs.additive import rectified_sum
-from tests.specs.case import attend, attend_all, attend_causal, dots, scaled
+from tests.specs.case import attend, attend_all, attend_causal, dots, scaled, weights_over
 from tests.specs.grids import rolled_windows
 from tests.specs.positions import moa, sliding_window
 from tests.specs.test_library import CASES, seed_of
-from tests.specs.weights import with_sink
+from tests.specs.weights import dropout, with_sink
 from torch import Tensor
 
 
@@ -191,6 +191,13 @@ def whole_sequence_in_sink(q: Tensor, k: Tensor, v: Tensor, rest: Tensor, window
     return with_sink(scaled(q, k), v, rest, k.shape[2])
 
 
+def dropped_before_the_softmax(q: Tensor, k: Tensor, v: Tensor, p: float, seed: int) -> Tensor:
+    """The weights that stay share all of the mass, and then grow besides."""
+    weights = weights_over(scaled(q, k), lambda b, h, i: range(i + 1))
+    kept = torch.where(dropout(q, k, torch.eye(k.shape[2]).double(), p, seed) > 0, weights, 0)
+    return kept / kept.sum(-1, keepdim=True).clamp(min=1e-9) @ v
+
+
 WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("natten", neighbourhood_cut_off),
     ("zero_padded_window", padding_left_out),
@@ -216,6 +223,7 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("t5", logits_of_t5_scaled),
     ("softcap", capped_after_the_mask),
     ("relu_features", attention_normalised),
+    ("dropout", dropped_before_the_softmax),
     *misreadings.WRONG,
     *mistakes.WRONG,
 ]

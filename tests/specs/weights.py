@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -44,6 +45,26 @@ def relu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def relu_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled(q, k).clamp(min=0).tril() @ v
+
+
+def philox_word(counter: list[int], key: int) -> int:
+    """The first word of Philox 4x32-10 (Salmon et al. 2011, figure 2)."""
+    left, right = key % 2**32, key // 2**32 % 2**32
+    for _ in range(10):
+        a, b = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        counter = [b >> 32 ^ counter[1] ^ left, b % 2**32, a >> 32 ^ counter[3] ^ right, a % 2**32]
+        left, right = (left + 0x9E3779B9) % 2**32, (right + 0xBB67AE85) % 2**32
+    return counter[0]
+
+
+def dropout(q: Tensor, k: Tensor, v: Tensor, p: float, seed: int) -> Tensor:
+    weights = weights_over(scaled(q, k), lambda b, h, i: range(i + 1))
+    for place in itertools.product(*map(range, weights.shape)):
+        b, h, i, j = place
+        word = philox_word([b * q.shape[1] + h, i, j, 0], seed)
+        stays = ((word >> 9) + 0.5) / 2**23 >= p
+        weights[place] = weights[place] / (1 - p) if stays else 0.0
+    return weights @ v
 
 
 def relu_features(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -139,6 +160,7 @@ CASES = {
     "sigmoid": Case(sigmoid, n=14),
     "relu": Case(relu, n=14),
     "relu_causal": Case(relu_causal),
+    "dropout": Case(dropout, lambda r: {"p": 0.3, "seed": 5 + 2**40}),
     "relu_features": Case(relu_features, m=1, n=14),
     "squared_relu": Case(squared_relu, lambda r: {"table": r.normal(511)}, n=14),
     "laplace": Case(laplace, lambda r: {"table": r.normal(511)}, n=14),
