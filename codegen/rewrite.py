@@ -200,6 +200,9 @@ class _Rewriter:
                     return self._any(node)
                 case Reduce(op="argmax"):
                     return Apply("max", (self._place(node), FIRST), kind=Kind.INT)
+                case Reduce(op="amax" | "amin", axes=(*rest, inner)) if rest:
+                    within = self.visit(replace(node, axes=(inner,)), None)
+                    return self.visit(Reduce(node.op, tuple(rest), within, kind=node.kind), None)
                 case Reduce(op="amax"):
                     return self._largest(node)
                 case Reduce(op="amin"):
@@ -228,8 +231,6 @@ class _Rewriter:
 
     def _place(self, node: Reduce) -> Reduce:
         """The position of the first largest value of a row, -1 where nothing takes part."""
-        if len(node.axes) > 1:
-            raise Unsupported(f"a pairwise {node.op} over several axes")
         if node.body.kind is not _FLOAT:
             raise Unsupported(f"a pairwise {node.op} of integers")
         found = self._reduced(node, self.visit(node.body, node.mask))

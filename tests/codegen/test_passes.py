@@ -161,6 +161,10 @@ LARGEST = {
         "mask j >= i\nreturn at[b, h, i] = argmax(j, stopgrad(score) + i - j, where=j > i + 2)"
     ),
     "value there": "let at[i] = argmax(j, score)\noutput = v[at[i]]",
+    "of several axes": (
+        "mask j <= i - 1\nreturn top[b] = amax(h, i, j, score)\n"
+        "return low[b, h] = amin(i, j, weight, where=j > 3)"
+    ),
     "in the weight": "mask j <= i\nweight = exp(score - amax(j, score))",
     "with a table": (
         "param r[h, 9] = 0\nmask j <= i + 4\n"
