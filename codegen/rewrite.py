@@ -201,8 +201,8 @@ class _Rewriter:
                 case Reduce(op="argmax"):
                     return Apply("max", (self._place(node), FIRST), kind=Kind.INT)
                 case Reduce(op="amax" | "amin", axes=(*rest, inner)) if rest:
-                    within = self.visit(replace(node, axes=(inner,)), None)
-                    return self.visit(Reduce(node.op, tuple(rest), within, kind=node.kind), None)
+                    body = self.visit(replace(node, axes=(inner,)), None)
+                    return self.visit(Reduce(node.op, tuple(rest), body, kind=node.kind), None)
                 case Reduce(op="amax"):
                     return self._largest(node)
                 case Reduce(op="amin"):
