@@ -252,14 +252,14 @@ class _Rewriter:
             within = self.visit(replace(node, axes=(inner,)), None)
             return self.visit(Reduce("sum", rest, within, kind=node.kind), None)
         parts = self._terms(node, node.body)
-        if len(parts) == 1:
+        if len(parts) == 1 and not any(self._of_row(node, f) for f in parts[0]):
             return self._one(node, parts[0])
         sums = []
         for factors in parts:
             outside = [f for f in factors if not set(node.axes) & f.free]
             inside = [f for f in factors if f not in outside] or [ONE]
             sums.append(times([*(self.visit(f, None) for f in outside), self._one(node, inside)]))
-        return Apply("add", tuple(sums), kind=_FLOAT)
+        return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         softmaxes = [f for f in factors if isinstance(f, Normalize) and self._own(node, f)]
@@ -295,8 +295,9 @@ class _Rewriter:
         )
 
     def _terms(self, node: Reduce, expr: Expr) -> list[list[Expr]]:
-        """Summands as factors, multiplied out as far as that brings a softmax forth."""
-        if not any(self._own(node, n) for n in walk(expr)):
+        """Summands as factors, multiplied out as far as that brings a softmax forth, or a vector
+        of the row, which the sum does not run over."""
+        if not any(self._own(node, n) for n in walk(expr)) and not self._mixed(node, expr):
             return [[expr]]
         match expr:
             case Apply(op="add", args=args):
@@ -313,6 +314,17 @@ class _Rewriter:
                 inverse = Apply("div", (ONE, b), kind=_FLOAT)
                 return [[*part, inverse] for part in self._terms(node, a)]
         return [[expr]]
+
+    def _mixed(self, node: Reduce, expr: Expr) -> bool:
+        """Whether vectors of the row are among the terms and factors of `expr`."""
+        if isinstance(expr, Apply) and expr.op in ("add", "sub", "neg", "mul", "div"):
+            return any(self._mixed(node, arg) for arg in expr.args)
+        return self._of_row(node, expr)
+
+    def _of_row(self, node: Reduce, expr: Expr) -> bool:
+        """Whether `expr` is a vector that does not depend on what a sum runs over."""
+        run = tokens(self.spec, expr.free)
+        return bool(run and expr.free - {"b", "h"} - run) and not set(node.axes) & expr.free
 
     def _spread(self, node: Normalize, within: tuple[str, str] | None) -> Expr:
         """A softmax as exp(x - logsumexp(x)), 0 where its own pairs end."""

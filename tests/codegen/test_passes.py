@@ -103,6 +103,15 @@ FORMS = {
         "return found[b, j] = mean(h, i, weight)",
         ["number ji softmax", "number ji"],
     ),
+    "values relative to the query's": (
+        "query u[e]\nmask j < i + 2\nvalue = 0.5 * (v[j] - u[i])",
+        ["vector ij softmax"],
+    ),
+    "values gated by the query": (
+        "query u[e]\nquery z[e]\nmask j <= i + 1\n"
+        "value = (v[j] * sigmoid(u[i]) + z[i]) / (2 + z[i] ** 2)\nweight = sigmoid(score)",
+        ["vector ij", "number ij"],
+    ),
     "dropout": (
         "input p: float = 0.1 where 0 <= p < 1\ninput seed: int = 0\nmask j <= i + 3\n"
         "weight = where(random(seed) < p, 0, softmax(score) / (1 - p))",
