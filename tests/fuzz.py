@@ -52,7 +52,7 @@ def random_case(rng: Random, backend: str, seed: int) -> Case:
     return Case(
         sizes=(
             ("b", rng.choice((1, 2))),
-            ("h", heads * rng.choice((1, 1, 2))),
+            ("h", heads * rng.choice((1, 1, 2, 3))),
             ("heads", heads),
             ("i", rows),
             ("j", columns),
@@ -91,7 +91,7 @@ def run_library(name: str, backend: str, cases: int) -> Result:
 def _held(name: str, attention: Attention, seed: int, backend: str, cases: int) -> Result:
     rng = Random(f"case {seed}")
     held, largest, text = 0, 0.0, attention.spec.text
-    if not attention.plan.passes:
+    if not attention.plan.fused:
         return Result(name, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
     for place in range(cases):
         case = random_case(rng, backend, (1000 * seed + place) % 2**32)

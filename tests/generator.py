@@ -1,80 +1,101 @@
-"""Random well-typed specs of the first family, as text: one softmax or element-wise weight over
-dot products, or over what is read of each pair. Every operation stays inside its domain by
-construction, so the checker must accept what comes out; the same seed gives the same text.
+"""Random well-typed specs, as text: what takes one pass over the pairs, and what takes several.
+
+Specs of one pass have a softmax or an element-wise weight; the others mix softmaxes, normalise over
+the queries, use one sum in the next, go through learned or pooled tokens, or return statistics of
+the weights. The same seed gives the same text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
+from string import Formatter
 
-from tests.masks import GRIDS, Conditions
+from tests.pieces import WEIGHTS, Pieces
 
-ON_A_GRID = 0.2
-# x stands for any real number
-_FUNCTIONS = (
-    "tanh({x})", "sigmoid({x})", "softplus({x})", "logsigmoid({x})", "relu({x})",
-    "leaky_relu({x})", "leaky_relu({x}, 0.2)", "elu({x})", "silu({x})", "gelu({x})", "erf({x})",
-    "sin({x})", "cos({x})", "atan({x})", "abs({x})", "log1p(abs({x}))", "sqrt(1 + {x} ** 2)",
-    "rsqrt(1 + {x} ** 2)", "exp(-abs({x}))", "exp2(-abs({x}))", "log(1 + {x} ** 2)",
-    "log2(2 + abs({x}))", "1 / (1 + {x} ** 2)", "{x} / (1 + abs({x}))", "0.1 * {x} ** 3",
-    "min({x}, 1.5)", "max({x}, -0.5)", "clamp({x}, -2, 2)", "where(i > j, {x}, 0.5 * {x})",
-    "3 * tanh({x} / 3)", "max({x}, 0.3 * {x})", "(1 + abs({x})) ** 0.5", "stopgrad({x})",
-    "min({x}, 1, 2 * {x})", "2 ** -abs({x})",
+ONE_PASS = 0.6
+# a weight; S is another score than `score`, C a condition, f and r numbers of a head and a row
+_MIXTURES = (
+    "softmax(score) - {f} * softmax({S})",
+    "(1 - sigmoid({f})) * softmax(score) + sigmoid({f}) * softmax({S})",
+    "(softmax(score) + softmax({S})) * sigmoid({c})",
+    "softmax(score, where={C}) + tanh({r}) * softmax(score, where=not ({C}))",
+    "softmax(score) - 0.5 * softmax(score, where={C})",
+    "0.9 * softmax(score) + 0.1 / {count}",
+    "softmax(score) + {f} * tanh({S}) / N",
+    "softmax(score) - 0.1 * {pair}[i, j]",
+    "softmax(score) * where({C}, 1, 0.5)",
+    "softmax(score, sink={sink}) * sigmoid({S})",
+    "softmax(score) * softmax({S})",
+    "softmax(score) * where({C}, 1 + {share}, 0.5)",
+    "softmax(score) * 0.5 ** abs(i - j)",
+)
+_OVER_QUERIES = (
+    "softmax(score, over=i)",
+    "softmax(score, over=i, sink={f})",
+    "softmax(score, over=i) * sigmoid({c})",
+    "{won} / sum(j, {won})",
+    "softmax(score) * softmax(score, over=i)",
+    "softmax(score, over=i) - {f} * softmax(score)",
+)
+_ROW_SUMS = (
+    "{raw} / (0.1 + sum(j, {raw}))",
+    "{raw} / max(sum(j, {raw}), 0.01)",
+    "{raw} * rsqrt(1 + sum(j, {raw}) ** 2)",
+    "{raw} / (1 + sum(i, {raw}))",
+)
+_POSITIVE = (
+    "softplus({x})", "sigmoid({x})", "exp(-({x}) ** 2)", "1 / (1 + ({x}) ** 2)",
+    "relu({x}) + 0.01", "dot(elu(q[i]) + 1, elu(k[j]) + 1)",
 )  # fmt: skip
-_INSIDE = ("tanh", "sigmoid", "leaky_relu", "silu", "sin")  # a sum over channels
-_WEIGHTS = (
-    "sigmoid({x})", "relu({x}) ** 2 / N", "tanh({x})", "relu({x})", "silu({x}) / N",
-    "exp(-({x}) ** 2)", "softplus({x}) / N", "gelu({x})", "sigmoid({x} - log(N))",
-    "1 / (1 + ({x}) ** 2)", "abs({x}) / M", "({x})",
-)  # fmt: skip
+_SHARES = ("[i] = sum(j, softmax(score), where={C})", "[i] = sum(j, softmax({S}) * {c})")
+# what may be returned of any weight
+_READOUTS = (
+    "[b, h, j] = sum(i, weight)",
+    "[b, j] = mean(h, i, weight)",
+    "[b, h, j] = mean(i, weight)",
+    "[b, h, i] = sum(j, weight)",
+    "[b, h, i] = sum(j, weight, where={C})",
+    "[b, h, i] = sum(j, weight ** 2)",
+    "[b, h] = sum(j, (1 - sum(i, weight)) ** 2)",
+    "[b, i, j] = mean(h, weight)",
+    "[b, h, i, j] = weight",
+    "[b, h, j, d] = sum(i, weight * q[i])",
+    "[b, h, j, e] = sum(i, weight * {u}[i])",
+    "[b, h, i, e] = sum(j, weight * {v2}[j])",
+    "[b, i, l] = mean(h, sum(j, weight * {member}[j]))",
+    "[b, h, j] = logsumexp(i, score)",
+    "[b, h, d] = sum(j, k[j])",
+    "[b, h, i] = {r} + 0 * q[i, 0]",
+)
+_ENTROPY = "[b, h, i] = logsumexp(j, score) - sum(j, weight * score)"
 
 
-class _Spec:
-    """Declarations so far, and a source of random pieces; the methods give expressions."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = Random(seed)
-        self.lines: list[str] = []
-        self.count = 0
-        self.heads = self.rng.choice((0, 0, 0, 1, 2, 4))  # 0: left to the call
-        self.grid = self.rng.choice(GRIDS) if self.rng.random() < ON_A_GRID else ""
-        self.kinds: dict[str, list[str]] = {}
-        self.mask = Conditions(self, tuple(self.grid.split(", ")) if self.grid else ())
-
-    def pick(self, *options: Callable[[], str]) -> str:
-        return self.rng.choice(options)()
-
-    def axes(self, *names: str) -> str:
-        """Some of `names` in order; the last one always."""
-        kept = [n for n in names[:-1] if self.rng.random() < 0.5]
-        return ", ".join([*kept, names[-1]])
-
-    def declare(self, form: str, prefix: str, rest: str) -> str:
-        """A new name, or sometimes one that was declared alike before."""
-        after = rest.rpartition("]")[2]  # the type, and what holds of it
-        known = self.kinds.setdefault(f"{form} {prefix}{after}", [])
-        if known and self.rng.random() < 0.3:
-            return self.rng.choice(known)
-        self.count += 1
-        name = f"{prefix}{self.count}"
-        self.lines.append(f"{form} {name}{rest.replace('{name}', name)}")
-        known.append(name)
-        return name
-
-    def tensor(self, form: str, prefix: str, axes: tuple[str, ...], rest: str = "") -> str:
-        """A declaration over some of `axes`, the last one always."""
-        return self.declare(form, prefix, f"[{self.axes(*axes)}]{rest}")
+class _Spec(Pieces):
+    """The clauses of a spec, for what `Pieces` has declared."""
 
     def text(self) -> str:
-        rng = self.rng
         mask = self.masks()
-        score = self.score()
-        softmax = rng.random() < 0.7
-        clauses = [f"mask {line}" for line in mask] + [f"score = {score}"]
-        if "j <= i" in mask and rng.random() < 0.5:
-            clauses.append("causal")
-        if softmax:
+        if self.rng.random() < ONE_PASS:
+            clauses = [f"score = {self.score()}", *self.one_pass()]
+            if "j <= i" in mask and self.rng.random() < 0.5:
+                clauses.append("causal")
+        else:
+            family = self.rng.choice((
+                self.mixture, self.over_queries, self.row_sums, self.chain, self.other_tokens,
+                self.branches, self.readouts, self.map,
+            ))  # fmt: skip
+            clauses = [f"score = {self.score()}", *family()]
+        clauses += [f"mask {line}" for line in mask]
+        self.rng.shuffle(clauses)
+        head = ["attention generated"] + ([f"grid {self.grid}"] if self.grid else [])
+        return "\n".join([*head, *self.lines, *clauses]) + "\n"
+
+    # one pass
+
+    def one_pass(self) -> list[str]:
+        rng = self.rng
+        clauses = []
+        if rng.random() < 0.7:
             sink = f", sink={self.sink()}" if rng.random() < 0.3 else ""
             factor = f" * {self.factor()}" if rng.random() < 0.15 else ""
             if sink or factor or rng.random() < 0.3:
@@ -82,7 +103,7 @@ class _Spec:
             if not sink and rng.random() < 0.3:
                 clauses.append("return lse[b, h, i] = logsumexp(j, score)")
         else:
-            weight = rng.choice(_WEIGHTS).format(x="score")
+            weight = rng.choice(WEIGHTS).format(x="score")
             factor = f" * {self.decay()}" if rng.random() < 0.2 else ""
             clauses.append(f"weight = {weight}{factor}")
         if rng.random() < 0.25:
@@ -91,222 +112,169 @@ class _Spec:
             clauses.append(f"gate = {self.gate()}")
         elif rng.random() < 0.15:
             clauses.append(f"output = {self.output()}")
-        if rng.random() < 0.15:
+        if rng.random() < 0.1:
             clauses.append(self.returned())
-        rng.shuffle(clauses)
-        head = ["attention generated"] + ([f"grid {self.grid}"] if self.grid else [])
-        return "\n".join([*head, *self.lines, *clauses]) + "\n"
-
-    # the mask
-
-    def masks(self) -> list[str]:
-        amount = self.rng.choice((0, 1, 1, 1, 2, 2, 3))
-        return [self.mask.any(2) for _ in range(amount)]
-
-    # the score
-
-    def score(self) -> str:
-        parts = [self.undotted() if self.rng.random() < 0.15 else self.scaled(self.dot())]
-        for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
-            parts.append(self.bias())
-        x = parts[0]
-        for part in parts[1:]:
-            x = (
-                f"{x} {self.rng.choice('+-')} {part}"
-                if self.rng.random() < 0.85
-                else f"({x}) * {part}"
-            )
-        for _ in range(self.rng.choice((0, 0, 1, 1, 2))):
-            x = self.rng.choice(_FUNCTIONS).format(x=f"({x})")
-        return x
-
-    def undotted(self) -> str:
-        """A number of both tokens without a product of vectors."""
-        return self.pick(
-            lambda: f"({self.scalar('row')} + {self.scalar('column')})",
-            lambda: f"{self.scalar('row')} * {self.scalar('column')}",
-            lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
-            lambda: f"{self.table()}[min(abs(i - j), 11)]",
-            lambda: f"(i - j) ** 2 / (-1 - {self.scalar('row')} ** 2)",
-            lambda: f"-0.1 * norm2(q[i] - {self.key()})",
-            lambda: f"-0.2 * sum(d, abs(q[i, d] - {self.scalar('column')} * k[j, d]))",
-            lambda: f"dot({self.channels()}, {self.rng.choice(_INSIDE)}({self.query()} + k[j]))",
-            lambda: f"sum(d, {self.rng.choice(_INSIDE)}(q[i, d] * {self.scalar('row')} + k[j, d]))",
-            lambda: f"sum(d, max(q[i, d], k[j, d]), where=d < 5) / D * {self.scalar('head')}",
-        )
-
-    def dot(self) -> str:
-        q, k = self.query(), self.key()
-        simple = f"dot({q}, {k})"
-        if self.rng.random() < 0.15:
-            self.lines += ["axis r", "query q2[r]", "key k2[r]"]
-            return f"({simple} + dot(q2[i], k2[j]))"
-        if self.rng.random() < 0.08:
-            return f"(2 * {simple} - norm2({q}) - norm2({k}))"
-        if self.rng.random() < 0.06:
-            return f"({simple} + 0.3 * dot(normalize(q[i]), normalize(k[j])))"
-        if self.rng.random() < 0.25:
-            return self.relative(q, k)
-        return simple
-
-    def relative(self, q: str, k: str) -> str:
-        """Dot products with vectors that are read at an index of both tokens."""
-        row = f"{self.tensor('param', 'rows', ('h', '12, d'), ' = 0.1')}[{self.place()}]"
-        return self.pick(
-            lambda: f"(dot({q}, {k}) + dot({q}, {row}))",
-            lambda: f"(dot({q}, {k}) + dot({q}, {row}) + dot({k}, {row}))",
-            lambda: f"dot({q}, {k} + {row})",
-            lambda: f"dot({q} - {row}, {k} + {row})",
-            lambda: f"(dot({q}, {k}) - 0.5 * dot({k}, {row} + {self.summed()}))",
-            lambda: f"dot({q}, {k} + {row} + {self.summed()})",
-        )
-
-    def place(self) -> str:
-        """An index from 0 to 11 of both tokens."""
-        return self.pick(
-            lambda: "clamp(i - j, 0, 11)",
-            lambda: "clamp(j - i + 5, 0, 11)",
-            lambda: f"min(abs(i - j) // {self.mask.small(1)}, 11)",
-            lambda: "(i + 2 * j) % 12",
-            lambda: "(sign(i - j) + 1) * 4",
-        )
-
-    def summed(self) -> str:
-        """A vector that no two pairs of a query, and none of a key, share."""
-        if "by_sum" not in "".join(self.lines):
-            self.lines += ["param by_sum[h, 400, d] = 0.1", "require i < 200", "require j < 200"]
-        return "by_sum[i + j]"
-
-    def query(self) -> str:
-        return self.pick(
-            lambda: "q[i]", lambda: "q[i]", lambda: "q[i]",
-            lambda: "normalize(q[i])",
-            lambda: "rmsnorm(q[i])",
-            lambda: f"(q[i] * {self.channels()})",
-            lambda: f"(q[i] + {self.channels()})",
-            lambda: "rope(q[i], i)",
-            lambda: "tanh(q[i])",
-            lambda: f"({self.scalar('row')} * q[i])",
-        )  # fmt: skip
-
-    def key(self) -> str:
-        return self.pick(
-            lambda: "k[j]", lambda: "k[j]", lambda: "k[j]",
-            lambda: "normalize(k[j])",
-            lambda: "rmsnorm(k[j])",
-            lambda: f"(k[j] * {self.channels()})",
-            lambda: "rope(k[j], j)",
-            lambda: "relu(k[j])",
-            lambda: f"({self.scalar('column')} * k[j])",
-        )  # fmt: skip
-
-    def channels(self) -> str:
-        return self.tensor("param", "scale_d", ("h", "d"), " = 1")
-
-    def scaled(self, x: str) -> str:
-        return self.pick(
-            lambda: f"{x} / sqrt(D)",
-            lambda: f"{x} / sqrt(D)",
-            lambda: f"0.3 * {x}",
-            lambda: f"{x} * {self.scalar('head')}",
-            lambda: f"{x} / (1 + exp({self.scalar('head')}))",
-            lambda: f"{x} * log(1 + N) / D",
-        )
-
-    def scalar(self, place: str) -> str:
-        """A real number per row, column or head."""
-        axes = {"row": ("b", "h", "i"), "column": ("b", "h", "j")}
-        if place in axes:
-            at = axes[place][-1]
-            name = self.tensor("input", place, axes[place])
-            return self.rng.choice((f"{name}[{at}]", f"{name}[{at}]", f"tanh({name}[{at}])"))
-        return self.pick(
-            lambda: self.declare("param", "slope", "[h] = 0.5"),
-            lambda: self.declare("param", "alone", " = 0.7"),
-            lambda: self.declare("input", "factor", ": float = 0.8"),
-            lambda: "(h + 1) / H",
-            lambda: f"{self.declare('input', 'rate', '[b, h]')}",
-        )
-
-    def bias(self) -> str:
-        return self.pick(
-            lambda: self.scalar("row"),
-            lambda: self.scalar("column"),
-            lambda: f"{self.scalar('row')} * {self.scalar('column')}",
-            lambda: f"{self.scalar('head')} * (i - j)",
-            lambda: f"{self.scalar('head')} * abs(i - j) / N",
-            lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
-            lambda: f"{self.table()}[{self.place()}]",
-            lambda: f"{self.table()}[{self.place()}]",
-            lambda: f"{self.table()}[{self.place()}]",
-            lambda: f"{self.declare('param', 'two', '[h, 3, 4] = 0.1')}[i % 3, j % 4]",
-            lambda: f"log(1 + abs(i - j)) * {self.scalar('head')}",
-            lambda: f"cos(0.1 * (i - j)) * {self.scalar('row')}",
-            lambda: f"where({self.mask.any(0)}, {self.scalar('column')}, 0.5)",
-            lambda: f"where({self.mask.any(0)}, {self.scalar('head')}, {self.scalar('row')})",
-            lambda: f"{self.declare('input', 'place', '[b, n]: int')}[i] * 0.1",
-            lambda: f"floor(4 * {self.declare('input', 'row', '[b, i]')}[i]) * 0.25",
-        )
-
-    def table(self) -> str:
-        return self.tensor("param", "table", ("h", "12"), " = 0.1")
-
-    # the rest
-
-    def sink(self) -> str:
-        return self.pick(
-            lambda: "0",
-            lambda: self.declare("param", "slope", "[h] = 0.5"),
-            lambda: self.scalar("row"),
-            lambda: "log(H)",
-            lambda: f"tanh({self.scalar('head')})",
-        )
-
-    def factor(self) -> str:
-        return self.pick(lambda: self.scalar("column"), lambda: f"sigmoid({self.scalar('column')})")
-
-    def decay(self) -> str:
-        return self.pick(
-            lambda: "0.9 ** abs(i - j)",
-            lambda: f"exp(-0.1 * abs(i - j) * sigmoid({self.scalar('head')}))",
-            lambda: self.scalar("column"),
-            lambda: f"where({self.mask.any(0)}, 1, 0.5)",
-        )
-
-    def value(self) -> str:
-        return self.pick(
-            lambda: "v[j]",
-            lambda: f"v[j] * {self.scalar('column')}",
-            lambda: "normalize(v[j])",
-            lambda: f"v[j] + {self.declare('param', 'shift_e', '[h, e] = 0.1')}",
-            lambda: "tanh(v[j])",
-        )
-
-    def gate(self) -> str:
-        return self.pick(
-            lambda: f"sigmoid({self.scalar('row')})",
-            lambda: self.scalar("row"),
-            lambda: self.scalar("head"),
-            lambda: self.declare("param", "scale_e", "[h, e] = 1"),
-            lambda: f"silu({self.tensor('input', 'open', ('b', 'h', 'i, e'))}[i])",
-        )
+        return clauses
 
     def output(self) -> str:
-        total = "sum(j, weight * value)" if self.rng.random() < 0.5 else "sum(j, weight * v[j])"
+        total = self.rng.choice(("sum(j, weight * value)", "sum(j, weight * v[j])"))
         return self.pick(
             lambda: f"{total} + {self.declare('param', 'shift_e', '[h, e] = 0.1')}",
             lambda: f"{self.scalar('row')} * {total}",
             lambda: f"tanh({total})",
             lambda: f"rmsnorm({total})",
             lambda: f"{total} / (1 + {self.declare('param', 'alone', ' = 0.7')} ** 2)",
+            lambda: f"{total} * sigmoid({total})",
+            lambda: "mean(j, weight * v[j])",
+        )
+
+    # several passes
+
+    def mixture(self) -> list[str]:
+        return [f"weight = {self.filled(_MIXTURES)}", *self.rest()]
+
+    def over_queries(self) -> list[str]:
+        return [f"weight = {self.filled(_OVER_QUERIES)}", *self.rest()]
+
+    def row_sums(self) -> list[str]:
+        """Weights that are divided by a sum of themselves."""
+        return [f"weight = {self.filled(_ROW_SUMS)}", *self.rest()]
+
+    def chain(self) -> list[str]:
+        """A sum over pairs that another one reads."""
+        s = self.another_score()
+        return self.rng.choice((
+            lambda: [f"let gist[j] = sum(i, softmax({s}, over=i) * q[i])",
+                     "weight = softmax(score + dot(q[i], gist[j]) / D)"],
+            lambda: [f"let first[i, d] = sum(j, softmax({s}) * k[j])",
+                     "weight = softmax(score + dot(first[i], k[j]) / D)"],
+            lambda: [f"let first[i] = sum(j, softmax({s}) * {self.scalar('column')})",
+                     "weight = sigmoid(score + first[i]) / N"],
+            lambda: [f"let back[j] = sum(i, softmax({s}, over=i) * {self.once('query u[e]')}[i])",
+                     "value = v[j] + back[j]"],
+            lambda: [f"let read[i] = sum(j, softmax({s}) * {self.once('value v2[e]')}[j])",
+                     "output = sum(j, weight * value) * sigmoid(read[i])"],
+            lambda: ["let read[i] = sum(j, weight * value)",
+                     f"output = read[i] + {self.once('query u[e]')}[i] * norm2(read[i])"],
+        ))()  # fmt: skip
+
+    def other_tokens(self) -> list[str]:
+        """Tokens of another axis between queries and keys: learned, given, or pooled in blocks."""
+        near = self.rng.choice(("", "", " + sum(j, weight * value)"))
+        if self.rng.random() < 0.3:
+            clauses = [
+                f"blocks m = j // {self.rng.choice((4, 16, 30))}",
+                "let tokens[m] = mean(j, k[j], where=j in m)",
+                "let read[m] = mean(j, v[j], where=j in m)",
+            ]
+        else:
+            self.once("axis m")
+            tokens = self.once(self.rng.choice((
+                "param tokens[h, m, d]", "param tokens[m, d]", "input tokens[b, h, m, d]",
+            )))  # fmt: skip
+            bias = self.rng.choice((0, f" + {self.tensor('param', 'bias', ('h', 'm, 1'))}[m, 0]"))
+            clauses = [
+                f"let far[m, j] = dot({tokens}[m], {self.key()}) / sqrt(D){bias or ''}",
+                "let read[m] = sum(j, softmax(far[m, j], over=j) * v[j])",
+            ]
+        clauses.append(f"let near[i, m] = dot({self.query()}, tokens[m]) / sqrt(D)")
+        if self.rng.random() < 0.3:  # one softmax over keys and tokens
+            own = "sum(j, softmax(score, sink=logsumexp(m, near[i, m])) * v[j])"
+            other = "softmax(near[i, m], over=m, sink=logsumexp(j, score))"
+            return [*clauses, f"output = {own} + sum(m, {other} * read[m])"]
+        return [*clauses, f"output = sum(m, softmax(near[i, m], over=m) * read[m]){near}"]
+
+    def branches(self) -> list[str]:
+        """Several sums over the keys in one output."""
+        s, c = self.another_score(), self.mask.any(1)
+        own, other = "sum(j, softmax(score) * v[j])", f"sum(j, softmax({s}) * v[j])"
+        share = f"sigmoid({self.scalar('row')})"
+        output = self.pick(
+            lambda: f"{share} * {own} + (1 - {share}) * {other}",
+            lambda: f"{own} + {self.scalar('head')} * sum(j, softmax(score, where={c}) * v[j])",
+            lambda: (
+                f"sum(j, softmax(score, sink=logsumexp(j, {s})) * v[j])"
+                f" + sum(j, softmax({s}, sink=logsumexp(j, score)) * {self.once('value v2[e]')}[j])"
+            ),
+            lambda: f"{own} * sigmoid(sum(j, weight * {self.once('value v2[e]')}[j]))",
+            lambda: f"{other} - {share} * mean(j, v[j])",
+        )
+        return [f"output = {output}"]
+
+    def readouts(self) -> list[str]:
+        """What is returned of the weights, besides the output."""
+        softmax = self.rng.random() < 0.6
+        weight = "softmax(score)" if softmax else self.rng.choice(WEIGHTS).format(x="score")
+        clauses = [f"weight = {weight}", self.returned()]
+        if softmax and self.rng.random() < 0.4:
+            clauses.append(f"return entropy{_ENTROPY}")
+        elif self.rng.random() < 0.4:
+            clauses.append(self.returned())
+        return clauses + self.rest()
+
+    def map(self) -> list[str]:
+        """The weights are the result."""
+        weight = self.rng.choice((
+            "softmax(score)", "softmax(score)", self.filled(_OVER_QUERIES), self.filled(WEIGHTS),
+        ))  # fmt: skip
+        returned = "return map[b, h, i, j] = weight"
+        more = [self.returned()] if self.rng.random() < 0.3 else []
+        return [f"weight = {weight}", "output = none", returned, *more]
+
+    # parts of these
+
+    def rest(self) -> list[str]:
+        """Perhaps a value, a gate, a readout."""
+        clauses = []
+        if self.rng.random() < 0.2:
+            clauses.append(f"value = {self.value()}")
+        if self.rng.random() < 0.2:
+            clauses.append(f"gate = {self.gate()}")
+        if self.rng.random() < 0.15:
+            clauses.append(self.returned())
+        return clauses
+
+    def another_score(self) -> str:
+        return self.pick(
+            lambda: "0.5 * score",
+            lambda: f"{self.scalar('head')} * score",
+            lambda: f"{self.second_dot()} / sqrt(size(r))",
+            lambda: f"{self.second_dot()} / sqrt(size(r)) + {self.bias()}",
+            lambda: "-norm2(q[i] - k[j]) / D",
+            self.undotted,
         )
 
     def returned(self) -> str:
-        return self.pick(
-            lambda: "return total[b, h, d] = sum(j, k[j])",
-            lambda: "return length[b, h, i] = norm2(q[i])",
-            lambda: f"return seen[b, h, i] = {self.scalar('row')} + 0 * q[i, 0]",
-        )
+        self.count += 1
+        return f"return found{self.count}{self.filled(_READOUTS)}"
+
+    def member(self) -> str:
+        """To which of a few classes a key belongs, and how much."""
+        self.once("axis l")
+        return self.once("input member[b, j, l]")
+
+    def filled(self, forms: tuple[str, ...]) -> str:
+        """One of `forms`, each of its parts made once."""
+        form = self.rng.choice(forms)
+        parts: dict[str, Callable[[], str]] = {
+            "x": lambda: "score",
+            "S": self.another_score,
+            "C": lambda: self.mask.any(1),
+            "f": lambda: self.scalar("head"),
+            "r": lambda: self.scalar("row"),
+            "c": lambda: self.scalar("column"),
+            "sink": self.sink,
+            "pair": lambda: self.tensor("input", "pair", ("b", "h", "i, j")),
+            "count": lambda: self.once("let count[i] = max(1, sum(j, 1))"),
+            "share": lambda: self.declare("let", "share", self.filled(_SHARES)) + "[i]",
+            "won": lambda: self.once("let won = softmax(score, over=i) + 0.01"),
+            "raw": lambda: self.declare("let", "raw", f" = {self.filled(_POSITIVE)}"),
+            "u": lambda: self.once("query u[e]"),
+            "v2": lambda: self.once("value v2[e]"),
+            "member": self.member,
+        }
+        used = [name for _, name, _, _ in Formatter().parse(form) if name]
+        return form.format(**{name: parts[name]() for name in dict.fromkeys(used)})
 
 
 def generate(seed: int) -> str:

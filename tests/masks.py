@@ -1,4 +1,4 @@
-"""Random conditions on a pair, for `tests.generator`.
+"""Random conditions on a pair, for `tests.pieces`.
 
 Every condition stays inside its domain by construction. `SHARES` says how often each family is
 drawn, `FORMS` what is in it; a comparison with a real number is one that float32 decides as
@@ -30,6 +30,7 @@ SHARES: Mapping[str, int] = {
 }
 ON_GRID: Mapping[str, int] = {"an axis": 40, "every axis": 30}  # besides, where there is a grid
 JOINED = 0.4  # of conditions are made of two
+PACKED = "[b, n]: int where {name}[n - 1, pad=0] <= {name}[n]"
 GRIDS = ("y, x", "y, x", "f, y, x")
 
 JOINS = ("({one} or {two})", "({one} or {two})", "({one}) or {two}", "({one}) and ({two})",
@@ -88,7 +89,8 @@ FORMS: Mapping[str, tuple[str, ...]] = {
         "{doc}[j] == {m}", "({doc}[i] > 0 and {doc}[i] == {doc}[j])",
         "not ({doc}[i] > 0 and {doc}[j] > 0 and {doc}[i] != {doc}[j])",
         "({doc}[i] + {doc}[j]) % 2 == 0", "{doc}[i] // 2 == {doc}[j] // 2",
-        "{seg}[i] == {seg}[j]", "{seg}[j] <= {seg}[i]", "{open}[{group}[i]]", "{open}[{group}[j]]",
+        "{seg}[i] == {seg}[j]", "{seg}[j] <= {seg}[i]", "{packed}[i] == {packed}[j]",
+        "{packed}[i] - {packed}[j] == 1", "{open}[{group}[i]]", "{open}[{group}[j]]",
     ),
     "kept": (
         "{keep_j}[j]", "not {keep_j}[j]", "{keep_i}[i]", "({keep_n}[i] and {keep_n}[j])",
@@ -98,7 +100,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "reaches": (
         "j <= i + {ahead}[i]", "{ahead}[i] <= j", "i <= {until}[j]", "abs(i - {until}[j]) <= 9",
         "j < {prefix}", "(j < {prefix} or j <= i)", "i - j < {prefix} + {n}",
-        "j // {s} <= {ahead}[i]",
+        "j // {s} <= {ahead}[i]", "(i < {prefix} and j < {prefix})",
     ),
     "pairs": ("{keep_ij}[i, j]", "not {keep_ij}[i, j]", "{count}[i, j] > 1"),
     "heads": (
@@ -141,6 +143,7 @@ class Conditions:
             "reach": lambda: source.declare("input", "reach", f": float = {self.small(1, 30)}.25"),
             "doc": lambda: source.tensor("input", "doc", ("b", "h", "n"), ": int"),
             "seg": self.documents,
+            "packed": lambda: source.declare("input", "packed", PACKED),
             "group": lambda: source.declare("input", "group", "[b, n]: int where 0 <= {name} < 5"),
             "open": lambda: source.declare("input", "open", "[b, 5]: bool"),
             "keep_j": lambda: self.boolean("b", "h", "j"),
