@@ -22,10 +22,11 @@ TRIES = 3000
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Sizes of every axis, the heads of keys and values, and the scalar arguments."""
+    """Sizes of every axis, the heads of keys and of values, and the scalar arguments."""
 
     sizes: dict[str, int]
     heads: int
+    value_heads: int
     scalars: dict[str, Number]
 
 
@@ -52,7 +53,7 @@ def draw_sizes(
         bound = _bound(sizes, scalars, starts)
         evaluator = Evaluator(spec, bound, torch.float64)
         if all(bool(evaluator(c).tensor.all()) for c in claims):
-            return Drawn(sizes, heads, scalars)
+            return Drawn(sizes, heads, fixed.get("value_heads") or heads, scalars)
         if not all(bool(evaluator(c).tensor.all()) for c in decided):
             break
     raise AttnError(f"{spec.name}: found no sizes that satisfy its facts")
@@ -139,7 +140,7 @@ def _sizes(
             least = 2 if axis in ("d", "e") else 1
             guess = step * rng.randint(least, 4)
             sizes[axis] = rng.choice(literals) if literals and rng.random() < 0.2 else guess
-    sizes.update({n: s for n, s in fixed.items() if n != "heads"})
+    sizes.update({n: s for n, s in fixed.items() if n not in ("heads", "value_heads")})
     for one, other in called.equal:
         sizes[one] = sizes[other] = sizes.get(other, sizes.get(one, 4))
     sizes.setdefault("j", _past(rng, marks, 130) or rng.randint(1, 2 * reach))

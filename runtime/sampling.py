@@ -37,9 +37,9 @@ def sample(
 ) -> Bound:
     """Arguments for one call: kinds, shapes, `where` and `require` facts hold.
 
-    `sizes` fixes sizes by axis ("b", "h", "i", "j", "d", "i.y", ...; "heads" is Hkv), the others
-    are drawn. Floats without bounds are normal with deviation `scale`. AttnError when no
-    arguments are found.
+    `sizes` fixes sizes by axis ("b", "h", "i", "j", "d", "i.y", ...; "heads" is Hkv, and
+    "value_heads" that of values where it is another), the others are drawn. Floats without bounds
+    are normal with deviation `scale`. AttnError when no arguments are found.
     """
     called = signature(spec)
     rng = random.Random(int(torch.randint(1 << 62, (), generator=generator)))
@@ -134,7 +134,8 @@ class _Draw:
         sizes = dict(self.drawn.sizes)
         axes = [own if own and a in ("i", "j") else a for a in argument.axes]
         if argument.operand:
-            sizes["h"] = self.drawn.heads
+            value = decl.form is ast.Form.VALUE
+            sizes["h"] = self.drawn.value_heads if value else self.drawn.heads
         shape = [sizes[a] for a in axes]
         if argument.axes[:1] == ("b",) and argument.form == "input" and self.rng.random() < 0.2:
             shape[0] = 1

@@ -32,6 +32,7 @@ FILLS = ("normal", "zeros", "large", "small", "empty", "unseen_nan", "nan_query"
 # as allocated; tokens before heads; every other channel of a tensor; one batch for all; a corner
 # of a tensor: gaps hold NaN
 LAYOUTS = ("contiguous", "transposed", "strided", "expanded", "corner")
+_HEADS = ("h", "heads", "value_heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
     fixed = {
         name: size
         for name, size in case.sizes
-        if name not in given and (name in axes or name in ("b", "h", "heads"))
+        if name not in given and (name in axes or name in ("b", *_HEADS))
     }
     for name, step in channel_steps(attention.spec).items():
         if name in fixed:
@@ -148,7 +149,7 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
         starts = (0, 0)
         fixed = {n: s for n, s in fixed.items() if n not in ("i", "j")}
     yield fixed, starts
-    for drop in (("d", "e"), ("h", "heads"), ("i", "j"), tuple(n for n in fixed if "." in n)):
+    for drop in (("d", "e"), _HEADS, ("i", "j"), tuple(n for n in fixed if "." in n)):
         fixed = {n: s for n, s in fixed.items() if n not in drop}
         yield fixed, starts
     yield {}, (0, 0)

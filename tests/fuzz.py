@@ -29,6 +29,7 @@ _LENGTHS = {
     "triton": (1, 5, 31, 32, 33, 40, 64, 65),
 }
 _SIDES = {"cpu": (1, 2, 3, 5, 8, 11), "triton": (1, 2, 3, 4, 6)}  # of a grid
+LARGEST = 200  # grid of three sides, in tokens
 _CHANNELS = (1, 2, 3, 4, 8, 16, 17, 20, 33)
 _DTYPES = {"cpu": ("float32", "float16", "bfloat16", "float64"), "triton": ("float32", "float16")}
 
@@ -45,20 +46,25 @@ class Result:
 
 def random_case(rng: Random, backend: str, seed: int) -> Case:
     """Sizes around the edges of tiles; half of the cases plain, the others extreme."""
-    heads, rows = rng.choice((1, 1, 2)), rng.choice(_LENGTHS[backend])
+    heads, group = rng.choice((1, 1, 2)), rng.choice((1, 1, 2, 3))
+    rows = rng.choice(_LENGTHS[backend])
     columns = rows if rng.random() < 0.5 else rng.choice(_LENGTHS[backend])
     channels = rng.choice(_CHANNELS)
     k_start = rng.choice((0, 0, 7, 40))
+    frames, height, width = (rng.choice(_SIDES[backend]) for _ in range(3))
     return Case(
         sizes=(
             ("b", rng.choice((1, 2))),
-            ("h", heads * rng.choice((1, 1, 2, 3))),
+            ("h", heads * group),
             ("heads", heads),
+            ("value_heads", rng.choice((heads, heads, 1, heads * group))),
             ("i", rows),
             ("j", columns),
             ("d", channels),
             ("e", channels if rng.random() < 0.5 else rng.choice(_CHANNELS)),
-            *((f"i.{name}", rng.choice(_SIDES[backend])) for name in "fyx"),
+            ("i.f", min(frames, LARGEST // (height * width))),
+            ("i.y", height),
+            ("i.x", width),
         ),
         q_start=rng.choice((k_start, k_start, 0, k_start + columns - 1)),
         k_start=k_start,

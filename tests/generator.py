@@ -64,6 +64,7 @@ _READOUTS = (
     "[b, h, i, e] = sum(j, weight * {v2}[j])",
     "[b, i, l] = mean(h, sum(j, weight * {member}[j]))",
     "[b, h, j] = logsumexp(i, score)",
+    "[b, h, i] = logsumexp(j, {S}, where={C})",
     "[b, h, d] = sum(j, k[j])",
     "[b, h, i] = {r} + 0 * q[i, 0]",
 )

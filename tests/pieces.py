@@ -27,6 +27,7 @@ WEIGHTS = (
     "sigmoid({x})", "relu({x}) ** 2 / N", "tanh({x})", "relu({x})", "silu({x}) / N",
     "exp(-({x}) ** 2)", "softplus({x}) / N", "gelu({x})", "sigmoid({x} - log(N))",
     "1 / (1 + ({x}) ** 2)", "abs({x}) / M", "({x})",
+    "(1 + erf({x} - 1)) / 2",
 )  # fmt: skip
 
 
@@ -283,6 +284,7 @@ class Pieces:
             lambda: f"v[j] * sigmoid({self.once('value open_v[e]')}[j])",
             lambda: f"v[j] * {self.opened('v')}",
             lambda: "v[j] - 0.3 * v[j - 1, pad=0]",
+            lambda: "v[j] + k[j, e]",
             self.mixed_channels,
         )
 
@@ -300,5 +302,6 @@ class Pieces:
             lambda: self.declare("param", "scale_e", "[h, e] = 1"),
             lambda: f"silu({self.tensor('input', 'open', ('b', 'h', 'i, e'))}[i])",
             lambda: f"sigmoid({self.once('query open_y[e]')}[i])",
+            lambda: "silu(q[i, e])",
             lambda: f"softmax({self.tensor('input', 'route', ('b', 'h, i'))}[i], over=h)",
         )
