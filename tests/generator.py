@@ -28,6 +28,7 @@ _MIXTURES = (
     "softmax(score) * softmax({S})",
     "softmax(score) * where({C}, 1 + {share}, 0.5)",
     "softmax(score) * 0.5 ** abs(i - j)",
+    "softmax(score) / (1 + {received})",
 )
 _OVER_QUERIES = (
     "softmax(score, over=i)",
@@ -156,6 +157,9 @@ class _Spec(Pieces):
             lambda: [f"let read[i] = sum(j, softmax({s}) * {self.once('value v2[e]')}[j])",
                      "output = sum(j, weight * value) * sigmoid(read[i])"],
             lambda: ["let read[i] = sum(j, weight * value)",
+                     "output = read[i] - 0.5 * read[i - 1, pad=0]"],
+            lambda: [f"gate = where(any(j, {self.mask.any(1)}), 1, 0.5)"],
+            lambda: ["let read[i] = sum(j, weight * value)",
                      f"output = read[i] + {self.once('query u[e]')}[i] * norm2(read[i])"],
         ))()  # fmt: skip
 
@@ -268,6 +272,7 @@ class _Spec(Pieces):
             "pair": lambda: self.tensor("input", "pair", ("b", "h", "i, j")),
             "count": lambda: self.once("let count[i] = max(1, sum(j, 1))"),
             "share": lambda: self.declare("let", "share", self.filled(_SHARES)) + "[i]",
+            "received": lambda: self.once("let received[j] = sum(i, softmax(score))") + "[j]",
             "won": lambda: self.once("let won = softmax(score, over=i) + 0.01"),
             "raw": lambda: self.declare("let", "raw", f" = {self.filled(_POSITIVE)}"),
             "u": lambda: self.once("query u[e]"),
