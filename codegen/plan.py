@@ -39,6 +39,7 @@ def plan(spec: Spec, facts: Facts) -> Plan:
 def _made(spec: Spec, found: PairPlan) -> Iterator[tuple[str, str]]:
     """Operands that the host makes for a pass, and the sizes of its tables."""
     sides = [x for d in found.dots for x in (d.left, d.right)]
+    sides += [v.operand for total in found.sums for v in total.vectors]
     for operand in (*sides, *(() if found.value is None else (found.value,))):
         if not _given(spec, operand.expr):
             yield operand.name.removeprefix("u_"), ""

@@ -48,6 +48,12 @@ def test_what_no_query_sees_may_be_anything() -> None:
     held("mask j <= i and j % 7 != 3", replace(PLAIN, fill="unseen_nan"))
 
 
+def test_what_no_query_sees_in_a_sum_over_channels_of_what_the_host_makes() -> None:
+    text = "input c[b, h, j]\nmask j <= i and j % 7 != 3\n"
+    text += "score = -sum(d, abs(q[i, d] - c[j] * k[j, d]))"
+    held(text, replace(PLAIN, fill="unseen_nan"))
+
+
 def test_a_gate_of_two_factors() -> None:
     held("input r[b, i]\nparam s = 0.5\noutput = r[i] * s * sum(j, weight * v[j])")
 
