@@ -38,6 +38,7 @@ from attnspec.dsl.ast import (
     Literal,
     Random,
     Read,
+    Reduce,
     Size,
     Spec,
     children,
@@ -235,7 +236,10 @@ class Builder(Arithmetic):
         if expr.free & self._places or expr.free >= self.sides:
             return None
         if not tensors(self.spec, expr):
-            return None if expr.free else self.scalar(expr)
+            if not expr.free:
+                return self.scalar(expr)
+            if not isinstance(expr, Reduce):  # a count of tokens is no arithmetic of a position
+                return None
         return self.leaf(expr, flows) if self._kept(expr, flows) else None
 
     def _kept(self, expr: Expr, flows: bool) -> bool:

@@ -79,6 +79,11 @@ FORMS = {
         "let total[i] = sum(j, e, weight * v[j])\noutput = total * q[i]",
         ["vector ij softmax"],
     ),
+    "how many keys each query has": (
+        "let count[i] = max(1, sum(j, 1))\nmask j <= i + 5\n"
+        "return found[b, h, j] = sum(i, weight / count)",
+        ["vector ij softmax", "number ij", "number ji"],
+    ),
     "reading after a pass": (
         "let first[i, d] = sum(j, softmax(score) * k[j])\n"
         "weight = softmax(dot(first[i], k[j]))",
