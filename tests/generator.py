@@ -66,6 +66,11 @@ _READOUTS = (
     "[b, i, l] = mean(h, sum(j, weight * {member}[j]))",
     "[b, h, j] = logsumexp(i, score)",
     "[b, h, i] = logsumexp(j, {S}, where={C})",
+    # which is largest is sure of products alone: other functions may make equal what was not
+    "[b, h, i] = amax(j, {dot})",
+    "[b, h, i] = amin(j, {dot}, where={C})",
+    "[b, h, j] = amax(i, {dot})",
+    "[b, h, i] = argmax(j, stopgrad({dot}), where={C})",
     "[b, h, d] = sum(j, k[j])",
     "[b, h, i] = {r} + 0 * q[i, 0]",
 )
@@ -264,6 +269,7 @@ class _Spec(Pieces):
         parts: dict[str, Callable[[], str]] = {
             "x": lambda: "score",
             "S": self.another_score,
+            "dot": lambda: self.rng.choice(("dot(q[i], k[j])", self.second_dot())),
             "C": lambda: self.mask.any(1),
             "f": lambda: self.scalar("head"),
             "r": lambda: self.scalar("row"),
