@@ -307,8 +307,8 @@ class _Rewriter:
                 return [*self._terms(node, a), *minus]
             case Apply(op="neg", args=(a,)):
                 return [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, a)]
-            case Apply(op="mul", args=args):
-                choices = product(*(self._terms(node, a) for a in args))
+            case Apply(op="mul"):
+                choices = product(*(self._terms(node, f) for f in _factors(expr)))
                 return [[f for part in parts for f in part] for parts in choices]
             case Apply(op="div", args=(a, b)) if not any(self._own(node, n) for n in walk(b)):
                 inverse = Apply("div", (ONE, b), kind=_FLOAT)
@@ -369,3 +369,10 @@ def times(factors: list[Expr]) -> Expr:
     for factor in factors[1:]:
         result = Apply("mul", (result, factor), kind=_FLOAT)
     return result
+
+
+def _factors(expr: Expr) -> list[Expr]:
+    """The factors of a product of products."""
+    if isinstance(expr, Apply) and expr.op == "mul":
+        return [factor for arg in expr.args for factor in _factors(arg)]
+    return [expr]

@@ -112,6 +112,10 @@ FORMS = {
         "query u[e]\nmask j < i + 2\nvalue = 0.5 * (v[j] - u[i])",
         ["vector ij softmax"],
     ),
+    "values times a number of the query": (
+        "input x[b, h, i]\nmask j <= i\nvalue = v[j] * x[i]",
+        ["vector ij softmax"],
+    ),
     "values gated by the query": (
         "query u[e]\nquery z[e]\nmask j <= i + 1\n"
         "value = (v[j] * sigmoid(u[i]) + z[i]) / (2 + z[i] ** 2)\nweight = sigmoid(score)",
