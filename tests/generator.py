@@ -29,6 +29,7 @@ _MIXTURES = (
     "softmax(score) * where({C}, 1 + {share}, 0.5)",
     "softmax(score) * 0.5 ** abs(i - j)",
     "softmax(score) / (1 + {received})",
+    "where({dropped}, 0, softmax(score) / 0.75)",
 )
 _OVER_QUERIES = (
     "softmax(score, over=i)",
@@ -275,6 +276,7 @@ class _Spec(Pieces):
             "r": lambda: self.scalar("row"),
             "c": lambda: self.scalar("column"),
             "sink": self.sink,
+            "dropped": self.dropped,
             "pair": lambda: self.tensor("input", "pair", ("b", "h", "i, j")),
             "count": lambda: self.once("let count[i] = max(1, sum(j, 1))"),
             "share": lambda: self.declare("let", "share", self.filled(_SHARES)) + "[i]",

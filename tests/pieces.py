@@ -271,7 +271,12 @@ class Pieces:
             lambda: f"exp(-0.1 * abs(i - j) * sigmoid({self.scalar('head')}))",
             lambda: self.scalar("column"),
             lambda: f"where({self.mask.any(0)}, 1, 0.5)",
+            lambda: f"where({self.dropped()}, 0, 1)",
         )
+
+    def dropped(self) -> str:
+        """Whether a pair is left out by chance; the share is exact in every dtype."""
+        return f"random({self.declare('input', 'seed', ': int = 0')}) < 0.25"
 
     def value(self) -> str:
         return self.pick(
@@ -285,6 +290,9 @@ class Pieces:
             lambda: f"v[j] * {self.opened('v')}",
             lambda: "v[j] - 0.3 * v[j - 1, pad=0]",
             lambda: "v[j] + k[j, e]",
+            lambda: f"v[j] * {self.scalar('row')}",
+            lambda: f"v[j] * sigmoid({self.once('query open_y[e]')}[i])",
+            lambda: f"(v[j] - {self.once('query open_y[e]')}[i]) * {self.scalar('column')}",
             self.mixed_channels,
         )
 
