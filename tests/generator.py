@@ -35,7 +35,7 @@ _OVER_QUERIES = (
     "softmax(score, over=i)",
     "softmax(score, over=i, sink={f})",
     "softmax(score, over=i) * sigmoid({c})",
-    "{won} / sum(j, {won})",
+    "{won} / max(sum(j, {won}), 0.001)",
     "softmax(score) * softmax(score, over=i)",
     "softmax(score, over=i) - {f} * softmax(score)",
 )
