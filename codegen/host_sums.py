@@ -98,7 +98,7 @@ def reduce(host: Host, expr: Reduce) -> Value:
         "mean": f"{whole.code}.sum({at}) / {count}" if count else f"mean({whole.code}, {at})",
         "amax": f"amax({whole.code}, {at})",
         "amin": f"amin({whole.code}, {at})",
-        "logsumexp": f"torch.logsumexp({whole.code}, {at})",
+        "logsumexp": f"logsumexp({whole.code}, {at})",
         "prod": f"product({whole.code}, {at})",
         "any": f"torch.any({whole.code}, {at})",
         "all": f"torch.all({whole.code}, {at})",

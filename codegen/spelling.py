@@ -47,7 +47,7 @@ TRITON = _COMMON | {
     "ceil_int": "tl.ceil({0}).to(tl.int32)",
     "sign_int": "sign({0}).to(tl.int32)",
     "step": "tl.where({0} > 0, 1.0, 0.0)",
-    "relu": "tl.where({0} > 0, {0}, 0.0)",
+    "relu": "tl.where({0} <= 0, 0.0, {0})",
 } | {
     name: f"{name}({{0}})"
     for name in (

@@ -152,6 +152,13 @@ def logaddexp(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(none, float("-inf"), both)
 
 
+def logsumexp(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """log(sum(exp(x))) over `dims`; -inf, without a gradient, where all are."""
+    none = torch.isneginf(x).all(dims, keepdim=True)
+    total = torch.logsumexp(torch.where(none, 0.0, x), dims)
+    return torch.where(none.squeeze(dims), float("-inf"), total)
+
+
 def safe_log(x: Tensor) -> Tensor:
     """Natural logarithm."""
     return _safe("log", x)

@@ -113,7 +113,7 @@ class _Walk:
             if where or expr.free - PAIR - {"b", "h"} or not isinstance(expr, Apply):
                 self._leaf(expr, where)
                 return
-        within = within or self._sides(expr) >= PAIR or _masked(expr)
+        within = within or self._sides(expr) >= PAIR or self._masked(expr)
         if isinstance(expr, Contract) and expr.free >= PAIR:
             for _, product in products(expr):
                 for side in (product.left, product.right):
@@ -189,14 +189,16 @@ class _Walk:
 
     def _holds_pair(self, expr: Expr) -> bool:
         if id(expr) not in self._paired:
-            pair = self._sides(expr) >= PAIR or _masked(expr)
+            pair = self._sides(expr) >= PAIR or self._masked(expr)
             self._paired[id(expr)] = pair or any(self._holds_pair(c) for c in children(expr))
         return self._paired[id(expr)]
 
-
-def _masked(expr: Expr) -> bool:
-    """Whether it is a reduction over the pairs of the mask, be its body of one token alone."""
-    return isinstance(expr, Reduce) and expr.mask is not None
+    def _masked(self, expr: Expr) -> bool:
+        """Whether it is a reduction over chosen pairs, be its body of one token alone."""
+        if not isinstance(expr, Reduce):
+            return False
+        chosen = expr.where is not None and self._sides(expr.where) >= PAIR
+        return chosen or expr.mask is not None
 
 
 def _looked_up(product: Contract) -> str:

@@ -44,6 +44,9 @@ CONSTANT = "mask abs(i - j) <= 3\nscore = 0"
 # Most rows have no weight at all: there the score's gradient is beyond float16, times 0.
 EMPTY = """let raw = dot(relu(q[i] - 2), relu(k[j]))
 weight = raw / max(sum(j, raw), 0.000001)"""
+# Rows past the last one add nothing to what a head's parameter gets.
+TOTALS = "param s[h] = 0.4\noutput = none\nreturn total[b, h, i] = sum(j, exp(s + dot(q[i], k[j])))"
+MAPS = "param s[h] = 0.4\noutput = none\nreturn map[b, h, i, j] = sigmoid(s + dot(q[i], k[j]))"
 DTYPES = ("float32", "float16")
 
 
@@ -87,6 +90,8 @@ def checks() -> Iterator[list[str]]:
     yield failures("cosine", COSINE, *DTYPES)
     yield failures("sink", SINK, *DTYPES)
     yield failures("empty", EMPTY, *DTYPES)
+    yield failures("totals", TOTALS, "float32")
+    yield failures("maps", MAPS, "float32")
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
     yield failures("column", COLUMN, "float32")
