@@ -75,7 +75,7 @@ MUTATIONS = (
     Mutation(FORWARD, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
     Mutation(FORWARD, "LN2, mask=row < M)", "LN2, mask=row <= M)", KERNELS),
     # logits cut short
-    Mutation(FORWARD, "lse -= tl.sum(", "lse += tl.sum(", SCORES),
+    Mutation(FORWARD, "lse, lse - lifted)", "lse, lse + lifted)", SCORES),
     Mutation(ROWS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
     Mutation(COLUMNS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
