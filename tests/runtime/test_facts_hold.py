@@ -69,10 +69,10 @@ def test_what_is_said_of_a_mask(name: str) -> None:
         assert unsaid == UNPROVED.get(name, set())
 
 
-@pytest.mark.parametrize("first", range(0, 200, 40))
+@pytest.mark.parametrize("first", range(0, 200, 50))
 def test_what_is_said_of_random_masks(first: int) -> None:
     said = 0
-    for seed in range(first, first + 40):
+    for seed in range(first, first + 50):
         try:
             spec, _ = check(parse(generate(seed)))
         except AttnError:  # a mask without a pair
@@ -82,7 +82,7 @@ def test_what_is_said_of_random_masks(first: int) -> None:
             said += len(named & {"causal", "symmetric", "row not empty"})
             for length in (9, LENGTH):
                 hold(spec, named, length)
-    assert said > 5
+    assert said > 10
 
 
 # True at a typical size, and not proved: not so at every size, or the prover does not see it.
