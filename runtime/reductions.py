@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from attnspec.runtime.named import Named, broadcast, join
 from attnspec.runtime.pointwise import safe
 
 Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How far off, relative and of either sign; the signs follow from `seed`."""
+
+    size: float
+    seed: int
 
 
 def sum_product(
@@ -122,6 +133,48 @@ def softmax(
     if k is not None:  # 0 whatever the others are, even where their total is not a number
         weight = torch.where(k, weight, 0)
     return Named(weight, (*rest, *axes))
+
+
+def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding) -> Named:
+    """Softmax weights as a kernel has them that keeps two numbers a row and rounds both.
+
+    The log-sum-exp is off by `rounding` of itself, the sum of the weights times their gradients by
+    `rounding` of its terms.
+    """
+    logits = body.over(weights.dims).expand(weights.tensor.shape)
+    if logits.numel() == 0:
+        return weights
+    at = [weights.dims.index(axis) for axis in axes]
+    inside = weights.tensor > 0
+    outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
+    total = torch.logsumexp(torch.where(inside, logits.detach(), outside), at, keepdim=True)
+    generator = torch.Generator(device=total.device).manual_seed(rounding.seed)
+    signs = torch.rand((2, *total.shape), generator=generator, device=total.device).round() * 2 - 1
+    scale, offset = torch.exp(rounding.size * signs[0] * total), rounding.size * signs[1]
+    result: Tensor = _Rounded.apply(weights.tensor, logits, scale, offset, at)  # type: ignore[no-untyped-call]
+    return Named(result, weights.dims)
+
+
+class _Rounded(torch.autograd.Function):
+    """Weights times `scale`, whose gradient is w * (g - sum(w * g)), both of them rounded."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor, logits: Tensor, scale: Tensor, offset: Tensor, at: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(weights, scale, offset)
+        ctx.at = at
+        return weights * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        weights, scale, offset = ctx.saved_tensors
+        product = weights * g
+        total = product.sum(ctx.at, True)
+        found = scale * total + offset * product.abs().sum(ctx.at, True)
+        # what flows on through the softmax loses w * sum(w * scale * g) there
+        return scale * g, weights * scale * (total - found), None, None, None
 
 
 def entmax(body: Named, axis: str, keep: Named | None, alpha: Named, sizes: Sizes) -> Named:

@@ -27,11 +27,13 @@ from attnspec.runtime.random import uniform
 from attnspec.runtime.reading import At, read
 from attnspec.runtime.recurrence import Histories
 from attnspec.runtime.reductions import (
+    Rounding,
     cumulative_sum,
     entmax,
     mean_product,
     rank,
     reduce_over,
+    rounded,
     softmax,
     sum_product,
 )
@@ -49,12 +51,16 @@ class Outputs:
 
 
 def evaluate(
-    spec: ast.Spec, bound: Bound, dtype: torch.dtype = torch.float64, rounding: float = 0.0
+    spec: ast.Spec,
+    bound: Bound,
+    dtype: torch.dtype = torch.float64,
+    rounding: Rounding | None = None,
 ) -> Outputs:
     """The outputs of `spec` computed in `dtype`, on the device of the arguments.
 
     `extras` are the spec's returns, and `lse` where the weight is a softmax over the keys.
-    `rounding` is what the log-sum-exp of every softmax is wrong by, relative and of either sign.
+    `rounding` is what the two numbers a row that stand between a softmax and its gradients are
+    wrong by.
     """
     evaluator = Evaluator(spec, bound, dtype, rounding)
     output = None
@@ -114,7 +120,7 @@ class Evaluator:
     """Values of a spec's expressions for one call, each computed once."""
 
     def __init__(
-        self, spec: ast.Spec, bound: Bound, dtype: torch.dtype, rounding: float = 0.0
+        self, spec: ast.Spec, bound: Bound, dtype: torch.dtype, rounding: Rounding | None = None
     ) -> None:
         self.spec = spec
         self.bound = bound
@@ -222,7 +228,7 @@ class Evaluator:
                 if op == "softmax":
                     last = None if sink is None else self._float(sink, at)
                     found = softmax(x, axes, keep, last, self.sizes)
-                    return self._rounded(found, x, axes) if self.rounding else found
+                    return rounded(found, x, axes, self.rounding) if self.rounding else found
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
                 return entmax(x, axes[0], keep, power, self.sizes)
             case ast.Cumsum(axis=axis, body=body, where=where):
@@ -247,19 +253,6 @@ class Evaluator:
                 )
             case _:
                 assert_never(expr)
-
-    def _rounded(self, weights: Named, x: Named, axes: Sequence[str]) -> Named:
-        """Weights of a softmax of `x` from a log-sum-exp that was rounded, row by row."""
-        logits = x.over(weights.dims).expand(weights.tensor.shape)
-        if logits.numel() == 0:
-            return weights
-        at = [weights.dims.index(axis) for axis in axes]
-        inside = weights.tensor > 0
-        outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
-        total = torch.logsumexp(torch.where(inside, logits, outside), at, keepdim=True)
-        generator = torch.Generator(device=total.device).manual_seed(0)
-        sign = torch.rand(total.shape, generator=generator, device=total.device).round() * 2 - 1
-        return Named(weights.tensor * torch.exp(self.rounding * sign * total), weights.dims)
 
     def _one_of(self, expr: ast.Expr, axes: Sequence[str], at: At) -> Named:
         """What has a value at every index of `axes`, at the one where a time variable stands."""

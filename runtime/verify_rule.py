@@ -7,7 +7,7 @@ Two numbers a row stand between a softmax and its gradients: sum(d_out * out) an
 which a kernel takes from memory and plain PyTorch never rounds. What a rounding of the first
 changes is the gradient of the log-sum-exp with that rounding as upstream gradient; a rounding of
 the second scales a row of weights. The rule allows for one rounding of each, and where there are
-several passes for what a rounding of every log-sum-exp between them changes.
+several passes for what a rounding of both numbers of every softmax between them changes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import Bound
+from attnspec.runtime.reductions import Rounding
 from attnspec.runtime.reference import Evaluator, evaluate
 from attnspec.runtime.verify_case import Call, Case, arguments, leaves, widened
 from attnspec.runtime.verify_compare import compare, largest
@@ -30,7 +31,7 @@ from attnspec.runtime.verify_compare import compare, largest
 if TYPE_CHECKING:
     from attnspec.runtime.api import Attention
 
-NEIGHBOURS = 8  # problems near a case, by which its condition is judged
+NEIGHBOURS = 8  # problems near a case, and roundings, by which its condition is judged
 _KINKS = {"abs", "min", "max", "clamp", "relu", "leaky_relu", "elu", "where", "floor", "ceil"}
 
 
@@ -89,15 +90,16 @@ def hold(
         return outcome
     # by luck plain PyTorch may be better than the problem's condition: so it is asked again where
     # a few roundings of the inputs lead
+    several = len(attention.plan.passes) > 1
+    size = 2 * torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     for seed in range(NEIGHBOURS):
         near_call = widened(call, dtype, 4 * torch.finfo(dtype).eps, seed)
         found = evaluate(attention.spec, attention.bind(**near_call), dtype)
         plain.append(_results(found.output, found.extras, near_call, upstream))
-    if len(attention.plan.passes) > 1:  # a log-sum-exp is rounded between two passes
-        wide = torch.float64 if dtype is torch.float64 else torch.float32
-        bound = attention.bind(**exact_call)
-        found = evaluate(attention.spec, bound, rounding=2 * torch.finfo(wide).eps)
-        plain.append(_results(found.output, found.extras, exact_call, upstream))
+        if several:
+            bound = attention.bind(**exact_call)
+            found = evaluate(attention.spec, bound, rounding=Rounding(size, seed))
+            plain.append(_results(found.output, found.extras, exact_call, upstream))
     return _judge(ours, plain, exact, dtype, jumps)
 
 

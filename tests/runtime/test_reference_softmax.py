@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 import attnspec
 from attnspec.runtime.bind import bind
+from attnspec.runtime.named import Named
 from attnspec.runtime.random import uniform
+from attnspec.runtime.reductions import Rounding, rounded, softmax
 from attnspec.runtime.reference import evaluate
 from attnspec.runtime.signature_of import signature
 
@@ -569,3 +572,25 @@ def test_a_pair_left_out_has_weight_0_in_a_row_that_is_not_a_number() -> None:
         row = extras["p"][0, 0, 1]
         assert row[1] == 0
         assert row[[0, 2]].isnan().all()
+
+
+def test_a_rounded_softmax_is_off_by_what_is_asked() -> None:
+    x = torch.tensor([[1.0, 3.0, -2.0, 7.0]], dtype=torch.float64, requires_grad=True)
+    g = torch.tensor([[0.3, -1.0, 2.0, 0.5]], dtype=torch.float64)
+    size, body, found = 1e-4, Named(x, ("i", "j")), set()
+    for seed in range(20):
+        exact = softmax(body, ("j",), None, None, {"i": 1, "j": 4})
+        weights = rounded(exact, body, ("j",), Rounding(size, seed)).tensor
+        [got] = torch.autograd.grad(weights, x, g)
+        p = exact.tensor.detach()
+        for scale_sign, sum_sign in itertools.product((-1, 1), repeat=2):
+            scale = torch.exp(scale_sign * size * x.detach().logsumexp(-1))
+            total = scale * (p * g).sum() + sum_sign * size * (p * g).abs().sum()
+            if torch.allclose(weights, p * scale, 1e-9, 0.0) and torch.allclose(
+                got, p * scale * (g - total), 1e-9, 1e-12
+            ):
+                found.add((scale_sign, sum_sign))
+                break
+        else:
+            raise AssertionError(f"seed {seed}: neither sign of either number")
+    assert len(found) == 4

@@ -129,3 +129,14 @@ def test_a_row_without_a_pair_must_be_exactly_zero(monkeypatch: pytest.MonkeyPat
     attention = attnspec.compile("attention a\nmask j < i")
     case = Case(SIZES, 0, 5, "float32", "contiguous", "normal", 1)
     assert hold(attention, case, "cpu").problems == ("y: not 0 in a row without a pair",)
+
+
+def test_what_a_rounding_between_two_passes_changes_is_allowed() -> None:
+    attention = attnspec.compile(
+        "attention a\nparam slope = 0.7\nmask 3 * j < i + 5\nweight = softmax(score, over=i)\n"
+        "score = 2 * dot(q[i], k[j]) - norm2(q[i]) - norm2(k[j]) + slope * (i - j)"
+    )
+    sizes = (("b", 1), ("h", 2), ("heads", 2), ("i", 129), ("j", 5), ("d", 16), ("e", 16))
+    for seed in range(12):
+        case = Case(sizes, 4, 0, "float32", "contiguous", "normal", seed)
+        assert not hold(attention, case, "cpu").problems
