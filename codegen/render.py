@@ -81,8 +81,13 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
         "arguments": parameter_docs(spec),
         "steps": [
-            {"end": end, "before": step.before, "arguments": step.arguments}
-            for step, end in zip(host.steps, ends, strict=True)
+            {
+                "end": end,
+                "before": step.before,
+                "arguments": step.arguments,
+                "grads": bool(_gradient_names(found)),
+            }
+            for step, end, found in zip(host.steps, ends, plan.passes, strict=True)
         ],
         "epilogue": host.after,
         "initial": host.initial,

@@ -295,6 +295,10 @@ class Prover:
         """Whether a comparison is proved."""
         if comparison.op == "eq" and Kind.BOOL not in (a.kind for a in comparison.args):
             return all(self.holds(apply(op, *comparison.args), known) for op in ("le", "ge"))
+        if comparison.op == "lt":  # ranges cost little where many facts are known
+            low, high = (self.range(x, known) for x in comparison.args)
+            if low.hi < high.lo:
+                return True
         negated = self.constraints(comparison, truth=False)
         return self._ask(negated, known) if negated else self.impossible(known)
 

@@ -44,9 +44,6 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
         acc = out[:, :, rows]  # zeros; a copy where the rows are those of a patch
         top = lse[:, :, rows, None].clone()
         total = torch.zeros_like(top)
-        if plan.sink is not None:
-            top = call.tensors[plan.sink][:, :, rows, None].to(wide)
-            total = torch.where(torch.isneginf(top), 0.0, torch.ones_like(top))
         for tile in tiles(call, values, block):
             weight = _weights(call, values, left, tile)
             if plan.softmax:
@@ -65,15 +62,23 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
             elif not plan.softmax:
                 acc.add_(weight.sum(-1))
         if plan.softmax:
+            empty = total == 0
+            if plan.sink is not None:
+                sink = call.tensors[plan.sink][:, :, rows, None].to(wide)
+                new = torch.maximum(top, sink)
+                safe = torch.where(torch.isneginf(new), 0.0, new)
+                scale = torch.where(empty, 0.0, torch.exp(top - safe))
+                total, top = total * scale + torch.exp(sink - safe), new
+                acc.mul_(scale)
             lse[:, :, rows] = (top + torch.log(total)).squeeze(-1)
             if plan.value is not None:
-                acc.div_(torch.where(total == 0, 1.0, total))
+                acc.div_(torch.where(empty, 1.0, total))
         if isinstance(rows, Tensor) and plan.form != "map":
             out[:, :, rows] = acc
-    empty = lse.new_empty(0)
+    nothing = lse.new_empty(0)
     if not plan.softmax:
-        return out, empty
-    return empty if plan.value is None else out, lse
+        return out, nothing
+    return nothing if plan.value is None else out, lse
 
 
 def positions(call: Problem) -> Tensor:
@@ -167,6 +172,8 @@ def backward(
             fill(call, values, left, tile)
             keep, score, slopes = plan.slopes(values, tile.masked)
             upstream = _upstream(call, grad, d_out, tile)
+            if plan.form == "map":  # where nothing comes from, nothing flows, whatever the slope
+                keep = upstream != 0 if keep is None else keep & (upstream != 0)
             weight = score.to(wide).expand(tile.shape(call))
             if plan.softmax:
                 weight = torch.exp(weight - lse[:, :, rows, None])

@@ -145,8 +145,9 @@ def safe_rsqrt(x: Tensor) -> Tensor:
     return _safe("rsqrt", x)
 
 
-def logaddexp(x: Tensor, y: Tensor) -> Tensor:
+def logaddexp(x: Tensor | float, y: Tensor | float) -> Tensor:
     """log(exp(x) + exp(y)); -inf, without a gradient, where both are."""
+    x, y = _tensor(x, y), _tensor(y, x)
     none = torch.isneginf(x) & torch.isneginf(y)
     both = torch.logaddexp(torch.where(none, 0.0, x), torch.where(none, 0.0, y))
     return torch.where(none, float("-inf"), both)

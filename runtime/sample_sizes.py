@@ -43,7 +43,7 @@ def draw_sizes(
     decided = [c for c in claims if _decided(spec, c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})
     marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
-    widths = channel_steps(spec)
+    widths = channel_steps(spec, called)
     for attempt in range(TRIES):
         sizes = _sizes(called, rng, fixed, literals, marks, widths, 6 + attempt // 40)
         heads = fixed.get("heads") or rng.choice(_divisors(sizes["h"]))
@@ -106,14 +106,17 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def channel_steps(spec: ast.Spec) -> dict[str, int]:
-    """What the size of a rotated axis must be a multiple of."""
+def channel_steps(spec: ast.Spec, called: Signature) -> dict[str, int]:
+    """What the size of a rotated axis, or of one as long, must be a multiple of."""
     steps: dict[str, int] = {}
     for whole in expressions(spec):
         for node in ast.walk(whole):
             if isinstance(node, ast.Rope):
                 name = root(spec, node.axis)
                 steps[name] = math.lcm(steps.get(name, 1), 2 * len(node.positions))
+    for one, other in called.equal:
+        if one in steps or other in steps:
+            steps[one] = steps[other] = math.lcm(steps.get(one, 1), steps.get(other, 1))
     return steps
 
 

@@ -137,7 +137,7 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
         for name, size in case.sizes
         if name not in given and (name in axes or name in ("b", *_HEADS))
     }
-    for name, step in channel_steps(attention.spec).items():
+    for name, step in channel_steps(attention.spec, called).items():
         if name in fixed:
             fixed[name] = -(-fixed[name] // step) * step
     starts = (case.q_start, case.k_start)

@@ -42,6 +42,7 @@ _OVER_QUERIES = (
 _ROW_SUMS = (
     "{raw} / (0.1 + sum(j, {raw}))",
     "{raw} / max(sum(j, {raw}), 0.01)",
+    "{raw} / sum(j, {raw})",
     "{raw} * rsqrt(1 + sum(j, {raw}) ** 2)",
     "{raw} / (1 + sum(i, {raw}))",
 )

@@ -120,3 +120,41 @@ def test_a_weight_that_is_no_softmax_returns_no_log_sum_exp() -> None:
 )
 def test_numbers_are_as_exact_as_tensors(text: str) -> None:
     held(text, replace(PLAIN, dtype="float64"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_without_a_pair_is_0_whatever_its_sink(dtype: str) -> None:
+    text = "axis p\nparam learned[h, p, d]\nmask i >= 20 and j <= i\n"
+    text += "weight = softmax(score, sink=logsumexp(p, dot(q[i], learned)))"
+    held(text, replace(PLAIN, dtype=dtype, fill="nan_query"))
+    held(text.replace("i >= 20 and ", ""), replace(PLAIN, dtype=dtype, fill="nan_query"))
+
+
+def test_a_pass_without_a_gradient_beside_one_that_has_a_gradient() -> None:
+    text = "input level[h, j]\nmask j <= i or level[j] > 0\n"
+    held(text + "output = sum(j, weight * v[j]) - mean(j, v[j])")
+
+
+def test_a_sink_that_is_a_number_of_the_call_under_a_softmax_over_the_queries() -> None:
+    text = "input low: float = 0.8\nmask j <= i + 2\nweight = softmax(score, over=i, sink=low)\n"
+    held(text + "output = none\nreturn map[b, h, i, j] = weight")
+
+
+def test_channels_as_many_as_rotated_ones_are_even() -> None:
+    sizes = tuple((n, 7 if n in ("d", "e") else s) for n, s in SIZES)
+    held("gate = silu(q[i, e])\nscore = dot(rope(q[i], i), k[j])", replace(PLAIN, sizes=sizes))
+
+
+def test_what_a_range_shows_needs_no_arithmetic_over_many_facts() -> None:
+    held(
+        "input keep[h, n]: bool\ninput a: int = 1 where 0 < a < 90\n"
+        "input b2: int = 33 where 0 < b2 < 90\ninput c: int = 3 where 0 < c < 90\n"
+        "input pair[i, j]\nparam table[h, 12] = 0.1\nscore = pair[i, j] + table[(i + 2 * j) % 12]\n"
+        "mask ((j - i <= 0 or keep[i] == keep[j])) and (not (j % a <= i % a))\n"
+        "mask (j % b2 != 0) and ((j - i) // c <= 1)"
+    )
+
+
+def test_a_map_whose_weights_are_divided_by_the_sum_of_an_empty_row() -> None:
+    text = "mask j > i + 3\nlet won = sigmoid(score)\nweight = won / sum(j, won)\n"
+    held(text + "output = none\nreturn map[b, h, i, j] = weight")
