@@ -48,10 +48,12 @@ input doc[b, n]: int where doc[n - 1, pad=0] <= doc[n]
 mask doc[i] == doc[j] and j <= i + 3""",
     "sink": """
 param s[h] = 0.4
+axis p = 7
+param rest[p] = 0.1
 input g[b, h, i, e]
-mask j <= i
+mask j <= i and i % 5 != 3
 score = dot(q[i], k[j]) * s
-weight = softmax(score, sink=s)
+weight = softmax(score, sink=where(i % 5 < 3, s, logsumexp(p, rest[p], where=p >= i)))
 gate = sigmoid(g[i])""",
     "tables": """
 param near[h, 5, d] = 0.1
