@@ -102,7 +102,9 @@ class Host:
             paired = len(tokens(self.spec, expr.free)) > 1
             if paired and not any(n in self.known for n in walk(expr)):
                 raise Unsupported("a host value that depends on two tokens")
-            self.known[expr] = self._emit(coordinates(expr, self.spec))
+            written = coordinates(expr, self.spec)
+            found = self.known.get(written)
+            self.known[expr] = self._emit(written) if found is None else found
         return self.known[expr]
 
     def wide(self, expr: Expr) -> Value:

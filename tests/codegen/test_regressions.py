@@ -158,3 +158,10 @@ def test_what_a_range_shows_needs_no_arithmetic_over_many_facts() -> None:
 def test_a_map_whose_weights_are_divided_by_the_sum_of_an_empty_row() -> None:
     text = "mask j > i + 3\nlet won = sigmoid(score)\nweight = won / sum(j, won)\n"
     held(text + "output = none\nreturn map[b, h, i, j] = weight")
+
+
+def test_a_log_sum_exp_whose_coordinates_a_pass_has_written_out() -> None:
+    text = "grid y, x\nmask j <= i\nscore = dot(q[i], k[j]) * where(i.y == j.y, 1, 0.5)\n"
+    sizes = (*SIZES, ("i.y", 3), ("i.x", 11))
+    case = replace(PLAIN, sizes=tuple(x for x in sizes if x[0] not in ("i", "j")))
+    held(text + "output = none\nreturn mass[b, j] = mean(h, i, weight)", case)
