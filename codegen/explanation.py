@@ -176,7 +176,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"{leaf.name}, {what}{at}: {_operand(leaf.operand)}"
     for scalar in pair.scalars:
         yield f"{scalar.name} = {_short(formula(scalar.expr))}, once a call"
-    for op in needed(pair.ops, [x for x in (pair.keep, pair.score) if x is not None]):
+    shown = [pair.keep, pair.score, None if pair.entries is None else pair.entries.index]
+    for op in needed(pair.ops, [x for x in shown if x is not None]):
         yield f"{op.target} = {_operation(op)}"
     if pair.keep is not None:
         yield f"the pair takes part where {pair.keep}"
@@ -188,6 +189,9 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"weight {pair.score}"
     if pair.form == "map":
         yield "the weights themselves are stored"
+    if pair.entries is not None:
+        axes = ", ".join(pair.entries.axes)
+        yield f"added up for each entry [{axes}], that of a pair being {pair.entries.index}"
     for name, operand in (("values", pair.value), ("sink", pair.sink), ("gate", pair.gate)):
         if operand is not None:
             yield f"{name}: {_operand(operand)}"

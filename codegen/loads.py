@@ -15,7 +15,8 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and plan.normalizer == "none"
-    looked_up = any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
+    looked_up = plan.entries is not None
+    looked_up = looked_up or any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
     paired = plan.patches is not None or looked_up or bool(plan.sums)
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
     walks = plan.patches or plan

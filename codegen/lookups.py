@@ -13,7 +13,7 @@ from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.score import slope
 from attnspec.dsl.ast import Apply, Expr, Index, Kind, Read, Role, Spec
 
-_OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
+OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,18 @@ class Lookup:
     def repeated(self) -> tuple[Expr, ...] | None:
         """The entries that two pairs of the token may both read; None where that may be any."""
         other = {self.row: self.column, self.column: self.row}.get(self.token, "")
-        pair = frozenset({self.row, self.column})
-        found = [_repeated(at, other, pair) for _, at in self.places] if other else []
-        if len(found) > 1:  # one index that never returns makes the whole distinct
-            found = [() for ends in found if ends == ()]
-        return found[0] if found else None
+        return repeated(self.places, self.token, other) if other else None
+
+
+def repeated(
+    places: tuple[tuple[str, Expr], ...], token: str, other: str
+) -> tuple[Expr, ...] | None:
+    """The entries that two pairs of `token` may share, each with an `other` of its own; None where
+    that may be any."""
+    found = [_repeated(at, other, frozenset({token, other})) for _, at in places]
+    if len(found) > 1:  # one index that never returns makes the whole distinct
+        found = [() for ends in found if ends == ()]
+    return found[0] if found else None
 
 
 def _repeated(at: Expr, other: str, pair: frozenset[str]) -> tuple[Expr, ...] | None:
@@ -64,7 +71,16 @@ def _repeated(at: Expr, other: str, pair: frozenset[str]) -> tuple[Expr, ...] | 
 
 
 def lookup(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
-    """`expr`, which depends on both tokens, as a table; `Unsupported` where it is none."""
+    """`expr`, a number of both tokens, as a table; `Unsupported` where it is none."""
+    found = table(spec, expr, row, column)
+    rest = found.table.free - {"b", "h", row, column, *(axis for axis, _ in found.places)}
+    if rest:
+        raise Unsupported(f"a vector over {', '.join(sorted(rest))} per pair")
+    return found
+
+
+def table(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
+    """`lookup` of a vector, too: its channels stay as they are."""
     pair = frozenset({row, column})
     places: dict[str, Expr] = {}
 
@@ -78,9 +94,6 @@ def lookup(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
     found = Lookup(opened(expr), tuple(places.items()), row, column)
     if found.table.free >= pair or any(axis in expr.free for axis in places):
         raise Unsupported("a dot product whose two sides both depend on both tokens")
-    rest = found.table.free - {"b", "h", *pair, *places}
-    if rest:
-        raise Unsupported(f"a vector over {', '.join(sorted(rest))} per pair")
     return found
 
 
@@ -96,7 +109,7 @@ def _opened(spec: Spec, read: Read, pair: frozenset[str], places: dict[str, Expr
         if own or not at.free & pair:
             index.append(at)
             continue
-        if spec.axis(axis).role not in _OPEN:
+        if spec.axis(axis).role not in OPEN:
             raise Unsupported(f"`{read.name}` is read at a token that depends on both")
         if places.setdefault(axis, at) != at:
             raise Unsupported(f"`{read.name}` is read at two places at once")

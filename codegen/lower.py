@@ -175,20 +175,22 @@ class Builder(Arithmetic):
         role: Role = "table"
         if found.token:
             role = "row_table" if found.token == self.row else "column_table"
-        flat: Atom | None = None
-        for axis, at in found.places:
-            here = self.emit(at)
-            if flat is not None:
-                size = self.scalar(Size(axis, kind=INT))
-                flat = self.tape.add("mul", (flat, size), INT)
-                here = self.tape.add("add", (flat, here), INT)
-            flat = here
+        flat = self.flat(found.places)
         lead = [a for a in ("b", "h") if found.token or a in found.table.free]
         tokens = [found.token] if found.token else []
         hint = expr.name if isinstance(expr, Read) else role
         operand = self.made(hint, found.table, *lead, *tokens, *(axis for axis, _ in found.places))
         self._leaf_of["table", expr] = self._looked_up(operand, role, flat, found)
         return self._reached(self._leaf_of["table", expr], flows)
+
+    def flat(self, places: tuple[tuple[str, Expr], ...]) -> Atom:
+        """The index of an entry of a table, all its axes in one."""
+        (_, first), *others = places
+        flat = self.emit(first)
+        for axis, at in others:
+            flat = self.tape.add("mul", (flat, self.scalar(Size(axis, kind=INT))), INT)
+            flat = self.tape.add("add", (flat, self.emit(at)), INT)
+        return flat
 
     def _looked_up(
         self, operand: Operand, role: Role, flat: Atom | None = None, found: Lookup | None = None

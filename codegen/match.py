@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal as OneOf
 
+from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
 from attnspec.dsl.ast import (
@@ -32,8 +33,9 @@ class Match:
     """A sum over `column` for every `row`: of a softmax of `score` or of `score` itself, times
     `value` if there is one, at the pairs of the mask at `mask` where `where` holds.
 
-    `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair, or
-    (`form` "position") the place of the largest weight of a row.
+    `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
+    (`form` "entries") the sum for every entry at `places`, or (`form` "position") the place of the
+    largest weight of a row.
     `gated` is the node times `gate`, a factor of the row, if it is all of the output.
     """
 
@@ -49,6 +51,7 @@ class Match:
     where: Expr | None = None
     gate: Expr | None = None
     gated: Expr | None = None
+    places: Places = ()
 
     @property
     def log_sum_exp(self) -> Expr | None:
@@ -84,6 +87,14 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         raise Unsupported("a weight that is a vector, or a value that depends on the query")
     gate, gated = (None, None) if output is None else _gate(output, node, here)
     value = times(values) if values else None
+    places, where = entry_of(spec, node)
+    if places:
+        if value is not None:
+            raise Unsupported("vectors by the entry of a table")
+        weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
+        pointwise(spec, weight, row, column)
+        return Match(node, "entries", row, column, False, weight, mask=node.mask, where=where,
+                     places=places)  # fmt: skip
     form: Result = "number" if value is None else "vector"
     softmaxes = [w for w in weights if isinstance(w, Normalize) and over_pairs(spec, w)]
     if not softmaxes:

@@ -10,11 +10,13 @@ import sympy as sp
 from attnspec.codegen.channels import TileBuilder
 from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
+from attnspec.codegen.lookups import repeated
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, pointwise
 from attnspec.codegen.plan_types import (
     BlockPlan,
     Ends,
+    Entries,
     Gradient,
     Loop,
     Operand,
@@ -40,6 +42,7 @@ from attnspec.dsl.ast import (
     Kind,
     Literal,
     Read,
+    Size,
     Spec,
 )
 from attnspec.dsl.check_prover import Prover
@@ -99,6 +102,9 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     roots.extend(name for part in build.sums.values() for name in part.outside)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
     roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
+    entries = _entries(build, found)
+    if entries is not None:
+        roots += [entries.index, *(entries.repeated or ())]
     total = found.log_sum_exp
     return PairPlan(
         row=found.row,
@@ -127,6 +133,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         choices=tuple(build.choices.values()),
         again=again,
         forms=forms,
+        entries=entries,
     )
 
 
@@ -156,6 +163,21 @@ def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | Non
             raise Unsupported("a sink that is a vector")
         sink = build.made("sink", found.sink, "b", "h", found.row)
     return value, gate, sink
+
+
+def _entries(build: Builder, found: Match) -> Entries | None:
+    if not found.places:
+        return None
+    places = tuple((axis, coordinates(at, build.spec)) for axis, at in found.places)
+    sizes = [Size(axis, kind=Kind.INT) for axis, _ in places]
+    size = build.scalar(sizes[0] if len(sizes) == 1 else Apply("mul", tuple(sizes), kind=Kind.INT))
+    ends = repeated(places, found.row, found.column)
+    return Entries(
+        tuple(axis for axis, _ in places),
+        size,
+        build.flat(places),
+        None if ends is None else tuple(map(build.emit, ends)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ def plan(spec: Spec, facts: Facts) -> Plan:
             if name not in {s.name for s in stages}:
                 stages.append(Stage(name, "host", "host", size))
         last = place + 1 == len(passes)
-        stages.append(Stage("output" if last else f"pass {place + 1}", "pairwise", "fused"))
+        name, size = "output" if last else f"pass {place + 1}", ""
+        if found.entries is not None:
+            size = f"{' x '.join((found.row, *found.entries.axes))} numbers"
+        stages.append(Stage(name, "pairwise", "fused", size))
     if not passes:
         stages.append(Stage("output", "host", "host"))
     elif len(wrapper.after) > 2:  # more than naming the result and what is found besides

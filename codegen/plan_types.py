@@ -11,9 +11,9 @@ from attnspec.dsl.ast import Expr, Kind
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
-# What a pass gives for every query: a vector, a number, a number for every key, or the position of
-# a key.
-Result: TypeAlias = Literal["vector", "number", "map", "position"]
+# What a pass gives for every query: a vector, a number, a number for every key or for every entry
+# of a table, or the position of a key.
+Result: TypeAlias = Literal["vector", "number", "map", "entries", "position"]
 
 
 class Unsupported(Exception):
@@ -241,10 +241,22 @@ class Logit:
 
 
 @dataclass(frozen=True, slots=True)
+class Entries:
+    """Entries of a table over `axes`, `size` in all: a pair's is at the flat index `index`.
+    `repeated` as in `Leaf`."""
+
+    axes: tuple[str, ...]
+    size: Atom
+    index: Atom
+    repeated: tuple[Atom, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
     """One sum over `column` for every `row` of a softmax or an element-wise weight, forward and
-    backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, or
-    the position of the row's largest score, which has no gradient; a softmax without a value gives
+    backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, what
+    they add up to for each of the `entries`, or the position of the row's largest score, which has
+    no gradient; a softmax without a value gives
     its log-sum-exp alone.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
@@ -280,6 +292,7 @@ class PairPlan:
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
     again: Atom  # `score` in the form that the backward computes with its derivatives
     forms: tuple[Form, ...]  # why it is that one
+    entries: Entries | None
 
     @property
     def read(self) -> tuple[Leaf, ...]:

@@ -123,6 +123,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         "sums": tuple_text([_sum(part, end) for part in plan.sums]),
         "leaves": tuple_text([_leaf(x) for x in plan.leaves]),
         "patches": _patches(plan, end),
+        "entries": repr(None if plan.entries is None else plan.entries.size),
         "between": repr(None if plan.logit is None else plan.logit.between),
         "wanted": repr(tuple(g.of for g in plan.gradients)),
         "ranges": _ranges(plan.ranges, end),
@@ -159,7 +160,7 @@ def _heading(plan: PairPlan) -> str:
 def _shape(plan: PairPlan) -> str:
     if plan.value is not None:
         return f"[B, H, M, {plan.value.labels[3]}]"
-    return "[B, H, M, N]" if plan.form == "map" else "[B, H, M]"
+    return {"map": "[B, H, M, N]", "entries": "[B, H, M, entries]"}.get(plan.form, "[B, H, M]")
 
 
 def _imports(body: str) -> set[str]:
@@ -227,9 +228,11 @@ def _patches(pair: PairPlan, end: str) -> str:
 def _cpu(pair: PairPlan) -> dict[str, list[str]]:
     slopes: list[Atom] = [g.value for g in pair.gradients]
     end = tuple_text([text(a) for a in slopes])
-    tables = [x for x in pair.leaves if x.role in TABLES and x.index is not None]
-    at: list[Atom] = [x.index for x in tables if x.index is not None]
-    pairs = ", ".join(f'"{x.name}": {_tensor(x.index)}' for x in tables)
+    read = {x.name: x.index for x in pair.leaves if x.role in TABLES and x.index is not None}
+    if pair.entries is not None:
+        read["out"] = pair.entries.index
+    at = list(read.values())
+    pairs = ", ".join(f'"{name}": {_tensor(index)}' for name, index in read.items())
     return {
         "tile": _function(pair, [pair.score], pair.keep, _tensor(pair.score)),
         "slopes": _function(

@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
+from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.host_values import TOKENS
+from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import (
     Apply,
+    Contract,
     Coord,
     Cumsum,
     Expr,
@@ -262,6 +265,10 @@ class _Rewriter:
         return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
+        looked_up = [f for f in factors if self._table(node, f)]
+        if looked_up:
+            return self._from_table(node, looked_up, [f for f in factors if f not in looked_up])
+        node = counted(self.spec, node)
         softmaxes = [f for f in factors if isinstance(f, Normalize) and self._own(node, f)]
         apart = [f for f in factors if f not in softmaxes]
         if len(softmaxes) == 1 and not any(set(node.axes) & f.free for f in apart):
@@ -272,6 +279,24 @@ class _Rewriter:
             return self._reduced(node, self.visit(times(factors), node.mask))
         softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
         return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))
+
+    def _from_table(self, node: Reduce, vectors: list[Expr], rest: list[Expr]) -> Expr:
+        """The sum of vectors of a table, each times what the weights of its pairs add up to."""
+        found = self._table(node, times(vectors))
+        if found is None:
+            raise Unsupported("a product of vectors that are read at different places")
+        table, where = found
+        chosen = at_entry(node, table.places, where)
+        share = self._reduced(chosen, self.visit(times(rest or [ONE]), node.mask))
+        axes = tuple(axis for axis, _ in table.places)
+        return Contract(axes, share, self.visit(table.table, None), kind=_FLOAT)
+
+    def _table(self, node: Reduce, expr: Expr) -> tuple[Lookup, list[Expr]] | None:
+        """A vector for every pair as a table that the pair looks up."""
+        run = tokens(self.spec, expr.free)
+        if not expr.free - {"b", "h"} - run or not set(node.axes) < run:
+            return None
+        return table_of(self.spec, node, expr, *sorted(run - set(node.axes)))
 
     def _share(self, softmax: Normalize) -> Expr:
         """What the weights of a softmax add up to: 1, less what a sink takes; 0 of no pair."""
@@ -296,7 +321,7 @@ class _Rewriter:
 
     def _terms(self, node: Reduce, expr: Expr) -> list[list[Expr]]:
         """Summands as factors, multiplied out as far as that brings a softmax forth, or a vector
-        of the row, which the sum does not run over."""
+        of the row, which the sum does not run over, or of a table."""
         if not any(self._own(node, n) for n in walk(expr)) and not self._mixed(node, expr):
             return [[expr]]
         match expr:
@@ -316,10 +341,10 @@ class _Rewriter:
         return [[expr]]
 
     def _mixed(self, node: Reduce, expr: Expr) -> bool:
-        """Whether vectors of the row are among the terms and factors of `expr`."""
+        """Whether vectors of the row or of a table are among the terms and factors of `expr`."""
         if isinstance(expr, Apply) and expr.op in ("add", "sub", "neg", "mul", "div"):
             return any(self._mixed(node, arg) for arg in expr.args)
-        return self._of_row(node, expr)
+        return self._of_row(node, expr) or self._table(node, expr) is not None
 
     def _of_row(self, node: Reduce, expr: Expr) -> bool:
         """Whether `expr` is a vector that does not depend on what a sum runs over."""

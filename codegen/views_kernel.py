@@ -250,8 +250,8 @@ def _doc(plan: PairPlan) -> str:
     given = []
     if plan.value is not None:
         given.append(f"Output [B, H, M, {plan.value.labels[3]}]")
-    elif plan.form == "map":
-        given.append("Output [B, H, M, N]")
+    elif plan.form in ("map", "entries"):
+        given.append(f"Output [B, H, M, {'N' if plan.entries is None else 'entries'}]")
     elif plan.normalizer == "none":
         given.append("Output [B, H, M]")
     if plan.normalizer == "softmax":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from attnspec.codegen.lower import ORIGIN
 from attnspec.codegen.plan_types import Loop, PairPlan
+from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import annotated, text
 from attnspec.codegen.tile import Atom, names_used, needed
 from attnspec.codegen.views import LoopView, PatchView, loop_view, patch_view, read_view
@@ -61,6 +62,22 @@ class Work:
         """What the scores of a row lie above the whole logit; empty for nothing."""
         logit = self.plan.logit
         return "" if logit is None or logit.lifted == 0.0 else text(logit.lifted)
+
+    @property
+    def entry(self) -> str:
+        """The entry of a table that a pair counts for; empty where that is not asked."""
+        return "" if self.plan.entries is None else text(self.plan.entries.index)
+
+    @property
+    def entries(self) -> str:
+        """How many there are."""
+        return "" if self.plan.entries is None else text(self.plan.entries.size)
+
+    @property
+    def repeated(self) -> str:
+        """Those that several pairs of a row may count for, as a tuple; empty for any."""
+        ends = None if self.plan.entries is None else self.plan.entries.repeated
+        return "" if ends is None else tuple_text(map(text, ends))
 
     @property
     def relative(self) -> bool:
@@ -123,6 +140,10 @@ class Work:
                 roots.append(logit.between[1])
         elif self.forward or (self.side == "columns" and self.plan.value is not None):
             roots.append(self.plan.score if self.forward else self.plan.again)
+        entries = self.plan.entries
+        if entries is not None:
+            roots += [entries.index, entries.size]
+            roots += (entries.repeated or ()) if self.forward else ()
         for g in self.gradients:
             roots.append(g.value)
             if g.index:

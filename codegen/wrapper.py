@@ -64,12 +64,17 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     """Tell the host what the results of a pass are called."""
     rows = ("b", "h", plan.row)
     channel = () if plan.value is None else plan.value.axes[3:]
-    dims = {"vector": (*rows, *channel), "map": (*rows, plan.column)}.get(plan.form, rows)
+    entries = () if plan.entries is None else plan.entries.axes
+    dims = {"vector": (*rows, *channel), "map": (*rows, plan.column), "entries": (*rows, *entries)}
     kind = Kind.INT if plan.form == "position" else Kind.FLOAT
     for node, result in known(plan):
         value = Value(f"lse{end}", rows, Kind.FLOAT)
         if result == "out":
-            value = Value(f"out{end}", dims, kind, narrow=plan.form == "vector")
+            name = f"out{end}"
+            if len(entries) > 1:
+                sizes = ", ".join(host.size(host.base(d)) for d in (*rows, *entries))
+                host.lines.append(f"{name} = {name}.view({sizes})")
+            value = Value(name, dims.get(plan.form, rows), kind, narrow=plan.form == "vector")
         # under an operation, coordinates are written out
         host.known[node] = host.known[coordinates(node, spec)] = value
 

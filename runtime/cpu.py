@@ -28,9 +28,9 @@ from attnspec.runtime.problem import ChannelSum, Leaf, Problem, Values
 
 
 def forward(call: Problem) -> tuple[Tensor, Tensor]:
-    """What the pass gives, before any gate: the weighted sum [B, H, M, E], a sum [B, H, M] or the
-    weights [B, H, M, N]; and the natural log-sum-exp [B, H, M] of a softmax. Either may be empty:
-    there is none."""
+    """What the pass gives, before any gate: the weighted sum [B, H, M, E], a sum [B, H, M], the
+    weights [B, H, M, N] or what they add up to for each entry [B, H, M, L]; and the natural
+    log-sum-exp [B, H, M] of a softmax. Either may be empty: there is none."""
     plan, wide = call.plan, call.wide
     shape = (call.batch, call.heads, call.rows)
     lse = torch.full(shape, float("-inf"), dtype=wide, device=call.device)
@@ -57,6 +57,8 @@ def forward(call: Problem) -> tuple[Tensor, Tensor]:
                     acc.mul_(scale)
             if plan.form == "map":
                 out[tile.of(out)] = weight
+            elif plan.form == "entries":
+                acc.scatter_add_(3, _entry(call, values, tile), weight)
             elif plan.value is not None:
                 acc.add_(_contribution(call, weight, tile, clean))
             elif not plan.softmax:
@@ -117,8 +119,9 @@ def _nothing(call: Problem, lse: Tensor) -> Tensor:
     """The output before anything is added to it."""
     if call.value is not None:
         return lse.new_zeros((*lse.shape, call.value.shape[-1]))
-    if call.plan.form == "map":
-        return lse.new_zeros((*lse.shape, call.columns))
+    if call.plan.form in ("map", "entries"):
+        last = call.columns if call.plan.form == "map" else call.entries
+        return lse.new_zeros((*lse.shape, last))
     return torch.zeros_like(lse)
 
 
@@ -171,8 +174,9 @@ def backward(
         for tile in tiles(call, values, block):
             fill(call, values, left, tile)
             keep, score, slopes = plan.slopes(values, tile.masked)
-            upstream = _upstream(call, grad, d_out, tile)
-            if plan.form == "map":  # where nothing comes from, nothing flows, whatever the slope
+            upstream = _upstream(call, values, grad, d_out, tile)
+            if plan.form in ("map", "entries"):
+                # where nothing comes from, nothing flows, whatever the slope
                 keep = upstream != 0 if keep is None else keep & (upstream != 0)
             weight = score.to(wide).expand(tile.shape(call))
             if plan.softmax:
@@ -197,16 +201,24 @@ def backward(
     return out
 
 
-def _upstream(call: Problem, grad: Tensor, d_out: Tensor, tile: Tile) -> Tensor:
+def _upstream(call: Problem, values: Values, grad: Tensor, d_out: Tensor, tile: Tile) -> Tensor:
     """The gradient of a tile's weights; `d_out` is `grad` at its rows, vectors by key head."""
     if call.value is not None:
         v = call.value[:, :, tile.columns].to(call.wide)
         return by_head(d_out @ v.transpose(-1, -2), call)
     if call.plan.form == "map":
         return grad[tile.of(grad)].to(call.wide)
+    if call.plan.form == "entries":
+        return d_out.gather(3, _entry(call, values, tile))
     none = call.plan.softmax  # but its log-sum-exp
     whole = torch.zeros((), dtype=call.wide, device=grad.device) if none else d_out[..., None]
     return whole.expand(tile.shape(call))
+
+
+def _entry(call: Problem, values: Values, tile: Tile) -> Tensor:
+    """[B, H, m, n]: the entry that each pair of a tile counts for; any where it is excluded."""
+    at: Tensor = call.plan.indices(values)["out"].clamp(0, call.entries - 1)
+    return at.expand(tile.shape(call))
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,13 +109,14 @@ def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
 
 def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Output, ungated output (empty without a gate) and log-sum-exp, uninitialised but for a map,
-    of which no tile without pairs is written."""
+    of which no tile without pairs is written, and for entries, which are added to."""
     plan, shape = call.plan, (call.batch, call.heads, call.rows)
     lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
     if call.value is not None:
         out = call.value.new_empty((*shape, call.value.shape[-1]))
-    elif plan.form == "map":
-        out = lse.new_zeros((*shape, call.columns))
+    elif plan.form in ("map", "entries"):
+        last = call.columns if plan.form == "map" else call.entries
+        out = torch.zeros((*shape, last), dtype=call.wide, device=call.device)
     else:
         dtype = torch.int64 if plan.form == "position" else lse.dtype
         out = lse.new_empty(0 if plan.softmax else shape, dtype=dtype)

@@ -92,7 +92,8 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
-    the "map" of its weights, or the "position" of the largest one; of a softmax without a value
+    the "map" of its weights, their sums for each of `entries` (their number or its name; a pair's
+    is `indices(values)["out"]`), or the "position" of the largest one; of a softmax without a value
     nothing but the log-sum-exp. `masked`: some pairs are excluded; `loads` are what a forward and
     a backward tile hold, see `tiles.Need`.
     `dots` are (tile, row operand, column operand).
@@ -115,6 +116,7 @@ class Pairwise:
     gate: str | None
     sink: str | None
     leaves: tuple[Leaf, ...]
+    entries: str | int | None
     wanted: tuple[str, ...]
     between: tuple[str | float, str | float] | None
     tile: Callable[[Values, bool], tuple[Tensor | None, Tensor]]
@@ -172,6 +174,12 @@ class Problem:
     def value(self) -> Tensor | None:
         """The value operand."""
         return None if self.plan.value is None else self.tensors[self.plan.value]
+
+    @property
+    def entries(self) -> int:
+        """How many entries a row's weights are summed for."""
+        found = self.plan.entries
+        return int(self.numbers[found]) if isinstance(found, str) else found or 0
 
     @property
     def device(self) -> torch.device:

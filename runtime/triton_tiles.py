@@ -133,7 +133,8 @@ def set_entries(base, share, at, repeated, token, length, size):
     there = token < length
     own = base + token.to(tl.int64) * size
     for place in tl.static_range(len(repeated)):
-        _add_entry(own + repeated[place], share, at == repeated[place], there)
+        some = there & (repeated[place] >= 0) & (repeated[place] < size)  # it may be none
+        _add_entry(own + repeated[place], share, at == repeated[place], some)
         share = tl.where(at == repeated[place], 0.0, share)
     tl.store(own[:, None] + at, share, mask=(share != 0.0) & there[:, None])
     if len(repeated) > 0:

@@ -66,6 +66,8 @@ _READOUTS = (
     "[b, h, j, e] = sum(i, weight * {u}[i])",
     "[b, h, i, e] = sum(j, weight * {v2}[j])",
     "[b, i, l] = mean(h, sum(j, weight * {member}[j]))",
+    "[b, h, i, {z}] = sum(j, weight, where={place} == {z})",
+    "[b, h, j, {z}] = sum(i, weight, where=({C}) and i - j == {z})",
     "[b, h, j] = logsumexp(i, score)",
     "[b, h, i] = logsumexp(j, {S}, where={C})",
     # which is largest is sure of products alone: other functions may make equal what was not
@@ -287,6 +289,8 @@ class _Spec(Pieces):
             "u": lambda: self.once("query u[e]"),
             "v2": lambda: self.once("value v2[e]"),
             "member": self.member,
+            "place": self.place,
+            "z": lambda: self.once("axis z = 12"),
         }
         used = [name for _, name, _, _ in Formatter().parse(form) if name]
         return form.format(**{name: parts[name]() for name in dict.fromkeys(used)})

@@ -294,6 +294,21 @@ class Pieces:
             lambda: f"v[j] * sigmoid({self.once('query open_y[e]')}[i])",
             lambda: f"(v[j] - {self.once('query open_y[e]')}[i]) * {self.scalar('column')}",
             self.mixed_channels,
+            self.relative_value,
+            self.relative_value,
+        )
+
+    def relative_value(self) -> str:
+        """A value with a vector that is read at an index of both tokens."""
+        rows = self.tensor("param", "vectors", ("h", "12, e"), " = 0.1")
+        row = f"{rows}[{self.place()}]"
+        return self.pick(
+            lambda: f"v[j] + {row}",
+            lambda: f"v[j] * {self.scalar('column')} - {self.scalar('row')} * {row}",
+            lambda: f"(v[j] + {row}) * sigmoid({self.once('query open_y[e]')}[i])",
+            lambda: f"v[j] + tanh({row}) * where({self.mask.any(0)}, 1, {self.scalar('column')})",
+            lambda: f"{rows}[i - j, pad=0]",
+            lambda: f"v[j] + {self.once('param grid_e[3, 4, e] = 0.1')}[i % 3, (i + j) % 4]",
         )
 
     def mixed_channels(self) -> str:

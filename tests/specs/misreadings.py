@@ -133,4 +133,5 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("deberta", relative.one_distance_for_both),
     ("transformer_xl", relative.one_vector_for_both),
     ("shaw", relative.distances_dropped),
+    ("shaw_values", relative.values_turned),
 ]

@@ -16,6 +16,26 @@ def shaw(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
     return attend_all(torch.einsum("bhid,bhijd->bhij", q, keys) / math.sqrt(q.shape[3]), v)
 
 
+def shaw_values(
+    q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, turned: int = 1
+) -> Tensor:
+    reach, n = 16, k.shape[2]
+
+    def of_pairs(table: Tensor, sign: int) -> Tensor:
+        apart = [[sign * (j - i) for j in range(n)] for i in range(n)]
+        return table[torch.tensor(apart).clamp(-reach, reach) + reach]
+
+    keys = k[:, :, None] + of_pairs(rows, 1)
+    score = torch.einsum("bhid,bhijd->bhij", q, keys) / math.sqrt(q.shape[3])
+    values = v[:, :, None] + of_pairs(columns, turned)  # a value of its own for each pair
+    return torch.einsum("bhij,bhije->bhie", score.softmax(3), values)
+
+
+def values_turned(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The vectors of values by the distance from the key to the query."""
+    return shaw_values(q, k, v, rows, columns, turned=-1)
+
+
 def log_bucket(apart: int, half: int, longest: int) -> int:
     """The distance itself up to `half`, then logarithmic, with its sign."""
     size = abs(apart)
@@ -77,6 +97,12 @@ def distances_dropped(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
 
 CASES = {
     "shaw": Case(shaw, lambda r: {"rows": r.normal(33, r.d)}, m=21, n=21),
+    "shaw_values": Case(
+        shaw_values,
+        lambda r: {"rows": r.normal(33, r.d), "columns": r.normal(33, r.e)},
+        m=21,
+        n=21,
+    ),
     "deberta": Case(
         deberta,
         lambda r: {"key_rows": r.normal(r.h, 16, r.d), "query_rows": r.normal(r.h, 16, r.d)},
