@@ -52,7 +52,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "facts": (*_PYTEST, "tests/dsl/test_facts.py", "tests/codegen/test_cost.py"),
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),
-    "lookups": (*_PYTEST, "tests/codegen/test_lookups.py"),
+    "lookups": (*_PYTEST, "tests/codegen/test_lookups.py", "tests/codegen/test_by_entry.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),
     "fuzz": ("-m", "tests.fuzz", "--first", "0", "--count", "75", "--cases", "1", "--stop"),
 }

@@ -598,6 +598,15 @@ MUTATIONS = (
     Mutation("dsl/analysis/products.py", "yield -sign, term", "yield sign, term", LOOKUPS),
     Mutation(TILES, "range(low, high + 1)", "range(low, high)", KERNELS),
     Mutation(TILES, "at == repeated[place], 0.0, share", "False, 0.0, share", KERNELS),
+    # sums by the entry of a table
+    Mutation("codegen/by_entry.py", "list(inside(found.places)) if padded else []", "[]", LOOKUPS),
+    Mutation(
+        "codegen/by_entry.py", "both([*more, *have])) if more else", "None) if 0 else", LOOKUPS
+    ),
+    Mutation("codegen/by_entry.py", "column in found.table.free or", "", LOOKUPS),
+    Mutation(TILES, "(repeated[place] >= 0) & (repeated[place] < size)", "True", KERNELS),
+    Mutation(ROWS, "look_up(of_d_out, {{ k.entry }},", "look_up(of_d_out, 0,", KERNELS),
+    Mutation(COLUMNS, "look_up(of_d_out, {{ k.entry }},", "look_up(of_d_out, 0,", KERNELS),
     # what is said of a spec
     Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
     Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),

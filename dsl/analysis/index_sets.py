@@ -35,8 +35,10 @@ _REDUCED = {
     "row_table": "in the row pass, for each query and entry",
     "column_table": "in the column pass, for each key and entry",
     "table": "from the entries' own partial sums",
+    "vectors": "from what each query's weights add up to by entry",
     "pair": "at its own pair",
 }
+_CHANNELS = (Role.CHANNEL, Role.CONCAT)
 _TABLES = {"i": "row_table", "j": "column_table", "": "table"}  # by the token of its rows
 
 
@@ -143,8 +145,9 @@ class _Walk:
         if decl is None or not self._learns(read.name):
             return
         own = {place.axis for place in read.index if isinstance(place, Index)}
+        channels = any(self.spec.axis(a).role in _CHANNELS for a in read.free)
         if not where:
-            where = "pair" if own & set(decl.axes) >= PAIR else "table"
+            where = "pair" if own & set(decl.axes) >= PAIR else "vectors" if channels else "table"
         self._add(read.name, where, frozenset(a for a in decl.axes if a in ("b", "h", "i", "j")))
 
     def _leaf(self, expr: Expr, where: str) -> None:

@@ -75,6 +75,17 @@ input c[b, j]
 param s[h] = 0.4
 score = atan(dot(q[i], k[j]) + c[j]) + softplus(dot(q[i], k[j])) - log1p(dot(q[i], k[j]) ** 2)
 weight = (score + 2 * s) / N""",
+    "entries": """
+param rows[h, 5, e] = 0.1
+param once[160, e] = 0.1
+require i < 80
+require j < 80
+axis l = 3
+mask j != i + 2
+value = v[j] + rows[clamp(i - j, -2, 2) + 2] - once[i + j] * rows[0]
+weight = sigmoid(score) / N
+return share[b, h, i, l] = sum(j, weight, where=clamp(j - i, -1, 4) == l)
+return near[b, h, j, l] = sum(i, weight, where=abs(i - j) == l)""",
     "largest": """
 mask j < i - 4
 output = none
