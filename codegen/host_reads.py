@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import ne
 from typing import TYPE_CHECKING
 
 from attnspec.codegen.host_values import DTYPES, STARTS, TOKENS, Dims, Value
@@ -41,7 +42,38 @@ def read(host: Host, expr: Read) -> Value:
             return value
         turned = host.assign(host.aligned(value, wanted), wanted, value.kind, value.grouped)
         return replace(turned, narrow=value.narrow)
-    return _gather(host, expr, source, axes)
+    placed = _placed(host, expr, source, axes)
+    return _gather(host, expr, source, axes) if placed is None else placed
+
+
+def _placed(host: Host, expr: Read, source: Value, axes: Dims) -> Value | None:
+    """What `source` holds at computed places of one dimension, where it is whole in the others."""
+    places = {a: x for a, x in zip(axes, expr.index, strict=True) if a in source.dims}
+    computed = [a for a, x in places.items() if not isinstance(x, Index)]
+    own = [x.axis for x in places.values() if isinstance(x, Index)]
+    if source.plain or expr.pad is not None or expr.name == host.only[0] or len(computed) != 1:
+        return None
+    kept = [a for a in places if a not in computed]
+    if len(set(own)) < len(own) or any(map(ne, map(host.base, kept), map(host.base, own))):
+        return None
+    (axis,) = computed
+    if host.spec.axis(axis).role in (Role.BATCH, Role.HEAD):
+        return None
+    at = host.emit(places[axis])
+    if set(at.dims) & set(own):
+        return None
+    token = host.base(axis) in STARTS and host.spec.axis(axis).role in TOKENS
+    code = f"{at.code} - {STARTS[host.base(axis)]}" if token else at.code
+    front = ":, " * source.dims.index(axis)
+    names = dict(zip(kept, own, strict=True))
+    dims = tuple(d for a in source.dims for d in (at.dims if a == axis else (names[a],)))
+    found = host.assign(f"{source.code}[{front}{code}]", dims, expr.kind, source.grouped)
+    found = replace(found, narrow=source.narrow)
+    wanted = host.order(set(dims))
+    if dims == wanted:
+        return found
+    turned = host.assign(host.aligned(found, wanted), wanted, found.kind, found.grouped)
+    return replace(turned, narrow=source.narrow)
 
 
 def _rows(host: Host, source: Value, axes: Dims, renamed: dict[str, str]) -> Value:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attnspec.codegen.host_values import DTYPES, STARTS, Value
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.rewrite_blocks import Block, one_block
 from attnspec.dsl.ast import (
     Apply,
     Concat,
     Contract,
     Cumsum,
     Expr,
+    Index,
     Kind,
     Normalize,
     Rank,
@@ -21,6 +24,8 @@ from attnspec.dsl.ast import (
 
 if TYPE_CHECKING:
     from attnspec.codegen.host import Host
+
+_PLACE = "place"  # the dimension of the places in a block, until it is reduced
 
 
 def contract(host: Host, expr: Contract) -> Value:
@@ -75,27 +80,33 @@ def reduce(host: Host, expr: Reduce) -> Value:
         raise Unsupported(f"a pairwise {expr.op} besides the sum of weighted values")
     if expr.op == "argmax":
         return _place(host, expr)
+    if (end := _end(host, expr)) is not None:
+        return end
+    block = _block(host, expr)
     body = host.widen(_spread(host, expr.body, *expr.axes), expr.kind)
-    if expr.where is not None:
-        fill = {"prod": "1", "all": "True", "any": "False"} | {
-            "amax": f"lowest({body.code})",
-            "amin": f"highest({body.code})",
-            "logsumexp": 'float("-inf")',
-        }
-        whole = _masked(host, body, expr.where, fill.get(expr.op, "0"))
-    else:
-        whole = body
-    dims = tuple(d for d in whole.dims if d not in expr.axes)
-    at = repr(tuple(host.dim(whole, a) for a in expr.axes))
-    grouped = whole.grouped if "h" in dims else ""
+    fills = {"prod": "1", "all": "True", "any": "False", "logsumexp": 'float("-inf")'}
+    fills |= {"amax": f"lowest({body.code})", "amin": f"highest({body.code})"}
+    fill, where = fills.get(expr.op, "0"), expr.where if block is None else block.rest
+    whole = body if where is None else _masked(host, body, where, fill)
     count = ""
     if expr.op == "mean" and expr.where is not None:
-        _, mask = host.matched(whole, host.emit(expr.where))
-        spread = f"({mask.code}).expand({whole.code}.shape)"
-        count = f"{spread}.sum({at}).clamp(min=1)"
+        count = f"torch.full({whole.code}.shape, True, device=bound.device)"
+        if where is not None:
+            _, mask = host.matched(whole, host.emit(where))
+            count = f"({mask.code}).expand({whole.code}.shape)"
+    axes = expr.axes
+    if block is not None:
+        if count:
+            count = _in_blocks(host, replace(whole, code=count), block, "False").code
+        whole, axes = _in_blocks(host, whole, block, fill), (_PLACE,)
+    dims = tuple(d for d in whole.dims if d not in axes)
+    at = repr(tuple(host.dim(whole, a) for a in axes))
+    grouped = whole.grouped if "h" in dims else ""
     codes = {
         "sum": f"{whole.code}.sum({at})",
-        "mean": f"{whole.code}.sum({at}) / {count}" if count else f"mean({whole.code}, {at})",
+        "mean": f"{whole.code}.sum({at}) / {count}.sum({at}).clamp(min=1)"
+        if count
+        else f"mean({whole.code}, {at})",
         "amax": f"amax({whole.code}, {at})",
         "amin": f"amin({whole.code}, {at})",
         "logsumexp": f"logsumexp({whole.code}, {at})",
@@ -103,7 +114,41 @@ def reduce(host: Host, expr: Reduce) -> Value:
         "any": f"torch.any({whole.code}, {at})",
         "all": f"torch.all({whole.code}, {at})",
     }
-    return host.assign(codes[expr.op], dims, expr.kind, grouped)
+    found = host.assign(codes[expr.op], dims, expr.kind, grouped)
+    if dims == (wanted := host.order(set(dims))):
+        return found
+    return host.assign(host.aligned(found, wanted), wanted, expr.kind, grouped)
+
+
+def _block(host: Host, expr: Reduce) -> Block | None:
+    """What a reduction runs over if that is one block for each of an axis of blocks."""
+    block = one_block(host.spec, expr)
+    if block is None or not isinstance(block.at, Index):
+        return None
+    others = expr.body.free | (frozenset() if block.rest is None else block.rest.free)
+    return None if block.at.axis in others else block
+
+
+def _in_blocks(host: Host, value: Value, block: Block, fill: str) -> Value:
+    """Blocks and places in one, where there are tokens."""
+    assert isinstance(block.at, Index)
+    place = value.dims.index(block.run)
+    first = STARTS[host.base(block.run)]
+    code = f"in_blocks({value.code}, {place}, {block.length}, {first}, {fill})"
+    dims = (*value.dims[:place], block.at.axis, _PLACE, *value.dims[place + 1 :])
+    return host.assign(code, dims, value.kind, value.grouped)
+
+
+def _end(host: Host, expr: Reduce) -> Value | None:
+    """The first or the last position of a token axis, if that is all."""
+    axis = expr.axes[0]
+    first = STARTS.get(host.base(axis), "")
+    if not first or expr.op not in ("amin", "amax"):
+        return None
+    if expr != Reduce(expr.op, (axis,), Index(axis, kind=Kind.INT), kind=Kind.INT):
+        return None
+    code = first if expr.op == "amin" else f"({first} + {host.size(axis)} - 1)"
+    return Value(code, (), Kind.INT, plain=True)
 
 
 def _place(host: Host, expr: Reduce) -> Value:

@@ -67,13 +67,35 @@ def fold(line: str) -> str:
     if len(line) <= LINE or not bracketed or line.lstrip().startswith(("#", '"""')):
         return line
     indent = len(line) - len(line.lstrip())
+    returned = _returned(line)
+    if returned is not None:
+        return line[: indent + len("return ")] + _laid(returned, indent, indent + len("return "))
     start, end = _longest(line, line.find(" = ") + 1)
     inside, pad = line[start + 1 : end], " " * (indent + 4)
     body = pad + inside
     if len(body) > LINE:
         items = _items(inside)
         body = ",\n".join(_folded_item(pad, item) for item in items) + ","
-    return f"{line[: start + 1]}\n{body}\n{' ' * indent}{line[end:]}"
+    return f"{_opening(line[: start + 1], indent)}\n{body}\n{' ' * indent}{line[end:]}"
+
+
+def _returned(line: str) -> ast.Tuple | None:
+    """The tuple that a line returns, if that is what it does."""
+    found = ast.parse(line.strip()[len("return ") :]).body if line.strip()[:7] == "return " else []
+    match found:
+        case [ast.Expr(value=ast.Tuple() as value)]:
+            return value
+    return None
+
+
+def _opening(head: str, indent: int) -> str:
+    """What stands before a broken bracket, with one target a line where there are too many."""
+    targets, equals, rest = head.partition(" = ")
+    if len(head) <= LINE or not equals:
+        return head
+    pad = " " * indent
+    items = "".join(f"{pad}    {x},\n" for x in _items(targets.strip()))
+    return f"{pad}(\n{items}{pad}) = {rest}"
 
 
 def _folded_item(pad: str, item: str) -> str:
@@ -85,13 +107,17 @@ def _folded_item(pad: str, item: str) -> str:
 
 
 def _longest(text: str, place: int) -> tuple[int, int]:
-    """Where the longest bracket from `place` on that stands in no other opens and closes."""
+    """Where the longest bracket from `place` on that stands in no other opens and closes; that of
+    a call's index comes first."""
     pairs = []
     while place < len(text):
         if text[place] in "([{":
             pairs.append((place, _closing(text, place)))
             place = pairs[-1][1]
         place += 1
+    indexed = len(pairs) > 1 and pairs[-1][0] == pairs[-2][1] + 1
+    if indexed and pairs[-1][0] < LINE and text.endswith("]"):
+        return pairs[-1]
     return max(pairs, key=lambda pair: pair[1] - pair[0])
 
 

@@ -64,7 +64,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = _differentiated(build)
-    if found.form == "position":
+    if _constant(build, found):
         names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
     build.tape.note = ""
     build.from_line(found.score)
@@ -135,6 +135,14 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         forms=forms,
         entries=entries,
     )
+
+
+def _constant(build: Builder, found: Match) -> bool:
+    """Whether nothing that a pass gives has a gradient."""
+    if found.form == "position":
+        return True
+    apart = found.value, found.gate, found.sink
+    return apart == (None, None, None) and not build.carries_gradient(found.score)
 
 
 def _differentiated(build: TileBuilder) -> list[str]:

@@ -21,6 +21,7 @@ from attnspec.codegen.rewrite import (
     reached,
     tokens,
 )
+from attnspec.codegen.rewrite_blocks import is_place, match_block
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Read, Reduce, Spec, children, walk
@@ -89,6 +90,8 @@ class _Planner:
         self._seen.add(expr)
         if isinstance(expr, Reduce) and over_pairs(self.spec, expr):
             self._add(expr)
+        elif isinstance(expr, Reduce) and is_place(self.spec, expr.axes[0]):
+            self._plan(expr, match_block(self.spec, expr))
         elif isinstance(expr, Apply) and expr in self._totals:
             self._plan(self._totals[expr], self._match(self._totals[expr]))
         elif self._is_map(expr):

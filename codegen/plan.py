@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from attnspec.codegen.passes import plan_passes, roots
 from attnspec.codegen.plan_types import TABLES, PairPlan, Plan, Stage, Unsupported
+from attnspec.codegen.rewrite_blocks import with_blocks
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Expr, Read, Spec
@@ -16,6 +17,7 @@ __all__ = ["Plan", "Stage", "plan"]
 def plan(spec: Spec, facts: Facts) -> Plan:
     """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
     try:
+        spec = with_blocks(spec)
         wanted = roots(spec)
         passes = plan_passes(spec, facts, wanted)
         wrapper = wrap(spec, passes, wanted)
@@ -28,10 +30,10 @@ def plan(spec: Spec, facts: Facts) -> Plan:
             if name not in {s.name for s in stages}:
                 stages.append(Stage(name, "host", "host", size))
         last = place + 1 == len(passes)
-        name, size = "output" if last else f"pass {place + 1}", ""
-        if found.entries is not None:
-            size = f"{' x '.join((found.row, *found.entries.axes))} numbers"
-        stages.append(Stage(name, "pairwise", "fused", size))
+        held = () if found.entries is None else found.entries.axes
+        held = (found.column,) if found.form == "map" else held
+        size = f"{' x '.join((found.row, *held))} numbers" if held else ""
+        stages.append(Stage("output" if last else f"pass {place + 1}", "pairwise", "fused", size))
     if not passes:
         stages.append(Stage("output", "host", "host"))
     elif len(wrapper.after) > 2:  # more than naming the result and what is found besides

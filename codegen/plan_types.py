@@ -295,6 +295,11 @@ class PairPlan:
     entries: Entries | None
 
     @property
+    def constant(self) -> bool:
+        """Whether nothing that it gives has a gradient."""
+        return not (self.gradients or self.value or self.gate or self.sink)
+
+    @property
     def read(self) -> tuple[Leaf, ...]:
         """What is read of rows, columns, heads and pairs that takes part in no product."""
         return (*(v for part in self.sums for v in part.vectors), *self.leaves)

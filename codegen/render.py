@@ -25,6 +25,7 @@ from attnspec.codegen.plan_types import (
     Plan,
     RangePlan,
 )
+from attnspec.codegen.rewrite_blocks import with_blocks
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
@@ -63,6 +64,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     if not plan.fused:
         raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
     env = environment()
+    spec = with_blocks(spec)
     host = wrap(spec, plan.passes, plan.roots)
     ends = [suffix(place) for place in range(len(plan.passes))]
     context = {
@@ -192,7 +194,7 @@ def _facts(facts: Facts) -> list[str]:
 
 
 def _gradient_names(pair: PairPlan) -> list[str]:
-    if pair.form == "position":
+    if pair.constant:
         return []
     floats = {leaf.operand.name for leaf in pair.read if leaf.grad}
     leaves = {leaf.operand.name for leaf in pair.read}

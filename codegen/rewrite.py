@@ -10,7 +10,7 @@ gradient like any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -18,7 +18,7 @@ from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.host_values import TOKENS
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -38,6 +38,7 @@ from attnspec.dsl.ast import (
     Spec,
     walk,
 )
+from attnspec.dsl.build import substitute
 
 _FLOAT = Kind.FLOAT
 PLACE = "place"  # the operation of a reduction that gives `argmax`, but -1 where nothing takes part
@@ -127,6 +128,8 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
         if len(run) < 2 and not any(over_pairs(spec, n) for n in walk(body)):
             return rebuild(node, visit)
         names: dict[str, str] = {}
+        if len(run) > 1 and not all(isinstance(at, Index) for at in node.index):
+            return _placed(spec, node, body, visit)
         for axis, at in zip(found.axes, node.index, strict=True):
             if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
@@ -137,6 +140,35 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
             return rebuild(node, visit)
 
     return visit(expr)
+
+
+def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -> Expr:
+    """A definition over pairs, `body`, at computed indices: 0 for a weight outside the mask."""
+    found = spec.definition(read.name)
+    assert found is not None
+    if read.pad is None:
+        at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
+        try:
+            return substitute(coordinates(_Rewriter(spec).visit(body, None), spec), at)
+        except (Unsupported, ValueError):  # of what sums over such an index itself
+            pass
+    return rebuild(read, visit)
+
+
+def _there(spec: Spec, axis: str, at: Expr) -> Expr:
+    """An index of `axis`; one that lies outside it reads an end, whatever is read."""
+    if isinstance(at, Index) or axis not in tokens(spec, frozenset({axis})):
+        return at
+    return Apply("clamp", (at, *ends(spec, axis)), kind=Kind.INT)
+
+
+def ends(spec: Spec, axis: str) -> tuple[Expr, Expr]:
+    """The first and the last position of a token axis."""
+    run = base(spec, axis)
+    first, last = (
+        Reduce(op, (run,), Index(run, kind=Kind.INT), kind=Kind.INT) for op in ("amin", "amax")
+    )
+    return first, last
 
 
 def renamed(expr: Expr, names: dict[str, str]) -> Expr:

@@ -202,12 +202,13 @@ class Kernel(Work):
 
 def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     """Every kernel of a pass, the forward one first; their names end in `end`."""
-    if plan.form == "position":
-        return [Kernel("forward", end, _doc(plan), plan, "rows", pointers=("out",), forward=True)]
     softmax = plan.normalizer == "softmax"
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
     outputs += ("ungated",) if plan.gate is not None else ()
     outputs += () if softmax and plan.value is None else ("out",)
+    found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
+    if plan.constant:
+        return found
     saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
     saved += () if softmax or plan.value is not None else ("d_out",)
     rows = [
@@ -225,7 +226,6 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
         return tuple(dict.fromkeys(f"d_{operand}" for g in gradients for operand in g.operands))
 
     values = () if plan.value is None else (f"d_{plan.value.name}",)
-    found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
     if rows:
         doc = "Gradients of what belongs to a query, a head or a pair: one tile of rows a program."
         pointers = (*saved, *into(rows))

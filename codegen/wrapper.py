@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnspec.codegen.host import Host
 from attnspec.codegen.host_values import STARTS, Value
@@ -10,7 +10,20 @@ from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
 from attnspec.codegen.plan_types import Operand, PairPlan
 from attnspec.dsl.analysis.positions import coordinates, rebuild
-from attnspec.dsl.ast import Apply, Decl, Expr, Form, Index, Kind, Read, Role, Spec, walk
+from attnspec.dsl.ast import (
+    Apply,
+    Decl,
+    Expr,
+    Form,
+    Index,
+    Kind,
+    Normalize,
+    Read,
+    Reduce,
+    Role,
+    Spec,
+    walk,
+)
 
 _CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 _WRAP = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
@@ -75,8 +88,21 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
                 sizes = ", ".join(host.size(host.base(d)) for d in (*rows, *entries))
                 host.lines.append(f"{name} = {name}.view({sizes})")
             value = Value(name, dims.get(plan.form, rows), kind, narrow=plan.form == "vector")
+        value = _of(spec, value, node)
         # under an operation, coordinates are written out
         host.known[node] = host.known[coordinates(node, spec)] = value
+
+
+def _of(spec: Spec, value: Value, node: Expr) -> Value:
+    """One batch and head of what a pass found, where `node` is the same for all."""
+    masked = any(isinstance(n, Reduce | Normalize) and n.mask is not None for n in walk(node))
+    same = {"b", "h"} - node.free
+    same -= spec.mask.free if masked and spec.mask is not None else set()
+    if not same:
+        return value
+    places = ", ".join("0" if d in same else ":" for d in ("b", "h"))
+    dims = tuple(d for d in value.dims if d not in same)
+    return replace(value, code=f"{value.code}[{places}]", dims=dims)
 
 
 def _at(decl: Decl, fact: Expr, side: str) -> Expr:
@@ -158,7 +184,7 @@ def _place(plan: PairPlan, host: Host, columns: list[tuple[Operand, str]]) -> li
     row, column = (host.base(axis) for axis in (plan.row, plan.column))
     key_heads = f"{columns[0][0].name}.shape[1]" if columns else host.size("h")
     sizes = [host.size("b"), host.size("h"), key_heads, host.size(row), host.size(column)]
-    return [*sizes, STARTS[row], STARTS[column]]
+    return [*sizes, *(STARTS.get(axis, "0") for axis in (row, column))]
 
 
 def _sizes(plan: PairPlan, host: Host) -> str:
@@ -187,7 +213,9 @@ def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
 def _after(spec: Spec, roots: dict[str, Expr], host: Host) -> tuple[str, ...]:
     result = "None"
     if spec.output is not None:
-        result = host.aligned(host.emit(roots["output"]), ("b", "h", "i", spec.channel))
+        value, axes = host.emit(roots["output"]), ("b", "h", "i", spec.channel)
+        every = set(axes) <= set(value.dims)
+        result = host.aligned(value, axes) if every else host.whole(value, axes)
     returned = []
     for item in spec.returns:
         code = host.whole(host.emit(roots[item.name]), item.axes)

@@ -240,6 +240,19 @@ def highest(x: Tensor) -> float | int:
     return float("inf") if x.is_floating_point() else torch.iinfo(x.dtype).max
 
 
+def in_blocks(x: Tensor, dim: int, length: int, first: int, fill: float) -> Tensor:
+    """Dimension `dim`, tokens from position `first` on, as two: blocks of `length` from position 0
+    on, and the places in one; `fill` where there is no token."""
+    shape = list(x.shape)
+    total = first + shape[dim]
+    pads = [
+        x.new_full((*shape[:dim], n, *shape[dim + 1 :]), fill) for n in (first, -total % length)
+    ]
+    blocks = (total + length - 1) // length
+    every = torch.cat((pads[0], x, pads[1]), dim)
+    return every.reshape(*shape[:dim], blocks, length, *shape[dim + 1 :])
+
+
 def mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Mean along several dimensions, 0 of none."""
     return _some(x, dims, 0.0).mean(dims)

@@ -141,10 +141,10 @@ class Pairwise:
     @property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
-        if self.form == "position":
+        apart = {n for n in (self.value, self.gate, self.sink) if n is not None}
+        if not (self.wanted or apart):
             return ()
-        floats = {n for _, x, y in self.dots for n in (x, y)}
-        floats |= {n for n in (self.value, self.gate, self.sink) if n is not None}
+        floats = apart | {n for _, x, y in self.dots for n in (x, y)}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
         floats |= {v.operand for part in self.sums for v in part.vectors if v.grad}
         return tuple(n for n, _ in self.operands if n in floats)

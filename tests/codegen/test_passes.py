@@ -269,6 +269,14 @@ def test_the_first_of_equal_numbers_gets_the_gradient() -> None:
     assert k.grad.sum(-1).nonzero().tolist() == [[0, 0, 7]]
 
 
+def test_what_is_the_same_for_all_heads_is_read_without_them() -> None:
+    attention = fused(
+        f"{CODES}let got[i] = any(j, r[i] == c[j])\nreturn f[b, i] = where(got, 1.0, 0.0)"
+    )
+    outcome = hold(attention, SELF, "cpu")
+    assert not outcome.problems, outcome.problems
+
+
 def test_a_pass_runs_once_for_everything_that_needs_it() -> None:
     text = "mask j <= i\nlet z[i] = logsumexp(j, score)\nreturn a[b, h, i] = z\n"
     text += "return c[b, h, i] = 2 * z"
