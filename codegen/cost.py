@@ -95,6 +95,8 @@ class _Counter:
                 self.channel(body)
             case ast.For(body=body):  # over heads, or over the entries of a table
                 self.block(body)
+            case ast.While(body=body):  # once, whatever the number of sweeps
+                self.block(body)
             case ast.If(body=body, orelse=other):
                 self.cheaper(body, other)
             case ast.Expr(value=value):

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
-from attnspec.codegen.plan_types import ChannelSum, Choice, Operand, PairPlan, Plan
+from attnspec.codegen.plan_types import ChannelSum, Choice, Operand, PairPlan, Plan, Search
 from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
@@ -185,6 +185,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"softmax, in base 2, of {pair.score}"
     elif pair.form == "position":
         yield f"the position of the largest {pair.score} of a row, the first of equal ones"
+    elif pair.search is not None:
+        yield from _search(pair, pair.search)
     else:
         yield f"weight {pair.score}"
     if pair.form == "map":
@@ -206,6 +208,18 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"{form.function} {how} in the backward: {price} operations a pair, {spared} {other}"
     for gradient in pair.gradients:
         yield f"d score / d {gradient.of} = {gradient.value}"
+
+
+def _search(pair: PairPlan, search: Search) -> Iterator[str]:
+    """What a pass does that goes over the keys until it has found the threshold of its rows."""
+    known = {op.target for op in needed(pair.ops, [pair.keep or 1, pair.score])}
+    for op in needed(pair.ops, search.atoms):
+        if op.target not in known:
+            yield f"{op.target} = {_operation(op)}, in every sweep but the first"
+    yield f"the threshold at which the sum of {search.share} over a row is 1, without a gradient"
+    yield f"the keys are swept for the largest {pair.score} of each row, then once for every step"
+    yield "    towards the threshold: 3 to 12 by Newton's method, 20 to 30 by halving the interval"
+    yield f"    where {search.order}, which is alpha - 1, is above 1"
 
 
 def _sort(axis: str) -> str:

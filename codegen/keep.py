@@ -27,6 +27,7 @@ WEIGHTS = {
     "div": 11, "sqrt": 4, "rsqrt": 4, "exp": 8, "exp2": 4, "log": 25, "log2": 27, "log1p": 43,
     "sin": 106, "cos": 108, "atan": 39, "tanh": 19, "quick_tanh": 11, "sigmoid": 10, "silu": 11,
     "softplus": 53, "logsigmoid": 55, "elu": 13, "erf": 31, "gelu": 35, "pow": 39,
+    "tempered": 40, "tempered_bend": 80,
     "floordiv": 24, "mod": 20, "floordiv_unsigned": 14, "mod_unsigned": 12,
     "stopgrad": 0,
 }  # fmt: skip

@@ -318,6 +318,8 @@ class Builder(Arithmetic):
         self.from_line(expr)
         if floating:
             atoms = [self.widened(a) for a in atoms]
+        if op in ("tempered", "tempered_slope"):  # has no spelling of its own
+            return self.printed(symbolic.apply(op, [self.symbol(a) for a in atoms]))
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
             return self.repeated(atoms[0], int(atoms[1]), kind)
         if op in ("floordiv", "mod") and divides(args[1]) and all(nonnegative(a) for a in args):

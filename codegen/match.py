@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 
 from attnspec.codegen.by_entry import Places, entry_of
+from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
 from attnspec.dsl.ast import (
@@ -34,8 +35,9 @@ class Match:
     `value` if there is one, at the pairs of the mask at `mask` where `where` holds.
 
     `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
-    (`form` "entries") the sum for every entry at `places`, or (`form` "position") the place of the
-    largest weight of a row.
+    (`form` "entries") the sum for every entry at `places`, (`form` "position") the place of the
+    largest weight of a row, or (`form` "threshold") the number t of a row at which
+    tempered(score - t, `order`) sums to 1. What is `still` has no gradient.
     `gated` is the node times `gate`, a factor of the row, if it is all of the output.
     """
 
@@ -52,6 +54,8 @@ class Match:
     gate: Expr | None = None
     gated: Expr | None = None
     places: Places = ()
+    order: Expr | None = None
+    still: bool = False
 
     @property
     def log_sum_exp(self) -> Expr | None:
@@ -70,18 +74,26 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     if node.op == "logsumexp":
         pointwise(spec, node.body, row, column)
         return Match(node, "number", row, column, True, node.body, mask=node.mask, where=node.where)
-    if node.op == PLACE:
+    if node.op in (PLACE, THRESHOLD):
         if more := sorted(node.free - {"b", "h", row}):
             raise Unsupported(f"a largest value for every {', '.join(more)}")
         pointwise(spec, node.body, row, column)
-        return Match(node, "position", row, column, False, node.body, mask=node.mask,
-                     where=node.where)  # fmt: skip
+        form: Result = "position"
+        score, order = node.body, None
+        if node.op == THRESHOLD:
+            assert isinstance(score, Apply)
+            form, (score, order) = "threshold", score.args
+        return Match(node, form, row, column, False, score, mask=node.mask, where=node.where,
+                     order=order, still=True)  # fmt: skip
     if node.op != "sum":
         raise Unsupported(f"a pairwise {node.op}")
     here = frozenset({"b", "h", row, column})
+    body, still = node.body, False
+    if isinstance(body, Apply) and body.op == "stopgrad" and body.free <= here:
+        body, still = body.args[0], True  # to be rounded as with a gradient
     weights: list[Expr] = []
     values: list[Expr] = []
-    for factor in factors_of(node.body, frozenset({row, column})):
+    for factor in factors_of(body, frozenset({row, column})):
         (weights if row in factor.free or factor.free <= here else values).append(factor)
     if any(w.free - here for w in weights):
         raise Unsupported("a weight that is a vector, or a value that depends on the query")
@@ -95,13 +107,13 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         pointwise(spec, weight, row, column)
         return Match(node, "entries", row, column, False, weight, mask=node.mask, where=where,
                      places=places)  # fmt: skip
-    form: Result = "number" if value is None else "vector"
+    form = "number" if value is None else "vector"
     softmaxes = [w for w in weights if isinstance(w, Normalize) and over_pairs(spec, w)]
     if not softmaxes:
         weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
         pointwise(spec, weight, row, column)
         return Match(node, form, row, column, False, weight, None, value, node.mask, node.where,
-                     gate, gated)  # fmt: skip
+                     gate, gated, still=still)  # fmt: skip
     rest = [w for w in weights if w is not softmaxes[0]]
     softmax = softmaxes[0]
     if len(softmaxes) > 1 or any(w.free >= {row, column} for w in rest) or value is None:

@@ -27,6 +27,7 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.rewrite import canonical, mask_at
+from attnspec.codegen.threshold import searched
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
 from attnspec.dsl.analysis.ascending import Ranges
@@ -64,6 +65,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = _differentiated(build)
+    order = None if found.order is None else build.sym(found.order)
     if _constant(build, found):
         names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
     build.tape.note = ""
@@ -83,6 +85,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
             slopes = {name: gentle(slope) for name, slope in slopes.items()}
     build.tape.note = "its derivatives"
     gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
+    search = None if order is None else searched(build, final, order)
     build.tape.note = ""
     value, gate, sink = _around(build, found)
     read = [leaf.kind for leaf in build.leaves]
@@ -99,6 +102,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
     if keep is not None:
         roots.append(keep)
+    if search is not None:
+        roots += search.atoms
     roots.extend(name for part in build.sums.values() for name in part.outside)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
     roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
@@ -134,12 +139,13 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         again=again,
         forms=forms,
         entries=entries,
+        search=search,
     )
 
 
 def _constant(build: Builder, found: Match) -> bool:
     """Whether nothing that a pass gives has a gradient."""
-    if found.form == "position":
+    if found.still:
         return True
     apart = found.value, found.gate, found.sink
     return apart == (None, None, None) and not build.carries_gradient(found.score)

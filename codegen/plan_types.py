@@ -12,8 +12,8 @@ Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
 # What a pass gives for every query: a vector, a number, a number for every key or for every entry
-# of a table, or the position of a key.
-Result: TypeAlias = Literal["vector", "number", "map", "entries", "position"]
+# of a table, the position of a key, or a threshold that is searched for.
+Result: TypeAlias = Literal["vector", "number", "map", "entries", "position", "threshold"]
 
 
 class Unsupported(Exception):
@@ -252,12 +252,28 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """What a search for the threshold of a row computes of a pair: with z = score - threshold its
+    `share` (1 + order z) ** (1 / order) of a sum that shall be 1, and the `slope` by which that
+    falls."""
+
+    share: Atom
+    slope: Atom
+    order: Atom
+
+    @property
+    def atoms(self) -> tuple[Atom, Atom, Atom]:
+        """All of them in order."""
+        return self.share, self.slope, self.order
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
     """One sum over `column` for every `row` of a softmax or an element-wise weight, forward and
     backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, what
-    they add up to for each of the `entries`, or the position of the row's largest score, which has
-    no gradient; a softmax without a value gives
-    its log-sum-exp alone.
+    they add up to for each of the `entries`, or without a gradient the position of the row's
+    largest score or its threshold, which a `search` finds; a softmax without a value gives its
+    log-sum-exp alone.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
     softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
@@ -293,6 +309,7 @@ class PairPlan:
     again: Atom  # `score` in the form that the backward computes with its derivatives
     forms: tuple[Form, ...]  # why it is that one
     entries: Entries | None
+    search: Search | None  # of the form "threshold"
 
     @property
     def constant(self) -> bool:

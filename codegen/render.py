@@ -115,6 +115,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
     shown = []
     for view in views:
         template = view.name if view.name in ("forward", "backward_columns") else "backward_rows"
+        template = "threshold" if plan.search is not None else template
         code = env.get_template(f"{template}.py.jinja").render(k=view)
         shown.append("\n".join(line for line in code.splitlines() if line.strip()))
     given = [o.name for o in operands(plan)] + [s.name for s in plan.scalars]
@@ -240,6 +241,7 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
         "slopes": _function(
             pair, [pair.again, *slopes], pair.keep, f"{_tensor(pair.again)}, {end}"
         ),
+        "search": [] if pair.search is None else _searched(pair, *pair.search.atoms),
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _limits(pair.rows),
         "boxes": [] if pair.patches is None else _limits(pair.patches.rows),
@@ -291,6 +293,11 @@ def _function(pair: PairPlan, roots: list[Atom], keep: Atom | None, returned: st
     extra = [x for x in _values(more, [keep]) if x.partition(" = ")[0] not in taken]
     lines += ["if not masked:", f"    return None, {returned}", *extra]
     return [*lines, f"return {_tensor(keep)}, {returned}"]
+
+
+def _searched(pair: PairPlan, share: Atom, *others: Atom) -> list[str]:
+    numbers = tuple_text(text(a) for a in others)
+    return _function(pair, [share, *others], pair.keep, f"{_tensor(share)}, {numbers}")
 
 
 def _limits(loop: Loop) -> list[str]:

@@ -3,6 +3,7 @@
 A pass sums over one token axis: a softmax over that axis times values, or any pointwise function
 of pairs. So a sum of several softmaxes becomes a sum of sums, a softmax in any other place is
 written as exp(x - logsumexp(x)) with the log-sum-exp a sum of its own, and a mean is a quotient.
+An entmax is written over the threshold of its row, which sums find.
 The largest value of a row is a sum of one pair, which a pass before it has found: so it has a
 gradient like any other.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from attnspec.codegen.by_entry import at_entry, counted, table_of
+from attnspec.codegen.entmax import weights
 from attnspec.codegen.host_values import TOKENS
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
@@ -244,7 +246,7 @@ class _Rewriter:
                     return negative(self._largest(replace(node, body=negative(node.body))))
                 case Reduce(mask=mask):
                     return rebuild(node, lambda n: self.visit(n, mask))
-                case Normalize(op="softmax"):
+                case Normalize():
                     return self._spread(node, within)
         return rebuild(node, lambda n: self.visit(n, within))
 
@@ -384,12 +386,15 @@ class _Rewriter:
         return bool(run and expr.free - {"b", "h"} - run) and not set(node.axes) & expr.free
 
     def _spread(self, node: Normalize, within: tuple[str, str] | None) -> Expr:
-        """A softmax as exp(x - logsumexp(x)), 0 where its own pairs end."""
-        score = self.visit(node.body, node.mask)
-        where = None if node.where is None else self.visit(node.where, node.mask)
-        sink = None if node.sink is None else self.visit(node.sink, node.mask)
-        total = log_sum_exp(replace(node, body=score, where=where, sink=sink))
-        weight: Expr = Apply("exp", (Apply("sub", (score, total), kind=_FLOAT),), kind=_FLOAT)
+        """A softmax as exp(x - logsumexp(x)), or an entmax, 0 where its own pairs end."""
+        inner = rebuild(node, lambda n: self.visit(n, node.mask))
+        assert isinstance(inner, Normalize)
+        score, where = inner.body, inner.where
+        if node.op == "entmax":
+            weight = weights(inner)
+        else:
+            less = Apply("sub", (score, log_sum_exp(inner)), kind=_FLOAT)
+            weight = Apply("exp", (less,), kind=_FLOAT)
         kept = [] if where is None else [where]
         if node.mask is not None and node.mask != within:
             kept.append(self.visit(mask_at(self.spec, node.mask), None))

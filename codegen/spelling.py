@@ -60,6 +60,8 @@ TRITON = _COMMON | {
     "pow": "power({0}, {1})",
     "pow_int": "power_int({0}, {1})",
     "random": "philox({0}, {1}, {2}, {3})",
+    "tempered": "tempered({0}, {1})",
+    "tempered_bend": "bend({0}, {1})",
 }  # fmt: skip
 
 TORCH = _COMMON | {
@@ -89,6 +91,8 @@ TORCH = _COMMON | {
     "silu": "torch.nn.functional.silu({0})",
     "gelu": "torch.nn.functional.gelu({0})",
     "random": "random_tile({0}, {1}, {2}, {3})",
+    "tempered": "tempered_tile({0}, {1})",
+    "tempered_bend": "bend_tile({0}, {1})",
     "below": "below({0}, {1})",
     "upto": "upto({0}, {1})",
 } | {

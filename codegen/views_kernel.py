@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnspec.codegen.plan_types import TABLES, PairPlan
-from attnspec.codegen.statements import CAST
+from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
 from attnspec.codegen.views import Dot, Tensor, patch_shape, strides, tiles
 from attnspec.codegen.views_gradients import Gradient, dot_gradients, leaf_gradients, sum_gradients
@@ -116,6 +116,18 @@ class Kernel(Work):
     @property
     def form(self) -> str:
         return self.plan.form
+
+    @property
+    def first(self) -> Kernel:
+        """The first sweep of a search, which needs the scores alone."""
+        return replace(self, plan=replace(self.plan, search=None))
+
+    @property
+    def search(self) -> dict[str, str]:
+        """The share, slope and order of the other sweeps."""
+        found = self.plan.search
+        names = ("share", "slope", "order")
+        return {} if found is None else dict(zip(names, map(text, found.atoms), strict=True))
 
     @property
     def value(self) -> Tensor | None:
@@ -247,6 +259,8 @@ def _doc(plan: PairPlan) -> str:
     """What the forward kernel gives."""
     if plan.form == "position":
         return "Positions [B, H, M] of the largest weights: one tile of rows a program."
+    if plan.form == "threshold":
+        return "Thresholds [B, H, M] of an entmax: one tile of rows a program, many sweeps."
     given = []
     if plan.value is not None:
         given.append(f"Output [B, H, M, {plan.value.labels[3]}]")

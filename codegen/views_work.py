@@ -144,6 +144,8 @@ class Work:
         if entries is not None:
             roots += [entries.index, entries.size]
             roots += (entries.repeated or ()) if self.forward else ()
+        if self.plan.search is not None:
+            roots += self.plan.search.atoms
         for g in self.gradients:
             roots.append(g.value)
             if g.index:

@@ -1,6 +1,7 @@
 """The one module that generated code imports besides torch, triton and math."""
 
 from attnspec.runtime.bind import Bound, bind
+from attnspec.runtime.cpu_entmax import bend_tile, tempered_tile
 from attnspec.runtime.cpu_tiles import lookup, lookup_column, lookup_row
 from attnspec.runtime.host_functions import (
     all_heads,
@@ -79,6 +80,7 @@ from attnspec.runtime.problem import (
 )
 from attnspec.runtime.random import random_tile
 from attnspec.runtime.signature import Argument, Grid, Signature
+from attnspec.runtime.triton_entmax import SWEEPS, bend, bracket, narrowed, tempered
 from attnspec.runtime.triton_functions import (
     LEAST,
     LN2,
@@ -149,6 +151,7 @@ __all__ = [
     "LEAST",
     "LN2",
     "LOG2E",
+    "SWEEPS",
     "Argument",
     "Blocks",
     "Bound",
@@ -173,8 +176,11 @@ __all__ = [
     "atan",
     "backend_for",
     "below",
+    "bend",
+    "bend_tile",
     "bind",
     "box",
+    "bracket",
     "cell",
     "cell_besides",
     "clamp",
@@ -220,6 +226,7 @@ __all__ = [
     "mean",
     "minimum",
     "narrow",
+    "narrowed",
     "near",
     "no_forward_mode",
     "nth",
@@ -278,6 +285,8 @@ __all__ = [
     "store_tile",
     "store_tokens",
     "tanh",
+    "tempered",
+    "tempered_tile",
     "to_float",
     "tokens",
     "traceable",

@@ -15,11 +15,13 @@ from attnspec.runtime import cpu
 from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.compat import interpreted
+from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.problem import Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
 LOG2E = log2(e)  # kernels work in base 2
+_SEARCHED = {"position": cpu.positions, "threshold": thresholds}
 
 
 def backend_for(backend: str | None, device: torch.device) -> str:
@@ -131,8 +133,8 @@ def run_forward(
     out, ungated, lse = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
         return out, ungated, lse
-    if backend == "cpu" and plan.form == "position":
-        return cpu.positions(call), ungated, lse
+    if backend == "cpu" and plan.form in _SEARCHED:
+        return _SEARCHED[plan.form](call), ungated, lse
     if backend == "cpu":
         acc, found = cpu.forward(call)
         if plan.gate is not None:

@@ -14,6 +14,11 @@ Values: TypeAlias = "dict[str, Any]"
 # holes (None is no limit), and whether there is such a range.
 Limits: TypeAlias = "tuple[tuple[Tensor | int | bool | None, ...], ...]"
 
+# Of a tile's values, with holes or not: what takes part (None: every pair), a value and others.
+Slopes: TypeAlias = (
+    "Callable[[Values, bool], tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]]"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -93,15 +98,18 @@ class Pairwise:
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
     the "map" of its weights, their sums for each of `entries` (their number or its name; a pair's
-    is `indices(values)["out"]`), or the "position" of the largest one; of a softmax without a value
-    nothing but the log-sum-exp. `masked`: some pairs are excluded; `loads` are what a forward and
-    a backward tile hold, see `tiles.Need`.
+    is `indices(values)["out"]`), the "position" of the largest one, or the "threshold" at which the
+    shares of its pairs add up to 1; of a softmax without a value nothing but the log-sum-exp.
+    `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
+    `tiles.Need`.
     `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
-    score, gradients in the order of `wanted`), `indices(values)` the place where each table is
-    read. `between` are numbers, or their names, between which every logit lies. `rows(values)`
-    gives the `Limits` of the keys for queries at positions `lo` to `hi`; `patches` does so on a
-    grid, where tiles are compact. `ranges` or `blocks` decide what is visited instead.
+    score, gradients in the order of `wanted`), `search(values, masked)` (keep, share, (the slope by
+    which that falls, the order of the entmax less 1)) at the numbers "threshold" of rows,
+    `indices(values)` the place where each table is read. `between` are numbers, or their names,
+    between which every logit lies. `rows(values)` gives the `Limits` of the keys for queries at
+    positions `lo` to `hi`; `patches` does so on a grid, where tiles are compact. `ranges` or
+    `blocks` decide what is visited instead.
     """
 
     normalizer: str
@@ -120,12 +128,13 @@ class Pairwise:
     wanted: tuple[str, ...]
     between: tuple[str | float, str | float] | None
     tile: Callable[[Values, bool], tuple[Tensor | None, Tensor]]
-    slopes: Callable[[Values, bool], tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]]
+    slopes: Slopes
     indices: Callable[[Values], dict[str, Tensor]]
     rows: Callable[[Values], Limits]
     patches: Patches | None
     ranges: Ranges | None
     blocks: Blocks | None
+    search: Slopes | None = None
 
     @property
     def softmax(self) -> bool:

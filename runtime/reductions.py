@@ -148,11 +148,33 @@ def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding
     inside = weights.tensor > 0
     outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
     total = torch.logsumexp(torch.where(inside, logits.detach(), outside), at, keepdim=True)
-    generator = torch.Generator(device=total.device).manual_seed(rounding.seed)
-    signs = torch.rand((2, *total.shape), generator=generator, device=total.device).round() * 2 - 1
+    signs = _signs(rounding, total)
     scale, offset = torch.exp(rounding.size * signs[0] * total), rounding.size * signs[1]
     result: Tensor = _Rounded.apply(weights.tensor, logits, scale, offset, at)  # type: ignore[no-untyped-call]
     return Named(result, weights.dims)
+
+
+def _signs(rounding: Rounding, like: Tensor) -> Tensor:
+    """1 or -1 for both numbers of every row."""
+    generator = torch.Generator(device=like.device).manual_seed(rounding.seed)
+    return torch.rand((2, *like.shape), generator=generator, device=like.device).round() * 2 - 1
+
+
+class _RoundedGap(torch.autograd.Function):
+    """x - tau, where the gradient of tau is rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tau: Tensor, offset: Tensor) -> Tensor:
+        ctx.save_for_backward(offset)
+        ctx.shape = x.shape
+        return x - tau
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (offset,) = ctx.saved_tensors
+        total = g.sum(-1, True) + offset * g.abs().sum(-1, True)
+        return g.sum_to_size(ctx.shape), -total, None
 
 
 class _Rounded(torch.autograd.Function):
@@ -177,12 +199,20 @@ class _Rounded(torch.autograd.Function):
         return scale * g, weights * scale * (total - found), None, None, None
 
 
-def entmax(body: Named, axis: str, keep: Named | None, alpha: Named, sizes: Sizes) -> Named:
+def entmax(
+    body: Named,
+    axis: str,
+    keep: Named | None,
+    alpha: Named,
+    sizes: Sizes,
+    rounding: Rounding | None = None,
+) -> Named:
     """alpha-entmax (Peters et al. 2019) over `axis`; `alpha` above 1, 2 is sparsemax.
 
     The weights are max((alpha - 1) x - tau, 0) ** (1 / (alpha - 1)) with the tau that makes them
     sum to 1. It is found by bisection without a gradient; one Newton step from it, with gradient,
-    leaves its value and gives it the derivative of the implicit function.
+    leaves its value and gives it the derivative of the implicit function. With `rounding` tau is
+    off by that of itself and of 1, its gradient by that of its terms.
     """
     x, k, rest = _lay_out(body, (axis,), keep, sizes, alpha)
     dtype = x.dtype
@@ -203,6 +233,11 @@ def entmax(body: Named, axis: str, keep: Named | None, alpha: Named, sizes: Size
         excess = each.sum(-1, keepdim=True) - 1
         tau = tau + torch.where(slope > 0, excess / torch.where(slope > 0, slope, 1), 0)
     gap = x - tau
+    if rounding is not None:
+        signs = _signs(rounding, tau)
+        shift = rounding.size * signs[0] * (tau.detach().abs() + 1)
+        tau = tau + torch.minimum(torch.maximum(shift, -a), a).detach()  # at most e-fold weights
+        gap = _RoundedGap.apply(x, tau, rounding.size * signs[1])  # type: ignore[no-untyped-call]
     inside = included & (gap > 0)
     each = torch.where(inside, safe(torch.pow, torch.where(inside, gap, 1), power), 0)
     return Named(each.to(dtype), (*rest, axis))

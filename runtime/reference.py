@@ -230,7 +230,7 @@ class Evaluator:
                     found = softmax(x, axes, keep, last, self.sizes)
                     return rounded(found, x, axes, self.rounding) if self.rounding else found
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
-                return entmax(x, axes[0], keep, power, self.sizes)
+                return entmax(x, axes[0], keep, power, self.sizes, self.rounding)
             case ast.Cumsum(axis=axis, body=body, where=where):
                 keep = None if where is None else self.value(where, at)
                 return cumulative_sum(self.value(body, at), axis, keep, self.sizes)

@@ -7,7 +7,8 @@ Two numbers a row stand between a softmax and its gradients: sum(d_out * out) an
 which a kernel takes from memory and plain PyTorch never rounds. What a rounding of the first
 changes is the gradient of the log-sum-exp with that rounding as upstream gradient; a rounding of
 the second scales a row of weights. The rule allows for one rounding of each, and where there are
-several passes for what a rounding of both numbers of every softmax between them changes.
+several passes for what a rounding of both numbers of every softmax between them changes; of an
+entmax these are the threshold and its gradient.
 """
 
 from __future__ import annotations

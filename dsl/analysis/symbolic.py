@@ -44,7 +44,7 @@ class Where(Fn):
 _NAMES = (
     "abs min max clamp floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh sigmoid "
     "logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad pow float "
-    "lt le gt ge eq step mod floordiv quick_tanh"
+    "lt le gt ge eq step mod floordiv quick_tanh tempered tempered_bend"
 )
 FUNCTIONS: dict[str, type[Fn]] = {name: _function(name) for name in _NAMES.split()}
 FUNCTIONS["where"] = Where
@@ -99,6 +99,7 @@ DERIVATIVES: dict[str, Any] = {
     ),
     "erf": lambda y, x: (sp.Float(2 / sqrt(pi)) * _F["exp"](-(x**2)),),
     "pow": lambda y, x, n: (n * _F["pow"](x, n - 1), y * _log(x)),
+    "tempered": lambda y, z, a: (_tempered(z, a, True), y * _F["tempered_bend"](z, a)),
     "float": lambda y, x: (1,),
     "mod": lambda y, x, n: (1, -_F["floordiv"](x, n)),
 }
@@ -133,8 +134,26 @@ def apply(op: str, args: list[Any]) -> Any:
             for other in rest:
                 first = FUNCTIONS[op](first, other)
             return first
+        case (("tempered" | "tempered_slope"), [z, a]):
+            return _tempered(z, a, op == "tempered_slope")
         case _:
             return FUNCTIONS[op](*args)
+
+
+def _tempered(z: Any, a: Any, lessened: int) -> Any:
+    """(1 + a z) ** (1 / a) where the base is above 0, else 0, or (`lessened`) its derivative to z.
+
+    A product where 1 / a is a small whole number (a decimal like 0.2 means 5), which the base is
+    then cut off for; else a function of its own.
+    """
+    power = 0 if not a.is_Number else round(1 / float(a))
+    whole = 1 <= power <= 8 and abs(power * float(a) - 1) < 1e-9
+    base = 1 + z * (sp.Rational(1, power) if whole else a)
+    inside = _F["gt"](base, sp.Integer(0))
+    if whole:
+        return Where(inside, base ** (power - lessened), sp.Integer(0))
+    value = _F["tempered"](z, a)
+    return value / Where(inside, base, sp.Integer(1)) if lessened else value
 
 
 def derivatives(expr: Any, leaves: list[str]) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""Entmax over pairs as sums over pairs (Peters et al. 2019).
+
+With a = alpha - 1 the weights are tempered(score - t, a), the exponential (1 + a z) ** (1 / a) cut
+off at 0, for the threshold t of a row that makes them sum to 1. A search finds it, without a
+gradient; one step of Newton's method from there leaves the number and gives it the derivative of
+the implicit function. So the weights are a function of the pair and of a number of the row.
+"""
+
+from __future__ import annotations
+
+from attnspec.dsl.ast import Apply, Expr, Kind, Literal, Normalize, Reduce
+
+_FLOAT = Kind.FLOAT
+_ONE = Literal(1.0, kind=_FLOAT)
+_ZERO = Literal(0.0, kind=_FLOAT)
+# The operation of a reduction of tempered(x, a) that gives the number t of a row at which
+# tempered(x - t, a) sums to 1.
+THRESHOLD = "threshold"
+
+
+def weights(entmax: Normalize) -> Expr:
+    """The weights where a pair takes part; the parts of `entmax` are in the forms of a pass."""
+    assert entmax.alpha is not None
+    score, order = entmax.body, _lessened(entmax.alpha)
+
+    def summed(op: str, body: Expr) -> Reduce:
+        return Reduce(op, entmax.axes, body, entmax.where, entmax.mask, kind=_FLOAT)
+
+    found = _still(summed(THRESHOLD, _two("tempered", score, order)))
+    gap = _two("sub", score, found)
+    total = summed("sum", _two("tempered", gap, order))
+    slope = _still(summed("sum", _still(_two("tempered_slope", gap, order))))
+    some = Apply("gt", (slope, _ZERO), kind=Kind.BOOL)
+    step = _two("div", _two("sub", total, _ONE), _where(some, slope, _ONE))
+    threshold = _two("add", found, _where(some, step, _ZERO))
+    return _two("tempered", _two("sub", score, threshold), order)
+
+
+def _lessened(alpha: Expr) -> Expr:
+    """alpha - 1, in which 1 + x loses no digits of a small x."""
+    match alpha:
+        case Literal(value=value):
+            return Literal(float(value) - 1.0, kind=_FLOAT)
+        case (
+            Apply(op="add", args=(Literal(value=1), x))
+            | Apply(op="add", args=(x, Literal(value=1)))
+        ):
+            return x
+    return _two("sub", alpha, _ONE)
+
+
+def _two(op: str, left: Expr, right: Expr) -> Expr:
+    return Apply(op, (left, right), kind=_FLOAT)
+
+
+def _where(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    return Apply("where", (condition, yes, no), kind=_FLOAT)
+
+
+def _still(expr: Expr) -> Expr:
+    """`expr` without a gradient."""
+    return Apply("stopgrad", (expr,), kind=_FLOAT)
