@@ -60,7 +60,7 @@ def _search(
         low, high = torch.where(enough, near, low), torch.where(enough, high, near)
         step = torch.where(enough, _step(total, slope, a), 0.0)
         after = torch.where(convex, near + step, (low + high) / 2)
-        off = (total - 1 > allowed) | ((total > 0) & ~enough & ~convex)
+        off = (total - 1 > allowed) | ~(enough | convex)
         moving = bool((off & (after != near)).any())
         near = after
         if not moving:

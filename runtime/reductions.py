@@ -244,7 +244,7 @@ def entmax(
 
 
 def _threshold(x: Tensor, included: Tensor, a: Tensor) -> Tensor:
-    top = torch.where(included, x, -math.inf).amax(-1, keepdim=True)
+    top = _extreme("amax", x, included, (-1,)).unsqueeze(-1)
     top = torch.where(top.isfinite(), top, 0)
     low, high = top - 1, top
     for _ in range(64 if x.dtype == torch.float64 else 40):

@@ -63,6 +63,6 @@ def narrowed(low, high, near, total, slope, a, left):
     step = tl.where(enough, total / tl.where(enough, slope, 1.0) * height * lower, 0.0)
     convex = a <= 1.0
     after = tl.where(convex, near + step, (low + high) * 0.5)
-    off = (total - 1.0 > OFF) | ((total > 0.0) & (total < 1.0) & (a > 1.0))
+    off = (total - 1.0 > OFF) | ((total < 1.0) & (a > 1.0))
     moving = tl.max(tl.where(off & (after != near), 1, 0), 0)
     return low, high, after, moving * (left - 1)

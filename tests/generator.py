@@ -30,6 +30,10 @@ _MIXTURES = (
     "softmax(score) * 0.5 ** abs(i - j)",
     "softmax(score) / (1 + {received})",
     "where({dropped}, 0, softmax(score) / 0.75)",
+    "softmax(score) - {f} * entmax({S})",
+    "sparsemax(score) * where({C}, 1, 0.5)",
+    "entmax(score, where={C}, alpha=1.1 + sigmoid({f}))",
+    "entmax(score, alpha=1.2 + 0.5 * sigmoid({r})) * sigmoid({c})",
 )
 _OVER_QUERIES = (
     "softmax(score, over=i)",
@@ -38,6 +42,7 @@ _OVER_QUERIES = (
     "{won} / max(sum(j, {won}), 0.001)",
     "softmax(score) * softmax(score, over=i)",
     "softmax(score, over=i) - {f} * softmax(score)",
+    "entmax(score, over=i, alpha=1 + sigmoid({f}))",
 )
 _ROW_SUMS = (
     "{raw} / (0.1 + sum(j, {raw}))",

@@ -53,6 +53,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "functions": (*_PYTEST, "tests/codegen/test_functions.py"),
     "relations": (*_PYTEST, "tests/runtime/test_metamorphic.py"),
     "lookups": (*_PYTEST, "tests/codegen/test_lookups.py", "tests/codegen/test_by_entry.py"),
+    "entmax": (*_PYTEST, "tests/codegen/test_entmax.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),
     "fuzz": ("-m", "tests.fuzz", "--first", "0", "--count", "75", "--cases", "1", "--stop"),
 }

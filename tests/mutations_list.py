@@ -46,6 +46,11 @@ SYMBOLIC = "dsl/analysis/symbolic.py"
 RELATIONS = "dsl/analysis/relations.py"
 SEPARABLE = "dsl/analysis/separable.py"
 SETS = "dsl/analysis/index_sets.py"
+ENTMAX = "codegen/entmax.py"
+SEARCH = "templates/threshold.py.jinja"
+SEARCHED = "runtime/triton_entmax.py"
+SWEPT = "runtime/cpu_entmax.py"
+SPARSE = ("entmax",)
 
 MUTATIONS = (
     # what is computed forward
@@ -71,9 +76,9 @@ MUTATIONS = (
         '"p_ungated + first_out", "acc", "row", "BLOCK_M", "0"',
         KERNELS,
     ),
-    Mutation(FORWARD, "i = (row + q_start)[:, None]", "i = row[:, None]", KERNELS),
-    Mutation(FORWARD, "j = (column + k_start)[None, :]", "j = column[None, :]", KERNELS),
-    Mutation(FORWARD, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
+    Mutation(MACROS, "i = (row + q_start)[:, None]", "i = row[:, None]", KERNELS),
+    Mutation(MACROS, "j = (column + k_start)[None, :]", "j = column[None, :]", KERNELS),
+    Mutation(MACROS, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
     Mutation(FORWARD, "LN2, mask=row < M)", "LN2, mask=row <= M)", KERNELS),
     # logits cut short
     Mutation(FORWARD, "lse, lse - lifted)", "lse, lse + lifted)", SCORES),
@@ -360,6 +365,15 @@ MUTATIONS = (
         "return lit(above), 1",
         BOUNDS,
     ),
+    # entmax
+    Mutation(ENTMAX, "_where(some, step, _ZERO)", "_ZERO", SPARSE),
+    Mutation(SWEPT, "torch.where(convex, near, low)", "near", SPARSE),
+    Mutation(SWEPT, "total / slope * height * lower", "(total - 1) / slope", SPARSE),
+    Mutation(SWEPT, "(n - 1) / n - series * near", "(n - 1) / n + series * near", SPARSE),
+    Mutation(SEARCH, "share = tl.where(keep, share, 0.0)", "share = share", KERNELS),
+    Mutation(SEARCH, 'score = tl.where(keep, score, float("-inf"))', "score = score", KERNELS),
+    Mutation(SEARCHED, "height * lower, 0.0)", "height, 0.0)", KERNELS),
+    Mutation(SEARCHED, "v / (1.0 + v) - tl.log", "v / (1.0 + v) + tl.log", KERNELS),
     # positions
     Mutation(
         POSITIONS,

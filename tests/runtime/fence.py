@@ -86,6 +86,10 @@ value = v[j] + rows[clamp(i - j, -2, 2) + 2] - once[i + j] * rows[0]
 weight = sigmoid(score) / N
 return share[b, h, i, l] = sum(j, weight, where=clamp(j - i, -1, 4) == l)
 return near[b, h, j, l] = sum(i, weight, where=abs(i - j) == l)""",
+    "sparse": """
+param a[h] = 0
+mask i - 9 < j <= i
+weight = entmax(score, alpha=1.1 + sigmoid(a)) + 0.5 * sparsemax(score)""",
     "largest": """
 mask j < i - 4
 output = none
