@@ -21,9 +21,8 @@ def tempered(z, a):
     base = tl.where(inside, 1.0 + u, 1.0)
     grown = base - 1.0  # u as it was rounded, as in `log1p`
     some = grown != 0.0
-    return tl.where(
-        inside, tl.exp(z * tl.where(some, tl.log(base) / tl.where(some, grown, 1.0), 1.0)), 0.0
-    )
+    slope = tl.where(some, tl.log(base) / tl.where(some, grown, 1.0), 1.0)  # log(1 + u) / u
+    return tl.where(inside, tl.exp(z * slope), 0.0)
 
 
 @triton.jit
