@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attnspec.codegen.host_values import DTYPES, STARTS, Value
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_blocks import Block, one_block
+from attnspec.codegen.rewrite_ranks import CUTOFF
 from attnspec.dsl.ast import (
     Apply,
     Concat,
@@ -82,6 +83,8 @@ def reduce(host: Host, expr: Reduce) -> Value:
         return _place(host, expr)
     if (end := _end(host, expr)) is not None:
         return end
+    if expr.op == CUTOFF:
+        return _cutoff(host, expr)
     block = _block(host, expr)
     body = host.widen(_spread(host, expr.body, *expr.axes), expr.kind)
     fills = {"prod": "1", "all": "True", "any": "False", "logsumexp": 'float("-inf")'}
@@ -159,6 +162,24 @@ def _place(host: Host, expr: Reduce) -> Value:
     first = STARTS.get(host.base(axis), "0")
     code = f"argmax({body.code}, {host.dim(body, axis)}, {allowed}, {first})"
     return host.assign(code, dims, Kind.INT, body.grouped if "h" in dims else "")
+
+
+def _cutoff(host: Host, expr: Reduce) -> Value:
+    """The place of the first index of a range that is not among the first of it."""
+    [axis] = expr.axes
+    assert isinstance(expr.body, Apply)
+    assert isinstance(expr.where, Apply)
+    place, count = (host.ungrouped(host.emit(x)) for x in expr.body.args)
+    parts = expr.where.args if expr.where.op == "and" else (expr.where,)
+    ends = {p.op: host.ungrouped(host.emit(p.args[1])) for p in parts if isinstance(p, Apply)}
+    free = {d for value in (place, count, *ends.values()) for d in value.dims}
+    dims = host.order(free - {axis})
+    codes = {op: host.aligned(value, dims) for op, value in ends.items()}
+    lead = tuple(d for d in dims if d not in STARTS)
+    places, counts = host.aligned(place, (*lead, axis)), host.aligned(count, dims)
+    limits = ", ".join(codes.get(op, "None") for op in ("ge", "le"))
+    code = f"cutoff({places}, {counts}, {limits}, {STARTS[host.base(axis)]})"
+    return host.assign(code, dims, Kind.INT)
 
 
 def _allowed(host: Host, body: Value, where: Expr | None) -> tuple[Value, str]:

@@ -20,6 +20,7 @@ from attnspec.codegen.entmax import weights
 from attnspec.codegen.host_values import TOKENS
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.rewrite_ranks import CUTOFF, chosen
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
@@ -64,6 +65,10 @@ def base(spec: Spec, axis: str) -> str:
 def over_pairs(spec: Spec, node: Expr) -> bool:
     """Whether a reduction or normaliser runs over pairs of tokens."""
     match node:
+        case Reduce(op=op) if op == CUTOFF:
+            return False
+        case Rank():
+            return len(tokens(spec, node.free)) > 1
         case Reduce(axes=axes, mask=mask, body=body, where=where):
             parts = [body.free, frozenset(axes), frozenset(mask or ())]
             parts.append(frozenset() if where is None else where.free)
@@ -248,7 +253,23 @@ class _Rewriter:
                     return rebuild(node, lambda n: self.visit(n, mask))
                 case Normalize():
                     return self._spread(node, within)
+        if isinstance(node, Apply) and node.op in ("and", "lt"):
+            node = self._ranked(node)
         return rebuild(node, lambda n: self.visit(n, within))
+
+    def _ranked(self, node: Apply) -> Expr:
+        """`node` with ranks among what a row may see written by places and cut-offs."""
+        if node.op == "and":
+            args = tuple(self._chosen(arg, node.args) or arg for arg in node.args)
+            return node if args == node.args else replace(node, args=args)
+        return self._chosen(node) or node
+
+    def _chosen(self, node: Expr, among: tuple[Expr, ...] = ()) -> Expr | None:
+        match node:
+            case Apply("lt", (Rank(axis=axis) as rank, _)) if over_pairs(self.spec, rank):
+                [row] = tokens(self.spec, rank.free) - {axis}
+                return chosen(self.spec, node, row, among)
+        return None
 
     def _any(self, node: Reduce) -> Expr:
         """How many there are, or how many there are not."""

@@ -287,6 +287,49 @@ def rank(x: Tensor, dim: int, where: Tensor | None) -> Tensor:
     return torch.where(where, place, x.shape[dim])
 
 
+def cutoff(
+    place: Tensor,
+    count: Tensor | int,
+    first: Tensor | int | None,
+    last: Tensor | int | None,
+    start: int,
+) -> Tensor:
+    """The place of the first index from `first` to `last` that is not among the `count` first of
+    them; N where there is none. [.., M]
+
+    `place` [.., N] holds every number below N once. Positions count from `start`. As many steps
+    over N + M numbers as N has binary digits: each sorts by one digit of the place and follows
+    every range to where the index looked for must be (Claude, Navarro and Ordonez: the wavelet
+    matrix, 2015).
+    """
+    size, device = place.shape[-1], place.device
+    low = torch.as_tensor(0 if first is None else first - start, device=device).clamp(0, size)
+    high = torch.as_tensor(size if last is None else last - start + 1, device=device)
+    high = high.clamp(0, size).maximum(low)
+    left = torch.as_tensor(count, device=device).clamp(min=0)
+    low, high, left = (x.long() for x in torch.broadcast_tensors(low, high, left))
+    if low.dim() == 0:
+        low, high, left = (x[None] for x in (low, high, left))
+    lead = torch.broadcast_shapes(place.shape[:-1], low.shape[:-1])
+    place = place.long().expand(*lead, size)
+    low, high, left = (x.expand(*lead, x.shape[-1]) for x in (low, high, left))
+    none, found = left >= high - low, torch.zeros_like(left)
+    for digit in reversed(range(max(size - 1, 0).bit_length())):
+        zero = (place >> digit) % 2 == 0
+        before = torch.nn.functional.pad(torch.cumsum(zero, -1), (1, 0))
+        here, there = before.gather(-1, low), before.gather(-1, high)
+        among = there - here
+        inside = left < among
+        total, before = before[..., -1:], before[..., :-1]
+        low = torch.where(inside, here, total + low - here)
+        high = torch.where(inside, there, total + high - there)
+        left = torch.where(inside, left, left - among)
+        found = torch.where(inside, found, found + (1 << digit))
+        at = torch.where(zero, before, total + torch.arange(size, device=device) - before)
+        place = torch.empty_like(place).scatter_(-1, at, place)
+    return torch.where(none, size, found)
+
+
 def softmax(
     x: Tensor, dims: tuple[int, ...], where: Tensor | None, sink: Tensor | float | None
 ) -> Tensor:
