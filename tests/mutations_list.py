@@ -19,6 +19,7 @@ class Mutation:
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
 SCORES = ("scores",)
 LOOKUPS = ("lookups", "fuzz")
+RANKS = ("ranks", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
@@ -621,6 +622,15 @@ MUTATIONS = (
     Mutation(TILES, "(repeated[place] >= 0) & (repeated[place] < size)", "True", KERNELS),
     Mutation(ROWS, "look_up(of_d_out, {{ k.entry }},", "look_up(of_d_out, 0,", KERNELS),
     Mutation(COLUMNS, "look_up(of_d_out, {{ k.entry }},", "look_up(of_d_out, 0,", KERNELS),
+    # ranks among a range
+    Mutation("runtime/host_functions.py", "inside = left < among", "inside = left <= among", RANKS),
+    Mutation("codegen/rewrite_ranks.py", "if where in among:", "if True:", RANKS),
+    Mutation(
+        "codegen/rewrite_ranks.py",
+        'return Apply("or", (inside, outside), kind=Kind.BOOL)',
+        "return inside",
+        RANKS,
+    ),
     # what is said of a spec
     Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
     Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),

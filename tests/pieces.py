@@ -77,7 +77,17 @@ class Pieces:
 
     def masks(self) -> list[str]:
         amount = self.rng.choice((0, 1, 1, 1, 2, 2, 3))
-        return [self.mask.any(2) for _ in range(amount)]
+        found = [self.mask.any(2) for _ in range(amount)]
+        if self.rng.random() < 0.06:
+            found.append(self.ranked())
+        return found
+
+    def ranked(self) -> str:
+        """A condition that chooses some of a range by their rank."""
+        level = self.tensor("input", "level", ("b", "h", "j"))
+        width, most = self.mask.length(), self.mask.small(1, 12)
+        reach = self.rng.choice(("j <= i", f"abs(i - j) <= {width}", f"i - {width} < j", "j >= i"))
+        return f"topk(j, {level}[j], {most}, where={reach})"
 
     # the score
 

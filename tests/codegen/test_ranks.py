@@ -53,6 +53,9 @@ RANKS = {
         "input c[b, h, j]\ninput most[b, i]: int\nmask topk(j, c[j], most[i], where=j <= i)"
     ),
     "a rank of what is left out": "input c[b, j]\nmask rank(j, c[j], where=j <= i) < 50",
+    "a rank that what is left out does not have": (
+        "input c[b, j]\nmask rank(j, c[j], where=j <= i) < 5"
+    ),
     "in a weight": (
         "input c[h, j]\nmask j <= i\n"
         "weight = where(topk(j, c[j], 3, where=j <= i), sigmoid(score), 0)"
