@@ -15,8 +15,8 @@ from attnspec.codegen.host_reads import read
 from attnspec.codegen.host_values import STARTS, Dims, Value
 from attnspec.codegen.lower import differentiable
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite import tokens
 from attnspec.codegen.spelling import HOST, PYTHON, PYTHON_INSIDE, TORCH, number, spelled
+from attnspec.codegen.token_axes import tokens
 from attnspec.dsl.analysis.positions import coordinates, divides, nonnegative
 from attnspec.dsl.ast import (
     Apply,

@@ -19,8 +19,8 @@ from attnspec.codegen.plan_types import (
     Scalar,
     Unsupported,
 )
-from attnspec.codegen.rewrite import base
 from attnspec.codegen.tile import Atom, needed
+from attnspec.codegen.token_axes import base
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.positions import divides, nonnegative
 from attnspec.dsl.analysis.products import products

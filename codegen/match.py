@@ -8,7 +8,8 @@ from typing import Literal as OneOf
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, over_pairs, times, tokens
+from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, times
+from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,

@@ -12,16 +12,9 @@ from dataclasses import dataclass, field
 from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
 from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
-from attnspec.codegen.rewrite import (
-    canonical,
-    defined,
-    log_sum_exp,
-    of_token,
-    over_pairs,
-    reached,
-    tokens,
-)
+from attnspec.codegen.rewrite import canonical, defined, log_sum_exp, of_token, reached
 from attnspec.codegen.rewrite_blocks import is_place, match_block
+from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Read, Reduce, Spec, children, walk

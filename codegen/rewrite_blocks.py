@@ -15,17 +15,8 @@ from typing import TypeAlias
 from attnspec.codegen.lower import differentiable
 from attnspec.codegen.match import Match, pointwise
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite import (
-    LOWEST,
-    ONE,
-    ZERO,
-    base,
-    canonical,
-    ends,
-    mask_at,
-    negative,
-    tokens,
-)
+from attnspec.codegen.rewrite import LOWEST, ONE, ZERO, canonical, mask_at, negative
+from attnspec.codegen.token_axes import base, ends, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.analysis.tensors import tensors
 from attnspec.dsl.ast import (
