@@ -23,7 +23,7 @@ def table_of(
     spec: Spec, node: Reduce, expr: Expr, row: str, *more: str
 ) -> tuple[Lookup, list[Expr]] | None:
     """`expr`, a vector for every pair of `row` and what a sum runs over, as a table that the pair
-    looks up and the conditions under which it does (else 0 stands there); None for others."""
+    looks up and factors, 1 or 0, that go with it; None for others."""
     column = node.axes[0]
     if more:
         return None
@@ -35,9 +35,21 @@ def table_of(
     axes = {axis for axis, _ in found.places}
     if column in found.table.free or axes & node.free:
         return None
-    if padded and expr != padded[0]:
+    if not padded:
+        return found, []
+    if expr != padded[0]:  # a function of what stands outside
         return None
-    return found, list(inside(found.places)) if padded else []
+    there = Apply("and", tuple(inside(found.places)), kind=_BOOL)
+    numbers = Literal(1.0, kind=Kind.FLOAT), Literal(0.0, kind=Kind.FLOAT)
+    factor = Apply("where", (there, *numbers), kind=Kind.FLOAT)
+    return replace(found, places=_nearest(found.places)), [factor]
+
+
+def _nearest(places: Places) -> Places:
+    """The entries next to indices that may lie outside."""
+    first, one = Literal(0, kind=_INT), Literal(1, kind=_INT)
+    last = {axis: Apply("sub", (Size(axis, kind=_INT), one), kind=_INT) for axis, _ in places}
+    return tuple((a, Apply("clamp", (at, first, last[a]), kind=_INT)) for a, at in places)
 
 
 def _bare(expr: Expr, padded: list[Read]) -> Expr:
@@ -55,10 +67,9 @@ def inside(places: Places) -> Iterator[Expr]:
         yield Apply("lt", (at, Size(axis, kind=_INT)), kind=_BOOL)
 
 
-def at_entry(node: Reduce, places: Places, conditions: list[Expr]) -> Reduce:
-    """`node` of the pairs alone that read one entry of a table, and where `conditions` hold."""
+def at_entry(node: Reduce, places: Places) -> Reduce:
+    """`node` of the pairs alone that read one entry of a table."""
     parts = [] if node.where is None else [node.where]
-    parts += conditions
     parts += [Apply("eq", (at, Index(axis, kind=_INT)), kind=_BOOL) for axis, at in places]
     return replace(node, where=both(parts))
 

@@ -31,7 +31,7 @@ _PLACE = "place"  # the dimension of the places in a block, until it is reduced
 
 def contract(host: Host, expr: Contract) -> Value:
     """A sum of products over channels, as an `einsum` where both sides have every axis."""
-    left, right = host.wide(expr.left), host.wide(expr.right)
+    left, right = (host.widen(host.wide(x), Kind.FLOAT) for x in (expr.left, expr.right))
     groups = {v.grouped for v in (left, right) if "h" in v.dims}
     ungroup = len(groups) > 1
     for axis in expr.axes:

@@ -263,9 +263,9 @@ class _Rewriter:
         found = self._table(node, times(vectors))
         if found is None:
             raise Unsupported("a product of vectors that are read at different places")
-        table, where = found
-        chosen = at_entry(node, table.places, where)
-        share = self._reduced(chosen, self.visit(times(rest or [ONE]), node.mask))
+        table, more = found
+        weight = self.visit(times([*rest, *more] or [ONE]), node.mask)
+        share = self._reduced(at_entry(node, table.places), weight)
         axes = tuple(axis for axis, _ in table.places)
         return Contract(axes, share, self.visit(table.table, None), kind=_FLOAT)
 

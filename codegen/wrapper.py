@@ -56,6 +56,9 @@ def wrap(spec: Spec, passes: tuple[PairPlan, ...], roots: tuple[tuple[str, Expr]
     host = Host(spec)
     for decl in spec.decls:
         if decl.where is not None:
+            if {"i", "j"} <= set(decl.axes):
+                _fact(_of_pairs(host, spec, decl), spec, decl.where, decl)
+                continue
             if not decl.paired:
                 _fact(host, spec, decl.where, decl)
                 continue
@@ -103,6 +106,14 @@ def _of(spec: Spec, value: Value, node: Expr) -> Value:
     places = ", ".join("0" if d in same else ":" for d in ("b", "h"))
     dims = tuple(d for d in value.dims if d not in same)
     return replace(value, code=f"{value.code}[{places}]", dims=dims)
+
+
+def _of_pairs(host: Host, spec: Spec, decl: Decl) -> Host:
+    """A host that takes what the call gives for every pair as it is."""
+    own = tuple(Index(axis, kind=Kind.INT) for axis in decl.axes)
+    given = Value(f'tensor["{decl.name}"]', decl.axes, decl.kind)
+    known: dict[Expr, Value] = {Read(decl.name, own, kind=decl.kind): given}
+    return Host(spec, host.lines, known, prefix="w")
 
 
 def _at(decl: Decl, fact: Expr, side: str) -> Expr:

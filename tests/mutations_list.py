@@ -614,7 +614,8 @@ MUTATIONS = (
     Mutation(TILES, "range(low, high + 1)", "range(low, high)", KERNELS),
     Mutation(TILES, "at == repeated[place], 0.0, share", "False, 0.0, share", KERNELS),
     # sums by the entry of a table
-    Mutation("codegen/by_entry.py", "list(inside(found.places)) if padded else []", "[]", LOOKUPS),
+    Mutation("codegen/by_entry.py", "if expr != padded[0]:", "if False:", LOOKUPS),
+    Mutation("codegen/by_entry.py", "(at, first, last[a])", "(at, first, first)", LOOKUPS),
     Mutation(
         "codegen/by_entry.py", "both([*more, *have])) if more else", "None) if 0 else", LOOKUPS
     ),

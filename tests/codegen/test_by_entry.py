@@ -89,9 +89,19 @@ FORMS = {
         "param rows[3, 4, e] = 0.1\nmask j <= i + 2\nvalue = v[j] + rows[kind[i], sort[j]]",
         ["vector ij softmax", "entries ij"],
     ),
-    "nothing outside": (
-        "param rows[h, 9, e] = 0.1\nmask j <= i + 20\nvalue = v[j] + rows[i - j, pad=0]",
+    "an index that is given for each pair": (
+        "input kind[b, i, j]: int where 0 <= kind < 3\nparam rows[h, 3, e] = 0.1\n"
+        "value = v[j] + rows[kind[i, j]]",
         ["vector ij softmax", "entries ij"],
+    ),
+    "a table of whole numbers": (
+        "const rows[3, 2] = [[1, 2], [3, 4], [5, 6]]\naxis c = 2\noutput = none\n"
+        "return found[b, h, i, c] = sum(j, weight * rows[(i + j) % 3, c])",
+        ["number ij softmax", "entries ij"],
+    ),
+    "nothing outside": (
+        "param rows[h, 9, 30, e] = 0.1\nmask j <= i + 20\nvalue = rows[i - j, j - 3, pad=0]",
+        ["number ij softmax", "entries ij"],
     ),
     "with a score of the same distance": (
         f"{SHAW}param near[h, 17, d] = 0.1\nmask j <= i\nvalue = v[j] + {CLIPPED}\n"
@@ -181,8 +191,7 @@ def test_an_index_that_may_lie_outside_counts_nowhere() -> None:
     assert extras["share"][0, 0].tolist() == counts
 
 
-def test_memory_does_not_grow_with_pairs_and_channels() -> None:
-    """A number for every query and entry is the most there is."""
-    (_, share) = fused(f"{SHAW}value = v[j] + {CLIPPED}").plan.passes
-    assert share.entries is not None
-    assert share.entries.axes == ("rows.1",)
+def test_what_is_stored_is_said() -> None:
+    """A number for every query and entry."""
+    plan = fused(f"{SHAW}value = v[j] + {CLIPPED}").plan
+    assert [s.why for s in plan.stages if s.name == "output"] == ["i x rows.1 numbers"]
