@@ -314,8 +314,7 @@ def _log_sum_exp(terms: _Terms, _: bool) -> Expr:
     none = apply("eq", top, LOWEST)
     least = apply("where", none, ZERO, top)
     total = apply("add", *(apply("exp", sub(x, least)) for x in values))
-    logarithm = apply("log", apply("where", none, ONE, total))
-    return apply("where", none, LOWEST, add(least, logarithm))
+    return apply("where", none, LOWEST, add(least, apply("log", total)))
 
 
 _WRITTEN: Mapping[str, Callable[[_Terms, bool], Expr]] = {

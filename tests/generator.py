@@ -83,6 +83,15 @@ _READOUTS = (
     "[b, h, d] = sum(j, k[j])",
     "[b, h, i] = {r} + 0 * q[i, 0]",
 )
+# of every block of keys, where no condition of the mask is given as a tensor of pairs
+_BLOCK_READOUTS = (
+    "[b, h, i, {part}] = amax(j, {dot}, where=j in {part})",
+    "[b, h, i, {part}] = amin(j, {dot}, where=j in {part} and j % 3 != 1)",
+    "[b, h, i, {part}] = logsumexp(j, {dot} / D + {c}, where=j in {part})",
+    "[b, h, i, {part}] = sum(j, softmax({dot} / D), where=j in {part})",
+    "[b, h, i, {part}] = mean(j, tanh({dot}) * {r}, where=j in {part} and i != j)",
+    "[b, h, {part}, d] = amax(j, k[j], where=j in {part})",
+)
 _ENTROPY = "[b, h, i] = logsumexp(j, score) - sum(j, weight * score)"
 
 
@@ -265,7 +274,9 @@ class _Spec(Pieces):
 
     def returned(self) -> str:
         self.count += 1
-        return f"return found{self.count}{self.filled(_READOUTS)}"
+        given = any("i, j]" in line for line in self.lines)
+        forms = _READOUTS if given or self.rng.random() < 0.8 else _BLOCK_READOUTS
+        return f"return found{self.count}{self.filled(forms)}"
 
     def member(self) -> str:
         """To which of a few classes a key belongs, and how much."""
@@ -295,6 +306,7 @@ class _Spec(Pieces):
             "v2": lambda: self.once("value v2[e]"),
             "member": self.member,
             "place": self.place,
+            "part": lambda: self.once("blocks part = j // 5"),
             "z": lambda: self.once("axis z = 12"),
         }
         used = [name for _, name, _, _ in Formatter().parse(form) if name]

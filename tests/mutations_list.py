@@ -23,7 +23,7 @@ RANKS = ("ranks", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
-BLOCKS = ("blocks",)
+BLOCKS, PARTS = ("blocks",), ("parts",)
 FACTS = ("facts",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
@@ -52,6 +52,10 @@ SEARCH = "templates/threshold.py.jinja"
 SEARCHED = "runtime/triton_entmax.py"
 SWEPT = "runtime/cpu_entmax.py"
 SPARSE = ("entmax",)
+REWRITE = "codegen/rewrite.py"
+REWRITE_BLOCKS = "codegen/rewrite_blocks.py"
+HOST_SUMS = "codegen/host_sums.py"
+HOST_FUNCTIONS = "runtime/host_functions.py"
 
 MUTATIONS = (
     # what is computed forward
@@ -632,6 +636,16 @@ MUTATIONS = (
         "return inside",
         RANKS,
     ),
+    # reductions over a block of tokens, and definitions of pairs at a computed token
+    Mutation(REWRITE_BLOCKS, 'apply("ge", layout.token, first), ', "", PARTS),
+    Mutation(REWRITE_BLOCKS, ', apply("le", layout.token, last)', ",", PARTS),
+    Mutation(REWRITE_BLOCKS, "if node.mask is not None and", "if False and", PARTS),
+    Mutation(REWRITE_BLOCKS, "for n, value in reversed(list(", "for n, value in list((", PARTS),
+    Mutation(REWRITE_BLOCKS, "== layout.length:", "> 0:", PARTS),
+    Mutation(REWRITE, 'Apply("clamp", (at, *ends(spec, axis)), kind=Kind.INT)', "at", PARTS),
+    Mutation(HOST_SUMS, "return None if block.at.axis in others else block", "return block", PARTS),
+    Mutation(HOST_SUMS, 'where = fills.get(expr.op, "0"),', 'where = "0",', PARTS),
+    Mutation(HOST_FUNCTIONS, "total = first + shape[dim]", "total = shape[dim]", PARTS),
     # what is said of a spec
     Mutation("dsl/check_rows.py", "return all(_proves", "return any(_proves", FACTS),
     Mutation("dsl/check_rows.py", "prover.decls[node.name].paired", "False", FACTS),

@@ -117,6 +117,15 @@ def test_a_long_block_is_not_written_out(length: int) -> None:
     assert attention.plan.fused == (length == LONGEST)
 
 
+def test_what_differs_inside_a_block_is_no_number_of_it() -> None:
+    attention = attnspec.compile(
+        "attention a\nindex u = j\n"
+        "let m[i, j] = amax(u, score[i, u], where=u // 4 == j // 4 and j // 2 > 1)\n"
+        "weight = sigmoid(score) * max(m, -3)"
+    )
+    assert not attention.plan.fused
+
+
 def reduction(where: str) -> Reduce:
     attention = attnspec.compile(
         "attention a\nindex u = j\nblocks c = j // 4\nblocks f = j // 8\nblocks a = i // 4\n"
