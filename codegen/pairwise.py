@@ -61,7 +61,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     score = sp.Add(*map(build.sym, summands(logits)))
     patches = _patches(build, walks.patches)
     if patches is not None and walks.patches is not None:  # tiles fulfil the rest of the mask
-        mask = None if walks.patches.mask is None else coordinates(walks.patches.mask, spec)
+        rest = walks.patches.mask
+        mask = None if rest is None else coordinates(canonical(spec, rest, ("i", "j")), spec)
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = _differentiated(build)

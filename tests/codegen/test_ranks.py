@@ -56,6 +56,9 @@ RANKS = {
     "a rank that what is left out does not have": (
         "input c[b, j]\nmask rank(j, c[j], where=j <= i) < 5"
     ),
+    "in tiles of one remainder": (
+        "input c[b, h, j]\nmask i % 3 == j % 3\nmask topk(j, c[j], 4, where=j <= i)"
+    ),
     "in a weight": (
         "input c[h, j]\nmask j <= i\n"
         "weight = where(topk(j, c[j], 3, where=j <= i), sigmoid(score), 0)"

@@ -118,6 +118,14 @@ def test_one_wrong_element_fails(got: list[float], right: bool) -> None:
     assert (text == "") == right
 
 
+@pytest.mark.parametrize(("plain", "right"), [(float("nan"), True), (1.0, False)])
+def test_a_gradient_that_overflows_in_plain_pytorch_may_overflow(plain: float, right: bool) -> None:
+    want, shift = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.zeros(2)
+    got, other = torch.tensor([float("nan"), 2.0]), torch.tensor([plain, 2.0])
+    _, text = compare(got, [other], want, torch.float32, shift, 0.0, False)
+    assert (text == "") == right
+
+
 def test_a_row_without_a_pair_must_be_exactly_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     right = cpu.forward
 
