@@ -30,9 +30,9 @@ def weights(entmax: Normalize) -> Expr:
     gap = _two("sub", score, found)
     total = summed("sum", _two("tempered", gap, order))
     slope = _still(summed("sum", _still(_two("tempered_slope", gap, order))))
-    some = Apply("gt", (slope, _ZERO), kind=Kind.BOOL)
-    step = _two("div", _two("sub", total, _ONE), _where(some, slope, _ONE))
-    threshold = _two("add", found, _where(some, step, _ZERO))
+    none = Apply("eq", (slope, _ZERO), kind=Kind.BOOL)
+    step = _two("div", _two("sub", total, _ONE), _where(none, _ONE, slope))
+    threshold = _two("add", found, _where(none, _ZERO, step))
     return _two("tempered", _two("sub", score, threshold), order)
 
 

@@ -96,10 +96,11 @@ def _sums(
 def tempered_tile(z: Tensor | float, a: Tensor | float) -> Tensor:
     """(1 + a z) ** (1 / a) where the base is above 0, else 0; e ** z at a = 0."""
     u = torch.as_tensor(a * z)
-    inside = u > -1
-    some = inside & (u != 0)
+    outside = u <= -1  # which is not true of what is not a number
+    some = ~outside & (u != 0)
     safe = torch.where(some, u, 1.0)
-    return torch.where(inside, torch.exp(z * torch.where(some, torch.log1p(safe) / safe, 1.0)), 0.0)
+    slope = torch.where(some, torch.log1p(safe) / safe, 1.0)
+    return torch.where(outside, 0.0, torch.exp(z * slope))
 
 
 def bend_tile(z: Tensor | float, a: Tensor | float) -> Tensor:

@@ -240,6 +240,7 @@ def entmax(
         gap = _RoundedGap.apply(x, tau, rounding.size * signs[1])  # type: ignore[no-untyped-call]
     inside = included & (gap > 0)
     each = torch.where(inside, safe(torch.pow, torch.where(inside, gap, 1), power), 0)
+    each = torch.where(included & x.isnan().any(-1, keepdim=True), math.nan, each)
     return Named(each.to(dtype), (*rest, axis))
 
 

@@ -17,12 +17,12 @@ OFF = tl.constexpr(2.0**-18)  # how far from 1 a sum may be: a step later its er
 def tempered(z, a):
     """(1 + a z) ** (1 / a) where the base is above 0, else 0; e ** z at a = 0."""
     u = a * z
-    inside = u > -1.0
-    base = tl.where(inside, 1.0 + u, 1.0)
+    outside = u <= -1.0  # which is not true of what is not a number
+    base = tl.where(outside, 1.0, 1.0 + u)
     grown = base - 1.0  # u as it was rounded, as in `log1p`
     some = grown != 0.0
     slope = tl.where(some, tl.log(base) / tl.where(some, grown, 1.0), 1.0)  # log(1 + u) / u
-    return tl.where(inside, tl.exp(z * slope), 0.0)
+    return tl.where(outside, 0.0, tl.exp(z * slope))
 
 
 @triton.jit

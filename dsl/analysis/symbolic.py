@@ -149,11 +149,11 @@ def _tempered(z: Any, a: Any, lessened: int) -> Any:
     power = 0 if not a.is_Number else round(1 / float(a))
     whole = 1 <= power <= 8 and abs(power * float(a) - 1) < 1e-9
     base = 1 + z * (sp.Rational(1, power) if whole else a)
-    inside = _F["gt"](base, sp.Integer(0))
+    outside = _F["le"](base, sp.Integer(0))  # which is not true of what is not a number
     if whole:
-        return Where(inside, base ** (power - lessened), sp.Integer(0))
+        return Where(outside, sp.Integer(0), base ** (power - lessened))
     value = _F["tempered"](z, a)
-    return value / Where(inside, base, sp.Integer(1)) if lessened else value
+    return value / Where(outside, sp.Integer(1), base) if lessened else value
 
 
 def derivatives(expr: Any, leaves: list[str]) -> dict[str, Any]:
