@@ -164,6 +164,9 @@ _TABLES = {
     "hip:gfx942": _CDNA,
 }
 TARGETS = tuple(_TABLES)
+
+# Many products of few vectors, as with every place of a block: one side far wider than the other.
+_LOPSIDED, _OTHER = _row(1024, Config(16, 16, 8, 1)), 128
 SHARED = {
     "cuda:80": 163 * 1024,
     "cuda:90": 227 * 1024,
@@ -188,6 +191,10 @@ def config(need: Need, target: str) -> Config:
     for limit, by_load in table:
         if wide <= limit:
             return by_load[need.load]
+    few = sorted((need.left, need.right, need.value))[1] <= _OTHER
+    fits = need.dtype is not torch.float32 or not known.startswith("hip")
+    if wide <= _LOPSIDED[0] and few and fits:
+        return _LOPSIDED[1][need.load]
     raise AttnError(
         f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'

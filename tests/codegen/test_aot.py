@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
 import pytest
+import torch
 
 import attnspec
 from attnspec.dsl.ast import Spec
@@ -13,7 +15,7 @@ from attnspec.runtime import aot
 from attnspec.runtime.arrange import need
 from attnspec.runtime.compat import interpreted, targeting
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import SHARED, TARGETS, config
+from attnspec.runtime.tiles import SHARED, TARGETS, Need, config
 
 SPECS = ("causal", "alibi", "softcap", "t5", "gated_elementwise", "padded")
 WITHOUT_SPILLS = ("cuda:80", "cuda:90")
@@ -123,3 +125,13 @@ def test_a_channel_axis_of_any_name_has_its_stride() -> None:
     tile = config(need(call, "forward"), "cuda:90")
     with targeting(aot.gpu_target("cuda:90")):
         assert aot.source_of(module, "forward", call, "cuda:90", tile) is not None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_many_products_of_one_vector_take_a_small_tile(target: str) -> None:
+    """The places of a block: one side may be wide where the other is not."""
+    need = Need("forward", 128, 1024, 0, "heavy", torch.float16)
+    assert config(need, target).block_n == 16
+    for other in (replace(need, left=256), replace(need, right=2048)):
+        with pytest.raises(attnspec.AttnError, match="expected at most 512"):
+            config(other, target)
