@@ -23,9 +23,11 @@ Sizes = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How far off, relative and of either sign; the signs follow from `seed`."""
+    """How far off, relative and of either sign, what a pass gives a later one is, and the gradients
+    that come back. The signs follow from `seed`."""
 
-    size: float
+    numbers: float
+    gradients: float
     seed: int
 
 
@@ -138,8 +140,8 @@ def softmax(
 def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding) -> Named:
     """Softmax weights as a kernel has them that keeps two numbers a row and rounds both.
 
-    The log-sum-exp is off by `rounding` of itself, the sum of the weights times their gradients by
-    `rounding` of its terms.
+    The log-sum-exp is off by a share of itself, the sum of the weights times their gradients by a
+    share of its terms.
     """
     logits = body.over(weights.dims).expand(weights.tensor.shape)
     if logits.numel() == 0:
@@ -149,9 +151,15 @@ def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding
     outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
     total = torch.logsumexp(torch.where(inside, logits.detach(), outside), at, keepdim=True)
     signs = _signs(rounding, total)
-    scale, offset = torch.exp(rounding.size * signs[0] * total), rounding.size * signs[1]
+    scale, offset = torch.exp(rounding.numbers * signs[0] * total), rounding.gradients * signs[1]
     result: Tensor = _Rounded.apply(weights.tensor, logits, scale, offset, at)  # type: ignore[no-untyped-call]
     return Named(result, weights.dims)
+
+
+def rounded_sum(total: Named, rounding: Rounding) -> Named:
+    """A sum over tokens whose gradient is rounded on the way to the pass that it comes from."""
+    x = total.tensor
+    return Named(x + (x - x.detach()) * rounding.gradients * _signs(rounding, x)[0], total.dims)
 
 
 def _signs(rounding: Rounding, like: Tensor) -> Tensor:
@@ -235,9 +243,9 @@ def entmax(
     gap = x - tau
     if rounding is not None:
         signs = _signs(rounding, tau)
-        shift = rounding.size * signs[0] * (tau.detach().abs() + 1)
+        shift = rounding.numbers * signs[0] * (tau.detach().abs() + 1)
         tau = tau + torch.minimum(torch.maximum(shift, -a), a).detach()  # at most e-fold weights
-        gap = _RoundedGap.apply(x, tau, rounding.size * signs[1])  # type: ignore[no-untyped-call]
+        gap = _RoundedGap.apply(x, tau, rounding.gradients * signs[1])  # type: ignore[no-untyped-call]
     inside = included & (gap > 0)
     each = torch.where(inside, safe(torch.pow, torch.where(inside, gap, 1), power), 0)
     each = torch.where(included & x.isnan().any(-1, keepdim=True), math.nan, each)

@@ -34,6 +34,7 @@ from attnspec.runtime.reductions import (
     rank,
     reduce_over,
     rounded,
+    rounded_sum,
     softmax,
     sum_product,
 )
@@ -59,8 +60,8 @@ def evaluate(
     """The outputs of `spec` computed in `dtype`, on the device of the arguments.
 
     `extras` are the spec's returns, and `lse` where the weight is a softmax over the keys.
-    `rounding` is what the two numbers a row that stand between a softmax and its gradients are
-    wrong by.
+    `rounding` is what sums, and the two numbers a row that stand between a softmax and its
+    gradients, are wrong by.
     """
     evaluator = Evaluator(spec, bound, dtype, rounding)
     output = None
@@ -305,8 +306,11 @@ class Evaluator:
         keep = self._keep(node.where, node.mask, inside)
         if node.kind is ast.Kind.FLOAT and node.op in ("sum", "mean"):
             factors = [self._float(f, inside) for f in _factors(node.body)]
-            total = sum_product if node.op == "sum" else mean_product
-            return total(factors, node.axes, keep, self.sizes)
+            add_up = sum_product if node.op == "sum" else mean_product
+            total = add_up(factors, node.axes, keep, self.sizes)
+            if self.rounding and any(side(self.spec, axis) for axis in node.axes):
+                return rounded_sum(total, self.rounding)
+            return total
         body = self.value(node.body, inside)
         if node.op == "logsumexp":
             body = self._float(node.body, inside)

@@ -8,7 +8,8 @@ which a kernel takes from memory and plain PyTorch never rounds. What a rounding
 changes is the gradient of the log-sum-exp with that rounding as upstream gradient; a rounding of
 the second scales a row of weights. The rule allows for one rounding of each, and where there are
 several passes for what a rounding of both numbers of every softmax between them changes; of an
-entmax these are the threshold and its gradient.
+entmax these are the threshold and its gradient. Gradients of two passes that cancel each other are
+rounded before they are added: so is what flows back into every sum.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from attnspec.runtime.bind import Bound
 from attnspec.runtime.reductions import Rounding
 from attnspec.runtime.reference import Evaluator, evaluate
 from attnspec.runtime.verify_case import Call, Case, arguments, leaves, widened
-from attnspec.runtime.verify_compare import compare, largest
+from attnspec.runtime.verify_compare import ULPS, compare, largest
 
 if TYPE_CHECKING:
     from attnspec.runtime.api import Attention
@@ -99,7 +100,8 @@ def hold(
         plain.append(_results(found.output, found.extras, near_call, upstream))
         if several:
             bound = attention.bind(**exact_call)
-            found = evaluate(attention.spec, bound, rounding=Rounding(size, seed))
+            rounding = Rounding(size, 8 * torch.finfo(dtype).eps, seed)
+            found = evaluate(attention.spec, bound, rounding=rounding)
             plain.append(_results(found.output, found.extras, exact_call, upstream))
     return _judge(ours, plain, exact, dtype, jumps)
 
@@ -234,11 +236,12 @@ def _judge(
 
 
 def _empty_rows(ours: Results, exact: Results) -> list[str]:
-    """Rows without a pair: output and gradients that the reference has as 0 are 0 exactly."""
+    """Rows without a pair: an output that the reference has as 0 is 0 exactly; a gradient may be
+    what rounding leaves, where the host reads the query as well."""
     lse = exact.values.get("lse")
     if lse is None or lse.dim() != 3:
         return []
-    empty = lse.isneginf()
+    empty, top = lse.isneginf(), max(map(largest, exact.gradients.values()), default=0.0)
     named: list[tuple[str, Any, Any]] = [("y", ours.values.get("y"), exact.values.get("y"))]
     named += [(n, ours.gradients[n], exact.gradients[n]) for n in exact.gradients]
     problems = []
@@ -248,6 +251,7 @@ def _empty_rows(ours: Results, exact: Results) -> list[str]:
         if name not in ("y", "d q"):
             continue
         zero = empty[..., None] & (want == 0)
-        if bool((got[zero] != 0).any()):
+        left = 0.0 if name == "y" else ULPS * torch.finfo(got.dtype).eps * top
+        if not bool((got[zero].abs() <= left).all()):
             problems.append(f"{name}: not 0 in a row without a pair")
     return problems

@@ -580,7 +580,7 @@ def test_a_rounded_softmax_is_off_by_what_is_asked() -> None:
     size, body, found = 1e-4, Named(x, ("i", "j")), set()
     for seed in range(20):
         exact = softmax(body, ("j",), None, None, {"i": 1, "j": 4})
-        weights = rounded(exact, body, ("j",), Rounding(size, seed)).tensor
+        weights = rounded(exact, body, ("j",), Rounding(size, size, seed)).tensor
         [got] = torch.autograd.grad(weights, x, g)
         p = exact.tensor.detach()
         for scale_sign, sum_sign in itertools.product((-1, 1), repeat=2):

@@ -148,3 +148,15 @@ def test_what_a_rounding_between_two_passes_changes_is_allowed() -> None:
     for seed in range(12):
         case = Case(sizes, 4, 0, "float32", "contiguous", "normal", seed)
         assert not hold(attention, case, "cpu").problems
+
+
+def test_gradients_of_two_passes_that_cancel_each_other_are_rounded_before() -> None:
+    attention = attnspec.compile(
+        "attention a\nmask j == i\nlet won = softmax(score, over=i) + 0.01\n"
+        "score = tanh(dot(q[i], k[j]))\nweight = won / max(sum(j, won), 0.001)\n"
+        "output = none\nreturn map[b, h, i, j] = weight"
+    )
+    sizes = tuple((name, 9 if name == "j" else size) for name, size in SIZES)
+    for seed in range(8):
+        case = Case(sizes, 0, 0, "bfloat16", "contiguous", "normal", seed)
+        assert not hold(attention, case, "cpu").problems
