@@ -35,7 +35,7 @@ def fuzz(backend: str, *arguments: object) -> str:
 
 @pytest.mark.parametrize("first", range(0, 200, 25))
 def test_random_specs_on_the_cpu(first: int) -> None:
-    fuzz("cpu", "--first", first, "--count", 25, "--cases", 2)
+    fuzz("cpu", "--first", first, "--count", 25, "--cases", 1)
 
 
 @pytest.mark.parametrize("first", range(0, 40, 5))
