@@ -121,8 +121,14 @@ class Evaluator:
     """Values of a spec's expressions for one call, each computed once."""
 
     def __init__(
-        self, spec: ast.Spec, bound: Bound, dtype: torch.dtype, rounding: Rounding | None = None
+        self,
+        spec: ast.Spec,
+        bound: Bound,
+        dtype: torch.dtype,
+        rounding: Rounding | None = None,
+        shared: frozenset[int] | None = None,
     ) -> None:
+        """`shared`: what `shared_nodes` gives, where it is known already."""
         self.spec = spec
         self.bound = bound
         self.dtype = dtype
@@ -132,7 +138,7 @@ class Evaluator:
             if root(spec, axis.name) in bound.sizes:
                 self.sizes.setdefault(axis.name, bound.sizes[root(spec, axis.name)])
         self.states = Histories(self)
-        self._shared = _shared(spec)
+        self._shared = shared_nodes(spec) if shared is None else shared
         self.memo: dict[tuple[object, ...], Named] = {}
         self.tensors: dict[tuple[str, int], Tensor] = {}
 
@@ -385,13 +391,16 @@ def _factors(expr: ast.Expr) -> Iterator[ast.Expr]:
         yield expr
 
 
-def _shared(spec: ast.Spec) -> frozenset[int]:
+def shared_nodes(spec: ast.Spec) -> frozenset[int]:
     """Ids of the nodes that stand under more than one other."""
     counts: Counter[int] = Counter()
     seen: set[int] = set()
-    for whole in expressions(spec):
-        for node in ast.walk(whole):
-            if id(node) not in seen:
-                seen.add(id(node))
-                counts.update(id(child) for child in ast.children(node))
+    stack = list(expressions(spec))
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            below = list(ast.children(node))
+            counts.update(map(id, below))
+            stack += below
     return frozenset(i for i, n in counts.items() if n > 1)

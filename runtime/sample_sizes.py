@@ -14,7 +14,7 @@ from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.axes import expressions, root
 from attnspec.runtime.bind import Bound, Number
 from attnspec.runtime.extents import extent_value
-from attnspec.runtime.reference import Evaluator, initial
+from attnspec.runtime.reference import Evaluator, initial, shared_nodes
 from attnspec.runtime.signature import Signature
 
 TRIES = 3000
@@ -43,7 +43,7 @@ def draw_sizes(
     decided = [c for c in claims if _decided(spec, c, fixed)]  # no other draw makes them true
     literals = sorted({n for c in claims for n in _integers(c)})
     marks = sorted(_integers(spec.mask)) if spec.mask is not None else []
-    widths = channel_steps(spec, called)
+    widths, shared = channel_steps(spec, called), shared_nodes(spec)
     for attempt in range(TRIES):
         sizes = _sizes(called, rng, fixed, literals, marks, widths, 6 + attempt // 40)
         heads = fixed.get("heads") or rng.choice(_divisors(sizes["h"]))
@@ -51,7 +51,7 @@ def draw_sizes(
             continue
         scalars = _scalars(spec, called, rng, sizes, starts)
         bound = _bound(sizes, scalars, starts)
-        evaluator = Evaluator(spec, bound, torch.float64)
+        evaluator = Evaluator(spec, bound, torch.float64, shared=shared)
         if all(bool(evaluator(c).tensor.all()) for c in claims):
             return Drawn(sizes, heads, fixed.get("value_heads") or heads, scalars)
         if not all(bool(evaluator(c).tensor.all()) for c in decided):
