@@ -78,7 +78,7 @@ def positions(name: str, given: dict[str, Any]) -> Planned:
     length = given["GY"] * given["GX"] if "GY" in given else LENGTH
     call = called(f, length, given)
     kernel = f._generated.KERNELS["forward"]
-    pointers = dict(zip(("out", "ungated", "lse"), outputs(call), strict=True))
+    pointers = dict(zip(("out", "lse"), outputs(call), strict=True))
     names = tuple(kernel.arg_names)
     return measured(name, length, "launch", lambda: arrange(call, "forward", names, pointers, TILE))
 

@@ -143,6 +143,11 @@ class Kernel(Work):
         return [Tensor("d_out", (), "i", v.channel) for v in self.values]
 
     @property
+    def upstream(self) -> list[Tensor]:
+        """The gradient of what the gate gives, as `d_outs` that of what it takes."""
+        return [replace(t, name="upstream") for t in self.d_outs]
+
+    @property
     def gate(self) -> Tensor | None:
         gate = self.plan.gate
         if gate is None:
@@ -216,7 +221,6 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     """Every kernel of a pass, the forward one first; their names end in `end`."""
     softmax = plan.normalizer == "softmax"
     outputs: tuple[str, ...] = ("lse",) if softmax else ()
-    outputs += ("ungated",) if plan.gate is not None else ()
     outputs += () if softmax and plan.value is None else ("out",)
     found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
     if plan.constant:
@@ -238,9 +242,13 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
         return tuple(dict.fromkeys(f"d_{operand}" for g in gradients for operand in g.operands))
 
     values = () if plan.value is None else (f"d_{plan.value.name}",)
-    if rows:
+    if plan.gate is not None:  # its own gradient needs the one before any gate
+        of_gate: tuple[str, ...] = ("upstream", f"d_{plan.gate.name}")
+    else:
+        of_gate = ()
+    if rows or of_gate:
         doc = "Gradients of what belongs to a query, a head or a pair: one tile of rows a program."
-        pointers = (*saved, *into(rows))
+        pointers = (*saved, *of_gate, *into(rows))
         found.append(Kernel("backward_rows", end, doc, plan, "rows", tuple(rows), pointers))
     if columns or values:
         doc = "Gradients of what belongs to a key: one tile of columns a program, every query head."

@@ -32,6 +32,11 @@ class Work:
         return self.plan.normalizer == "softmax"
 
     @property
+    def gates(self) -> bool:
+        """Whether the kernel makes the gate's gradient."""
+        return self.plan.gate is not None and self.name == "backward_rows"
+
+    @property
     def score(self) -> str:
         logit = self.plan.logit
         if logit is not None:
@@ -138,7 +143,7 @@ class Work:
             roots.append(logit.lifted)
             if self.forward and logit.between is not None:
                 roots.append(logit.between[1])
-        elif self.forward or (self.side == "columns" and self.plan.value is not None):
+        elif self.forward or self.gates or (self.side == "columns" and self.plan.value is not None):
             roots.append(self.plan.score if self.forward else self.plan.again)
         entries = self.plan.entries
         if entries is not None:

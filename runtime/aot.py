@@ -121,9 +121,9 @@ def source_of(
     place = [plan for plan, _ in module.PASSES].index(call.plan)
     kernel = module.PASSES[place][1][name]
     names = tuple(kernel.arg_names)
-    out, ungated, lse = outputs(call)
-    pointers: dict[str, Tensor | None] = {"out": out, "ungated": ungated, "lse": lse}
-    pointers |= {"delta": lse, "d_out": out}
+    out, lse = outputs(call)
+    pointers: dict[str, Tensor | None] = {"out": out, "lse": lse}
+    pointers |= {"delta": lse, "d_out": out, "upstream": out}
     if name != "forward":
         wanted = call.tensors if leaves else ()
         grads = gradient_buffers(call, names, tile, wanted)

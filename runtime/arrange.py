@@ -46,8 +46,11 @@ def need(call: Problem, name: str) -> Need:
     for vector in (v for part in call.plan.sums for v in part.vectors if v.grad):
         side = rights if vector.role == "column" else lefts
         side[vector.operand] = call.tensors[vector.operand].shape[-1]
+    phase = name if name in ("forward", "backward_rows", "backward_columns") else "backward_table"
+    if phase == "backward_rows" and call.plan.gate is not None:
+        phase = "backward_gated"
     return Need(
-        name if name in ("forward", "backward_rows", "backward_columns") else "backward_table",
+        phase,
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
         0 if call.value is None else width(call.value.shape[-1]),
@@ -61,13 +64,13 @@ def gradient_buffers(
 ) -> dict[str, Tensor | None]:
     """By operand, where a kernel writes its gradients: heads and tables get a share a tile.
 
-    None for a leaf that is not wanted: then nothing of its gradient is computed.
+    None for a leaf or gate that is not wanted: then nothing of its gradient is computed.
     """
     roles = call.plan.roles
     blocks = programs(call, tile, by_columns=False)
     found: dict[str, Tensor | None] = {}
     for operand in written(arg_names):
-        if operand in roles and operand not in wanted:
+        if operand not in wanted and (operand in roles or operand == call.plan.gate):
             found[operand] = None
             continue
         like = call.tensors[operand]

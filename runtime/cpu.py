@@ -148,19 +148,26 @@ def _contribution(call: Problem, weight: Tensor, tile: Tile, clean: bool) -> Ten
 
 
 def backward(
-    call: Problem, grad: Tensor, lse: Tensor, delta: Tensor, wanted: frozenset[str]
+    call: Problem,
+    grads: tuple[Tensor, Tensor],
+    lse: Tensor,
+    delta: Tensor,
+    wanted: frozenset[str],
 ) -> dict[str, Tensor]:
     """Gradients by operand name, in the operands' shapes.
 
-    `grad` is the gradient of what the pass gives before any gate, `delta` [B, H, M] what a
+    `grads` are those of what the pass gives before and after any gate, `delta` [B, H, M] what a
     softmax subtracts. Only operands in `wanted` get one.
     """
     plan, wide = call.plan, call.wide
+    grad, of_gated = grads
     out = {
         n: torch.zeros(call.tensors[n].shape, dtype=wide, device=grad.device)
         for n in plan.grads
         if n in wanted and n not in (plan.gate, plan.sink)
     }
+    ungated = torch.zeros_like(of_gated, dtype=wide) if plan.gate in wanted else None
+    clean = call.value is None or bool(torch.isfinite(call.value).all())
     fixed = fixed_values(call)
     leaves = {leaf.name: leaf for leaf in plan.leaves}
     sums = {part.name: part for part in plan.sums}
@@ -184,6 +191,8 @@ def backward(
                 upstream = weight * (upstream - delta[:, :, rows, None])
             if keep is not None:
                 weight = torch.where(keep, weight, 0.0)
+            if ungated is not None:
+                ungated[:, :, rows] += _contribution(call, weight, tile, clean)
             if plan.value in out:
                 p = by_key_head(weight, call)
                 out[plan.value][:, :, tile.columns] += p.transpose(-1, -2) @ d_out
@@ -198,6 +207,10 @@ def backward(
                     share.add_vectors(sums[name], d_score, keep)
                 else:
                     share.add_dot(name, d_score)
+    if ungated is not None and plan.gate is not None:
+        of_gate = ungated.mul_(of_gated.to(wide))
+        vectors = call.tensors[plan.gate].dim() == of_gate.dim()
+        out[plan.gate] = of_gate if vectors else of_gate.sum(-1)
     return out
 
 

@@ -109,9 +109,9 @@ def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
     return x.reshape(*lead, prod(sizes)).contiguous() if flat else x.reshape(*lead, *sizes)
 
 
-def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, ungated output (empty without a gate) and log-sum-exp, uninitialised but for a map,
-    of which no tile without pairs is written, and for entries, which are added to."""
+def outputs(call: Problem) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp, uninitialised but for a map, of which no tile without pairs is
+    written, and for entries, which are added to."""
     plan, shape = call.plan, (call.batch, call.heads, call.rows)
     lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
     if call.value is not None:
@@ -122,45 +122,48 @@ def outputs(call: Problem) -> tuple[Tensor, Tensor, Tensor]:
     else:
         dtype = torch.int64 if plan.form == "position" else lse.dtype
         out = lse.new_empty(0 if plan.softmax else shape, dtype=dtype)
-    return out, torch.empty_like(out) if plan.gate is not None else out.new_empty(0), lse
+    return out, lse
 
 
 def run_forward(
     plan: Pairwise, kernels: Kernels, args: tuple[Any, ...], backend: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, ungated output and log-sum-exp of one call."""
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of one call."""
     call = problem(plan, args)
-    out, ungated, lse = outputs(call)
+    out, lse = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
-        return out, ungated, lse
+        return out, lse
     if backend == "cpu" and plan.form in _SEARCHED:
-        return _SEARCHED[plan.form](call), ungated, lse
+        return _SEARCHED[plan.form](call), lse
     if backend == "cpu":
         acc, found = cpu.forward(call)
-        if plan.gate is not None:
-            ungated.copy_(acc)
-            gate = call.tensors[plan.gate].to(call.wide)
-            acc = acc * (gate if gate.dim() == 4 else gate[..., None])
-        out.copy_(acc)
+        out.copy_(acc if plan.gate is None else acc * gate_of(call))
         lse.copy_(found)
-        return out, ungated, lse
-    launch(call, "forward", kernels["forward"], {"out": out, "ungated": ungated, "lse": lse})
-    return out, ungated, lse
+        return out, lse
+    launch(call, "forward", kernels["forward"], {"out": out, "lse": lse})
+    return out, lse
+
+
+def gate_of(call: Problem) -> Tensor:
+    """The gate of every channel, [B, H, M, E or 1]."""
+    assert call.plan.gate is not None
+    gate = call.tensors[call.plan.gate].to(call.wide)
+    return gate if gate.dim() == 4 else gate[..., None]
 
 
 def run_backward(
     plan: Pairwise,
     kernels: Kernels,
-    upstream: tuple[Tensor | None, Tensor | None],
-    saved: tuple[Tensor, Tensor, Tensor],
+    given: tuple[Tensor | None, Tensor | None],
+    saved: tuple[Tensor, Tensor],
     args: tuple[Any, ...],
     backend: str,
     need: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of `plan.grads`; those not needed are zero."""
     call = problem(plan, args)
-    d_out, d_lse = upstream
-    out, ungated, lse = saved
+    d_out, d_lse = given
+    out, lse = saved
     if 0 in (call.batch, call.heads, call.rows):
         return [torch.zeros_like(call.tensors[n]).contiguous() for n in plan.grads]
     if d_out is None:
@@ -174,20 +177,19 @@ def run_backward(
             delta = (d_out.to(wide) * out.to(wide)).sum(-1)
         if d_lse is not None:
             delta = delta - d_lse.to(wide)
+    upstream = d_out
     if plan.gate is not None:
-        gate = call.tensors[plan.gate].to(wide)
-        product = d_out.to(wide) * ungated.to(wide)
-        found[plan.gate] = product if gate.dim() == 4 else product.sum(-1)
-        d_out = (d_out.to(wide) * (gate if gate.dim() == 4 else gate[..., None])).to(d_out.dtype)
+        d_out = (d_out.to(wide) * gate_of(call)).to(d_out.dtype)
     if plan.sink is not None:
         sink = call.tensors[plan.sink].to(wide)
         share = torch.exp(sink - torch.where(torch.isneginf(lse), 0.0, lse))
         found[plan.sink] = -torch.where(torch.isneginf(sink), 0.0, share) * delta
     wanted = frozenset(n for n, yes in zip(plan.grads, need, strict=True) if yes)
     if backend == "cpu":
-        found |= cpu.backward(call, d_out, lse, delta, wanted)
+        found |= cpu.backward(call, (d_out, upstream), lse, delta, wanted)
     else:
-        found |= _backward_kernels(call, kernels, d_out, lse, delta, wanted)
+        read = {"d_out": d_out, "upstream": upstream, "lse": lse * LOG2E, "delta": delta}
+        found |= _backward_kernels(call, kernels, read, wanted)
     done = []
     for name in plan.grads:
         like = call.tensors[name]
@@ -201,13 +203,11 @@ def run_backward(
 def _backward_kernels(
     call: Problem,
     kernels: Kernels,
-    d_out: Tensor,
-    lse: Tensor,
-    delta: Tensor,
+    read: dict[str, Tensor],
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
     plan = call.plan
-    given = {"d_out": d_out.contiguous(), "lse": lse * LOG2E, "delta": delta}
+    given = {name: x.contiguous() for name, x in read.items()}
     if plan.masked and plan.softmax:
         given |= {n: finite_copy(call.tensors[n]) for _, x, y in plan.dots for n in (x, y)}
     found: dict[str, Tensor] = {}
@@ -277,7 +277,7 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> None:
 def traceable(plan: Pairwise, forward_op: Any) -> None:
     """Register the fake implementation of `forward_op`."""
 
-    def fake_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
         return outputs(problem(plan, args[:-1]))
 
     forward_op.register_fake(fake_forward)
@@ -291,7 +291,7 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
     places = [names.index(n) for n in plan.grads]
 
     def fake_backward(*args: Any) -> list[Tensor]:
-        call = problem(plan, args[5:-2])
+        call = problem(plan, args[4:-2])
         return [torch.empty(call.tensors[n].shape, dtype=call.tensors[n].dtype,
                             device=call.tensors[n].device) for n in plan.grads]  # fmt: skip
 
@@ -300,7 +300,7 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
         ctx.save_for_backward(*inputs[:count], *output)
         ctx.rest = inputs[count:]
 
-    def backward(ctx: Any, d_out: Tensor | None, _: Tensor | None, d_lse: Tensor | None) -> Any:
+    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> Any:
         kept = ctx.saved_tensors  # once: checkpointing recomputes them for each access
         tensors, saved = kept[:count], kept[count:]
         need = [bool(ctx.needs_input_grad[p]) for p in places]

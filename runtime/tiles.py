@@ -33,7 +33,8 @@ class Config:
 class Need:
     """What a tile holds: padded channels of all row operands, all column operands and the value.
 
-    `phase` is forward, backward_rows, backward_columns or backward_table. `load` is what else it
+    `phase` is forward, backward_rows, backward_gated (the same where it sums the ungated output
+    anew, for a gate), backward_columns or backward_table. `load` is what else it
     holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles, or "heavy" with
     a mask or a score of many parts.
     """
@@ -84,6 +85,12 @@ _HOPPER: Table = {
         _row(256, Config(64, 32, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
+    "backward_gated": (
+        _row(64, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 2)),
+        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
+        _row(256, Config(32, 16, 8, 1)),
+        _row(512, Config(16, 16, 8, 1)),
+    ),
     "backward_columns": (
         _row(64, Config(64, 128, 8, 2, edge=32), heavy=Config(32, 128, 8, 2)),
         _row(128, Config(64, 128, 8, 2, edge=16), heavy=Config(16, 128, 8, 2)),
@@ -114,6 +121,12 @@ _AMPERE: Table = {
         _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
+    "backward_gated": (
+        _row(64, Config(64, 32, 8, 2)),
+        _row(128, Config(64, 32, 8, 2)),
+        _row(256, Config(16, 16, 8, 1)),
+        _row(512, Config(16, 16, 8, 1)),
+    ),
     "backward_columns": (
         _row(64, Config(32, 64, 4, 2), heavy=Config(32, 64, 8, 2)),
         _row(128, Config(32, 64, 8, 2), heavy=Config(16, 64, 8, 3)),
@@ -139,6 +152,7 @@ _CDNA: Table = {
         _row(128, Config(32, 32, 4, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
+    "backward_gated": (_row(512, Config(16, 16, 4, 1)),),
     "backward_columns": (
         _row(64, Config(32, 64, 4, 1)),
         _row(128, Config(32, 32, 4, 1)),

@@ -75,12 +75,8 @@ MUTATIONS = (
     Mutation(FORWARD, "empty = total == 0.0", "empty = total < 0.0", KERNELS),
     Mutation(FORWARD, "total = total * less", "total = total", KERNELS),
     Mutation(FORWARD, "acc = acc * {{ k.gate.name }}", "acc = acc * 1.0", KERNELS),
-    Mutation(
-        FORWARD,
-        '"p_ungated + first_out", "acc", "row", "BLOCK_M", "M"',
-        '"p_ungated + first_out", "acc", "row", "BLOCK_M", "0"',
-        KERNELS,
-    ),
+    Mutation(ROWS, "ungated = ungated * upstream", "ungated = ungated * d_out", KERNELS),
+    Mutation(ROWS, "            p = tl.where(keep, p, 0.0)", "            p = p + 0.0", KERNELS),
     Mutation(MACROS, "i = (row + q_start)[:, None]", "i = row[:, None]", KERNELS),
     Mutation(MACROS, "j = (column + k_start)[None, :]", "j = column[None, :]", KERNELS),
     Mutation(MACROS, "hk64 = h64 // GROUPS", "hk64 = h64 % HK", KERNELS),
@@ -93,7 +89,7 @@ MUTATIONS = (
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),
     # gradients of rows
     Mutation(ROWS, "{% if k.value %}(dp - delta)", "{% if k.value %}dp", KERNELS),
-    Mutation(ROWS, "tl.exp2({{ k.score }} - lse)", "tl.exp2({{ k.score }})", KERNELS),
+    Mutation(ROWS, 'tl.exp2(%s - lse)" % k.score', 'tl.exp2(%s)" % k.score', KERNELS),
     Mutation(ROWS, "{% if k.keep %}{{ k.keep }} & {% endif %}(column", "(column", KERNELS),
     Mutation(
         ROWS,
@@ -479,10 +475,7 @@ MUTATIONS = (
         "runtime/launch.py", "delta = delta - d_lse.to(wide)", "delta = delta + d_lse.to(wide)", CPU
     ),
     Mutation(
-        "runtime/launch.py",
-        "product = d_out.to(wide) * ungated.to(wide)",
-        "product = d_out.to(wide) * out.to(wide)",
-        CPU,
+        "runtime/cpu.py", "ungated.mul_(of_gated.to(wide))", "ungated.mul_(grad.to(wide))", CPU
     ),
     Mutation(
         "runtime/launch.py",

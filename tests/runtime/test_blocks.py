@@ -264,7 +264,7 @@ def test_masks_that_bounds_describe_take_no_memory(name: str) -> None:
     f = attnspec.load(name)
     call, _ = called(f, {"b": 1, "i": 100, "j": 100}, 0)
     names = tuple(f._generated.KERNELS["forward"].arg_names)
-    pointers = dict(zip(("out", "ungated", "lse"), outputs(call), strict=True))
+    pointers = dict(zip(("out", "lse"), outputs(call), strict=True))
     with Peak() as peak:
         arrange(call, "forward", names, pointers, INTERPRETED)
     assert peak.most == 0

@@ -145,3 +145,26 @@ def test_operands_of_different_dtypes_are_refused() -> None:
     q, k, v = tensors(8)
     with pytest.raises(attnspec.AttnError, match="float16"):
         attnspec.load("causal")(q, k.half(), v)
+
+
+def test_a_gate_has_its_gradient_though_the_ungated_output_is_not_stored() -> None:
+    attention = attnspec.compile(
+        "attention a\ninput z[b, h, i, e]\nmask j <= i\n"
+        "score = dot(q[i], k[j]) * size(d) ** -0.5\ngate = sigmoid(z[i])\n"
+    )
+    q, k, v, z = (torch.randn(2, 2, 40, 16, requires_grad=True) for _ in range(4))
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        out = attention(q, k, v, z=z)
+    given = {x.data_ptr() for x in (q, k, v, z)}
+    vectors = {x.data_ptr(): x for x in kept if x.shape == out.shape and x.data_ptr() not in given}
+    assert len(vectors) == 2  # the output, and the gate that the host made
+    (found,) = torch.autograd.grad(out.sum(), z)
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    (expected,) = torch.autograd.grad((plain * torch.sigmoid(z)).sum(), z)
+    torch.testing.assert_close(found, expected)
