@@ -78,6 +78,8 @@ _SIMPLE: Mapping[str, Callable[..., Number]] = {
 
 def evaluate(spec: Spec, expr: Expr, point: Point) -> Number:
     """The value of `expr` at a point; Unknown when tensors decide it."""
+    if isinstance(expr, Apply):  # most are
+        return _applied(spec, expr.op, expr.args, point)
     match expr:
         case Literal(value):
             return value
@@ -98,18 +100,23 @@ def evaluate(spec: Spec, expr: Expr, point: Point) -> Number:
             decl = spec.decl(name)
             if decl is not None and decl.default is not None and decl.form == "input":
                 return evaluate(spec, decl.default, point)
-        case Apply("where", (c, a, b)):
-            return evaluate(spec, a if evaluate(spec, c, point) else b, point)
-        case Apply("and" | "or" as op, args):
-            return _logic(spec, op, args, point)
-        case Apply(op, args) if op in _SIMPLE:
-            try:
-                result = _SIMPLE[op](*(evaluate(spec, arg, point) for arg in args))
-            except (ArithmeticError, ValueError) as problem:
-                raise Unknown from problem
-            if isinstance(result, complex) or abs(result) > 1e100:
-                raise Unknown
-            return result
+    raise Unknown
+
+
+def _applied(spec: Spec, op: str, args: tuple[Expr, ...], point: Point) -> Number:
+    if op in _SIMPLE:
+        try:
+            result = _SIMPLE[op](*[evaluate(spec, arg, point) for arg in args])
+        except (ArithmeticError, ValueError) as problem:
+            raise Unknown from problem
+        if isinstance(result, complex) or abs(result) > 1e100:
+            raise Unknown
+        return result
+    if op == "where":
+        condition, one, other = args
+        return evaluate(spec, one if evaluate(spec, condition, point) else other, point)
+    if op in ("and", "or"):
+        return _logic(spec, op, args, point)
     raise Unknown
 
 

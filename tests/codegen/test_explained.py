@@ -23,6 +23,7 @@ def explained(name: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["explain", name, "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
+    assert found["name"] == name
     kept = {key: found[key] for key in ("stages", "backward", "operations", "picture")}
     choices = [choice for plan in found["passes"] for choice in plan["choices"]]
     return {"facts": found["facts"]["facts"], **kept} | ({"choices": choices} if choices else {})
