@@ -37,14 +37,14 @@ class Disallowed(Exception):
     """Generated code that is not on the allow-list: a bug of the generator."""
 
 
-def check_module(source: str) -> None:
-    """Raise `Disallowed` unless `source` imports and calls known names only."""
-    tree = ast.parse(source)
-    known = PROVIDED | _BUILTINS
-    known |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
-    for node in ast.walk(tree):
+def check_module(source: str) -> frozenset[str]:
+    """The names in `source`; raises `Disallowed` unless it imports and calls known ones only."""
+    nodes = list(ast.walk(ast.parse(source)))
+    known = PROVIDED | _BUILTINS | {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+    for node in nodes:
         if not _allowed(node, known):
             raise Disallowed(ast.unparse(node))
+    return frozenset(n.id for n in nodes if isinstance(n, ast.Name))
 
 
 def _allowed(node: ast.AST, known: frozenset[str]) -> bool:

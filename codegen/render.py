@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast as python
 import hashlib
 import re
 import textwrap
@@ -94,18 +93,9 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "epilogue": host.after,
         "initial": host.initial,
     }
-    source = _tidy(
-        env.get_template("module.py.jinja").render(imports=[], uses_math=False, **context)
-    )
-    body = source[source.index("SIGNATURE = ") :]
-    imports = sorted(_imports(body), key=lambda n: (not n.isupper(), not n[0].isupper(), n))
-    source = _tidy(
-        env.get_template("module.py.jinja").render(
-            imports=imports, uses_math="math." in body, **context
-        )
-    )
-    check_module(source)
-    return source
+    imports = sorted(PROVIDED, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    text = env.get_template("module.py.jinja").render(imports=imports, **context)
+    return _tidy(_without_unused(text, check_module(text)))
 
 
 def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
@@ -166,9 +156,13 @@ def _shape(plan: PairPlan) -> str:
     return {"map": "[B, H, M, N]", "entries": "[B, H, M, entries]"}.get(plan.form, "[B, H, M]")
 
 
-def _imports(body: str) -> set[str]:
-    tree = python.parse(body)
-    return {n.id for n in python.walk(tree) if isinstance(n, python.Name)} & PROVIDED
+def _without_unused(text: str, used: frozenset[str]) -> str:
+    """The module, which imports everything there is, with those imports that it uses."""
+    above, math, rest = text.partition("\nimport math\n")
+    head, start, body = rest.partition("SIGNATURE = ")
+    unused = "|".join(sorted(PROVIDED - used))
+    head = re.sub(rf"^    (?:{unused}),\n", "", head, flags=re.MULTILINE)
+    return f"{above}{math if 'math' in used else ''}{head}{start}{body}"
 
 
 def _tidy(source: str) -> str:
