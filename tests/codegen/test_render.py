@@ -11,6 +11,7 @@ import pytest
 
 import attnspec
 from attnspec.codegen import library
+from attnspec.codegen.check_module import Disallowed, check_module
 
 GOLDEN = Path(__file__).parent / "golden"
 SHOWN = ("causal", "alibi", "t5", "gated_elementwise")
@@ -69,3 +70,21 @@ print(*(n for n in sys.modules if n.startswith("attnspec.codegen")))
     )
     # PyTorch may import SymPy itself; nothing of the compiler may be there
     assert set(done.stdout.split()) <= {"sympy"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os",
+        "from os import path",
+        "from attnspec.runtime.generated import unknown",
+        "eval('1')",
+        "torch.load('file')",
+        "q.tofile('file')",
+        "q = __import__",
+        "q = lambda: 0",
+    ],
+)
+def test_what_no_module_needs_is_refused(line: str) -> None:
+    with pytest.raises(Disallowed):
+        check_module(f"{source('causal')}\n{line}\n")
