@@ -13,7 +13,7 @@ import argparse
 import sys
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -139,17 +139,20 @@ def main() -> int:
         results.append(result)
         if asked.stop and result.problem:
             break
+    print(report(results, asked.backend, asked.cases))
+    return 1 if any(r.problem for r in results) else 0
+
+
+def report(results: Sequence[Result], backend: str, cases: int) -> str:
+    """What is wrong, how to run it again, and the sum of it all."""
     wrong = [r for r in results if r.problem]
-    for result in wrong:
-        print(f"--- {result.name}: {again(result.name, asked.backend, asked.cases)}")
-        print(result.problem)
-    largest = max(r.largest for r in results)
+    parts = [f"--- {r.name}: {again(r.name, backend, cases)}\n{r.problem}" for r in wrong]
     used = sum(r.cases > 0 for r in results)
-    print(
-        f"{used} specs, {sum(r.cases for r in results)} cases on {asked.backend},"
-        f" {len(wrong)} wrong, largest error {largest:.2f} of what is allowed"
+    parts.append(
+        f"{used} specs, {sum(r.cases for r in results)} cases on {backend}, {len(wrong)} wrong,"
+        f" largest error {max(r.largest for r in results):.2f} of what is allowed"
     )
-    return 1 if wrong else 0
+    return "\n".join(parts)
 
 
 def _each(asked: argparse.Namespace) -> Iterator[Result]:

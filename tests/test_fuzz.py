@@ -1,7 +1,7 @@
 """Random specs and every library spec through the kernels, held against the reference.
 
-Chunks run in processes of their own: a kernel that writes outside its tensors may take Python with
-it, and the last name on stderr tells which spec it was.
+Under the interpreter chunks run in processes of their own: a kernel that writes outside its tensors
+may take Python with it, and the last name on stderr tells which spec it was.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from tests import fuzz
 
 from attnspec.codegen.library import names
 
@@ -20,40 +22,48 @@ SEED = int(os.environ["ATTNSPEC_FUZZ_SEED"])
 CHUNKS = [names()[first : first + 25] for first in range(0, len(names()), 25)]
 
 
-def fuzz(backend: str, *arguments: object) -> str:
-    """What `python -m tests.fuzz` prints; fails with its findings."""
-    command = [sys.executable, "-m", "tests.fuzz", "--backend", backend, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["TRITON_INTERPRET"] = "1" if backend == "triton" else "0"
+def on_the_cpu(results: Iterable[fuzz.Result], cases: int) -> None:
+    """Fails with what is wrong."""
+    found = list(results)
+    if any(result.problem for result in found):
+        pytest.fail(fuzz.report(found, "cpu", cases))
+
+
+def under_the_interpreter(*arguments: object) -> None:
+    """Fails with what `python -m tests.fuzz` prints."""
+    command = [sys.executable, "-m", "tests.fuzz", "--backend", "triton", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         *_, last = [line for line in done.stderr.splitlines() if line] or ["nothing"]
         pytest.fail(f"ended with {done.returncode} at: {last}\n{done.stderr[-2000:]}")
     if done.returncode:
         pytest.fail(done.stdout)
-    return done.stdout
 
 
 @pytest.mark.parametrize("first", range(0, 200, 25))
 def test_random_specs_on_the_cpu(first: int) -> None:
-    fuzz("cpu", "--first", first, "--count", 25, "--cases", 2)
+    on_the_cpu((fuzz.run(seed, "cpu", 2) for seed in range(first, first + 25)), 2)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 5))
+@pytest.mark.parametrize("first", range(0, 40, 10))
 def test_random_specs_under_the_interpreter(first: int) -> None:
-    fuzz("triton", "--first", first, "--count", 5, "--cases", 1)
+    under_the_interpreter("--first", first, "--count", 10, "--cases", 1)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS, ids=lambda chunk: chunk[0])
 def test_library_specs_on_the_cpu(chunk: tuple[str, ...]) -> None:
-    fuzz("cpu", "--cases", 3, "--library", *chunk)
+    on_the_cpu((fuzz.run_library(name, "cpu", 3) for name in chunk), 3)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS, ids=lambda chunk: chunk[0])
 def test_library_specs_under_the_interpreter(chunk: tuple[str, ...]) -> None:
-    fuzz("triton", "--cases", 1, "--library", *chunk)
+    under_the_interpreter("--cases", 1, "--library", *chunk)
 
 
-@pytest.mark.parametrize(("backend", "count"), [("cpu", 20), ("triton", 4)])
-def test_fresh_specs(backend: str, count: int) -> None:
-    fuzz(backend, "--first", SEED, "--count", count, "--cases", 1)
+def test_fresh_specs_on_the_cpu() -> None:
+    on_the_cpu((fuzz.run(seed, "cpu", 1) for seed in range(SEED, SEED + 20)), 1)
+
+
+def test_fresh_specs_under_the_interpreter() -> None:
+    under_the_interpreter("--first", SEED, "--count", 4, "--cases", 1)
