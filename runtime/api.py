@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -157,20 +157,24 @@ class Attention:
         return AttentionModule(self, **sizes)
 
 
+@cache
+def _attention(text: str, path: str) -> Attention:
+    """One for each text: it never changes, and its generated module stays in any case."""
+    spec, _ = check(parse(text, path))
+    return Attention(spec)
+
+
 def compile(source: str, name: str | None = None) -> Attention:
     """The function that a spec's text defines; `name` must be the spec's own, if given.
 
     Raises AttnError with every diagnostic of the text.
     """
-    file = parse(source, f"{name or '<spec>'}.attn")
-    spec, _ = check(file)
-    if name is not None and spec.name != name:
-        raise AttnError(f"expected a spec named `{name}`, got `{spec.name}`")
-    return Attention(spec).ready()
+    attention = _attention(source, f"{name or '<spec>'}.attn")
+    if name is not None and attention.spec.name != name:
+        raise AttnError(f"expected a spec named `{name}`, got `{attention.spec.name}`")
+    return attention.ready()
 
 
 def load(spec: str | Path) -> Attention:
     """The function of a `.attn` file, or of the library's spec of that name."""
-    text, path = find(str(spec))
-    checked, _ = check(parse(text, path))
-    return Attention(checked).ready()
+    return _attention(*find(str(spec))).ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -46,6 +47,13 @@ def pytest_configure() -> None:
     """One seed for every worker, other specs than before whenever the sources have changed: so what
     is found belongs to the change, and is found again wherever the same sources are tested."""
     os.environ.setdefault("ATTNSPEC_FUZZ_SEED", str(_of_sources()))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: to search it for garbage again and again takes a tenth of the
+    time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _of_sources() -> int:
