@@ -112,11 +112,11 @@ def _applied(spec: Spec, op: str, args: tuple[Expr, ...], point: Point) -> Numbe
         if isinstance(result, complex) or abs(result) > 1e100:
             raise Unknown
         return result
-    if op == "where":
-        condition, one, other = args
-        return evaluate(spec, one if evaluate(spec, condition, point) else other, point)
-    if op in ("and", "or"):
-        return _logic(spec, op, args, point)
+    match op, args:
+        case "where", (c, a, b):
+            return evaluate(spec, a if evaluate(spec, c, point) else b, point)
+        case "and" | "or", _:
+            return _logic(spec, op, args, point)
     raise Unknown
 
 
