@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
-from attnspec.codegen.plan_types import ChannelSum, Choice, Operand, PairPlan, Plan, Search
+from attnspec.codegen.plan_types import Branch, ChannelSum, Choice, Operand, PairPlan, Plan, Search
 from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
@@ -176,48 +176,68 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"{leaf.name}, {what}{at}: {_operand(leaf.operand)}"
     for scalar in pair.scalars:
         yield f"{scalar.name} = {_short(formula(scalar.expr))}, once a call"
-    shown = [pair.keep, pair.score, None if pair.entries is None else pair.entries.index]
+    scores = [branch.score for branch in pair.branches]
+    shown = [pair.keep, *scores, None if pair.entries is None else pair.entries.index]
     for op in needed(pair.ops, [x for x in shown if x is not None]):
         yield f"{op.target} = {_operation(op)}"
     if pair.keep is not None:
         yield f"the pair takes part where {pair.keep}"
-    if pair.normalizer == "softmax":
-        yield f"softmax, in base 2, of {pair.score}"
-    elif pair.form == "position":
-        yield f"the position of the largest {pair.score} of a row, the first of equal ones"
-    elif pair.search is not None:
+    if pair.search is not None:
         yield from _search(pair, pair.search)
-    else:
-        yield f"weight {pair.score}"
+    for branch in pair.branches if pair.search is None else ():
+        yield from _weight(pair, branch)
     if pair.form == "map":
         yield "the weights themselves are stored"
     if pair.entries is not None:
         axes = ", ".join(pair.entries.axes)
         yield f"added up for each entry [{axes}], that of a pair being {pair.entries.index}"
-    for name, operand in (("values", pair.value), ("sink", pair.sink), ("gate", pair.gate)):
+    for name, operand in (("values", pair.value), ("gate", pair.gate)):
         if operand is not None:
             yield f"{name}: {_operand(operand)}"
-    slopes = [pair.again, *(g.value for g in pair.gradients)]
-    known = {op.target for op in needed(pair.ops, [pair.score])}
-    for op in needed(pair.ops, slopes):
+    known = {op.target for op in needed(pair.ops, scores)}
+    for op in needed(pair.ops, [atom for branch in pair.branches for atom in branch.backward]):
         if op.target not in known:
             yield f"{op.target} = {_operation(op)}, backward"
-    for form in pair.forms:
-        ways = (("expanded", form.parts), ("whole", form.whole))
-        (how, price), (other, spared) = ways if form.expanded else ways[::-1]
-        yield f"{form.function} {how} in the backward: {price} operations a pair, {spared} {other}"
-    for gradient in pair.gradients:
-        yield f"d score / d {gradient.of} = {gradient.value}"
+    for place, branch in enumerate(pair.branches):
+        for form in branch.forms:
+            ways = (("expanded", form.parts), ("whole", form.whole))
+            (how, price), (other, spared) = ways if form.expanded else ways[::-1]
+            yield (
+                f"{form.function} {how} in the backward: {price} operations a pair,"
+                f" {spared} {other}"
+            )
+        name = "score" if len(scores) == 1 else f"score {place + 1}"
+        for gradient in branch.gradients:
+            yield f"d {name} / d {gradient.of} = {gradient.value}"
+
+
+def _weight(pair: PairPlan, branch: Branch) -> Iterator[str]:
+    """One of the weights that a pass adds up."""
+    several = len(pair.branches) > 1
+    if pair.form == "position":
+        yield f"the position of the largest {branch.score} of a row, the first of equal ones"
+    elif branch.softmax:
+        yield f"softmax, in base 2, of {branch.score}"
+    else:
+        yield f"{'plus the ' * several}weight {branch.score}"
+    coefficient = branch.coefficient
+    if isinstance(coefficient, Operand):
+        yield f"    times {_operand(coefficient)}"
+    elif coefficient != 1.0:
+        yield f"    times {coefficient}"
+    if branch.sink is not None:
+        yield f"sink: {_operand(branch.sink)}"
 
 
 def _search(pair: PairPlan, search: Search) -> Iterator[str]:
     """What a pass does that goes over the keys until it has found the threshold of its rows."""
-    known = {op.target for op in needed(pair.ops, [pair.keep or 1, pair.score])}
+    score = pair.branches[0].score
+    known = {op.target for op in needed(pair.ops, [pair.keep or 1, score])}
     for op in needed(pair.ops, search.atoms):
         if op.target not in known:
             yield f"{op.target} = {_operation(op)}, in every sweep but the first"
     yield f"the threshold at which the sum of {search.share} over a row is 1, without a gradient"
-    yield f"the keys are swept for the largest {pair.score} of each row, then once for every step"
+    yield f"the keys are swept for the largest {score} of each row, then once for every step"
     yield "    towards the threshold: 3 to 12 by Newton's method, 20 to 30 by halving the interval"
     yield f"    where {search.order}, which is alpha - 1, is above 1"
 

@@ -10,11 +10,13 @@ from attnspec.dsl.ast import Kind
 def loads(plan: PairPlan) -> tuple[str, str]:
     """How much a forward and a backward tile hold at once; `runtime.tiles.Need` says the words."""
     usual = "listed" if plan.blocks is not None else "light" if plan.keep is None else "masked"
+    usual = "several" if len(plan.branches) > 1 else usual
     keep = [] if plan.keep is None else [plan.keep]
-    ops = [op for op in needed(plan.ops, [plan.score, *keep]) if op.axes == "ij"]
+    scores = [branch.score for branch in plan.branches]
+    ops = [op for op in needed(plan.ops, [*scores, *keep]) if op.axes == "ij"]
     floats = [leaf for leaf in plan.leaves if leaf.kind is Kind.FLOAT]
     parts = len(floats) + (plan.gate is not None)
-    pointwise = keep and plan.normalizer == "none"
+    pointwise = keep and not plan.softmax
     looked_up = plan.entries is not None
     looked_up = looked_up or any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
     paired = plan.patches is not None or looked_up or bool(plan.sums)

@@ -36,11 +36,12 @@ def logit(build: Builder, score: Score, whole: Any, again: Any) -> Logit:
     raw: Atom = build.printed(in_base_2(kept))
     final = build.printed(in_base_2(left(again)))
     factor: Atom = 1.0
-    if score.factor is not None and len(build.dots) == 1:
-        dot = sp.Symbol(build.dots[0].name)
+    dots = [sp.Symbol(dot.name) for dot in build.dots if sp.Symbol(dot.name) in kept.free_symbols]
+    if score.factor is not None and len(dots) == 1:
+        dot = dots[0]
         times = sp.diff(kept, dot)
         if times * dot == kept:  # not where `stopgrad` hides the product
-            raw, factor = dot.name, build.printed(LOG2E * times)
+            raw, factor = str(dot), build.printed(LOG2E * times)
     lifted = build.printed(in_base_2(-sp.Add(*constant))) if constant else 0.0
     ends = None
     if score.range is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal as OneOf
 
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import PLACE, ZERO, log_sum_exp, mask_at, times
+from attnspec.codegen.rewrite import ONE, PLACE, ZERO, log_sum_exp, mask_at, times
 from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
@@ -25,15 +26,27 @@ from attnspec.dsl.ast import (
     children,
     walk,
 )
+from attnspec.dsl.build import add
 
 Side = OneOf["i", "j"]
 _CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """A softmax of `score`, with a `sink` or not, times its `coefficient`, a number of the row, if
+    it has one; or `score` itself."""
+
+    softmax: bool
+    score: Expr
+    sink: Expr | None = None
+    coefficient: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """A sum over `column` for every `row`: of a softmax of `score` or of `score` itself, times
-    `value` if there is one, at the pairs of the mask at `mask` where `where` holds.
+    """A sum over `column` for every `row`: of the sum of `weights`, times `value` if there is one,
+    at the pairs of the mask at `mask` where `where` holds.
 
     `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
     (`form` "entries") the sum for every entry at `places`, (`form` "position") the place of the
@@ -46,9 +59,7 @@ class Match:
     form: Result
     row: str
     column: str
-    softmax: bool
-    score: Expr
-    sink: Expr | None = None
+    weights: tuple[Weight, ...]
     value: Expr | None = None
     mask: tuple[str, str] | None = None
     where: Expr | None = None
@@ -58,14 +69,17 @@ class Match:
     order: Expr | None = None
     still: bool = False
 
+    def softmax(self, weight: Weight) -> Normalize:
+        """The softmax that a weight is."""
+        axes = (self.column,)
+        return Normalize("softmax", axes, weight.score, self.where, self.mask, weight.sink,
+                         kind=Kind.FLOAT)  # fmt: skip
+
     @property
-    def log_sum_exp(self) -> Expr | None:
-        """The node that is equal to the log-sum-exp of the rows, which such a pass gives too."""
-        if not self.softmax:
-            return None
-        softmax = Normalize("softmax", (self.column,), self.score, self.where, self.mask, self.sink,
-                            kind=Kind.FLOAT)  # fmt: skip
-        return log_sum_exp(softmax)
+    def log_sum_exps(self) -> list[Expr | None]:
+        """The node that is equal to the log-sum-exp of the rows, which such a pass gives too, for
+        each weight that is a softmax."""
+        return [log_sum_exp(self.softmax(w)) if w.softmax else None for w in self.weights]
 
 
 def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
@@ -74,7 +88,8 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     row, column = _sides(spec, node)
     if node.op == "logsumexp":
         pointwise(spec, node.body, row, column)
-        return Match(node, "number", row, column, True, node.body, mask=node.mask, where=node.where)
+        return Match(node, "number", row, column, (Weight(True, node.body),), mask=node.mask,
+                     where=node.where)  # fmt: skip
     if node.op in (PLACE, THRESHOLD):
         if more := sorted(node.free - {"b", "h", row}):
             raise Unsupported(f"a largest value for every {', '.join(more)}")
@@ -84,8 +99,8 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         if node.op == THRESHOLD:
             assert isinstance(score, Apply)
             form, (score, order) = "threshold", score.args
-        return Match(node, form, row, column, False, score, mask=node.mask, where=node.where,
-                     order=order, still=True)  # fmt: skip
+        return Match(node, form, row, column, (Weight(False, score),), mask=node.mask,
+                     where=node.where, order=order, still=True)  # fmt: skip
     if node.op != "sum":
         raise Unsupported(f"a pairwise {node.op}")
     here = frozenset({"b", "h", row, column})
@@ -106,15 +121,22 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
             raise Unsupported("vectors by the entry of a table")
         weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
         pointwise(spec, weight, row, column)
-        return Match(node, "entries", row, column, False, weight, mask=node.mask, where=where,
-                     places=places)  # fmt: skip
+        return Match(node, "entries", row, column, (Weight(False, weight),), mask=node.mask,
+                     where=where, places=places)  # fmt: skip
     form = "number" if value is None else "vector"
+    sums = [w for w in weights if _mixture(spec, w)]
+    of_key = [w for w in weights if w not in sums]
+    if len(sums) == 1 and value is not None and not any(row in w.free for w in of_key):
+        mixed, value = _mixture(spec, sums[0]), times([*of_key, value])
+        for each in mixed:
+            pointwise(spec, each.score, row, column)
+        return Match(node, form, row, column, mixed, value, node.mask, node.where, gate, gated)
     softmaxes = [w for w in weights if isinstance(w, Normalize) and over_pairs(spec, w)]
     if not softmaxes:
         weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
         pointwise(spec, weight, row, column)
-        return Match(node, form, row, column, False, weight, None, value, node.mask, node.where,
-                     gate, gated, still=still)  # fmt: skip
+        return Match(node, form, row, column, (Weight(False, weight),), value, node.mask,
+                     node.where, gate, gated, still=still)  # fmt: skip
     rest = [w for w in weights if w is not softmaxes[0]]
     softmax = softmaxes[0]
     if len(softmaxes) > 1 or any(w.free >= {row, column} for w in rest) or value is None:
@@ -135,8 +157,29 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     if softmax.sink is not None and column in softmax.sink.free:
         raise Unsupported("a sink that depends on the key")
     pointwise(spec, softmax.body, row, column)
-    return Match(node, form, row, column, True, softmax.body, softmax.sink, value, node.mask,
-                 node.where, times(scales) if scales else None, gated)  # fmt: skip
+    return Match(node, form, row, column, (Weight(True, softmax.body, softmax.sink),), value,
+                 node.mask, node.where, times(scales) if scales else None, gated)  # fmt: skip
+
+
+def _mixture(spec: Spec, expr: Expr) -> tuple[Weight, ...]:
+    """A sum of softmaxes, each times numbers of the row, and of what is none, which is one weight;
+    nothing where there is no softmax among its terms."""
+    if not isinstance(expr, Apply) or expr.op != "add":
+        return ()
+    found: list[Weight] = []
+    rest: list[Expr] = []
+    for term in expr.args:
+        parts = factors_of(term, frozenset())
+        softmax = next((x for x in parts if isinstance(x, Normalize) and over_pairs(spec, x)), None)
+        if softmax is None:
+            rest.append(term)
+        else:
+            factors = [x for x in parts if x not in (softmax, ONE)]
+            coefficient = times(factors) if factors else None
+            found.append(Weight(True, softmax.body, softmax.sink, coefficient))
+    if found and rest:
+        found.append(Weight(False, reduce(add, rest)))
+    return tuple(found)
 
 
 def match_map(spec: Spec, node: Expr) -> Match:
@@ -152,7 +195,7 @@ def match_map(spec: Spec, node: Expr) -> Match:
     if weight.kind is not Kind.FLOAT:
         raise Unsupported(f"{weight.kind.value} values for every pair")
     pointwise(spec, weight, row, column)
-    return Match(node, "map", row, column, False, weight, mask=mask)
+    return Match(node, "map", row, column, (Weight(False, weight),), mask=mask)
 
 
 def _sides(spec: Spec, node: Expr) -> tuple[str, str]:

@@ -1,9 +1,10 @@
-"""The plan of a pass: one softmax or element-wise weight over pairs."""
+"""The plan of a pass: a sum over pairs of one weight, or of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sympy as sp
 
@@ -12,9 +13,10 @@ from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lookups import repeated
 from attnspec.codegen.lower import Builder
-from attnspec.codegen.match import Match, pointwise
+from attnspec.codegen.match import Match, Weight, pointwise
 from attnspec.codegen.plan_types import (
     BlockPlan,
+    Branch,
     Ends,
     Entries,
     Gradient,
@@ -56,9 +58,9 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
-    logits = coordinates(found.score, spec)
+    logits = [coordinates(weight.score, spec) for weight in found.weights]
     # summand by summand, as what a row does not see is taken away again
-    score = sp.Add(*map(build.sym, summands(logits)))
+    scores = [sp.Add(*map(build.sym, summands(parts))) for parts in logits]
     patches = _patches(build, walks.patches)
     if patches is not None and walks.patches is not None:  # tiles fulfil the rest of the mask
         rest = walks.patches.mask
@@ -69,26 +71,18 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     order = None if found.order is None else build.sym(found.order)
     if _constant(build, found):
         names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
+    branches = tuple(
+        replace(
+            _branch(build, found.row, walks, weight, parts, score, names),
+            log_sum_exp=total if total in asked else None,
+        )
+        for weight, parts, score, total in zip(
+            found.weights, logits, scores, found.log_sum_exps, strict=True
+        )
+    )
+    search = None if order is None else searched(build, branches[0].score, order)
     build.tape.note = ""
-    build.from_line(found.score)
-    softmax = found.softmax
-    final = build.printed(in_base_2(score) if softmax else score)
-    expanded, forms = backward_form(build, score, names, softmax)
-    again = build.printed(in_base_2(expanded) if softmax else expanded)
-    slopes = symbolic.derivatives(expanded, names)
-    kept = None
-    if found.softmax:
-        known = Score() if walks.apart else score_of(spec, logits, found.sink is not None)
-        if walks.patches is not None:  # whose positions do not run on in a row
-            known = replace(known, distances=())
-        kept = logit(build, known, score, expanded)
-        if known.gentle:
-            slopes = {name: gentle(slope) for name, slope in slopes.items()}
-    build.tape.note = "its derivatives"
-    gradients = tuple(Gradient(n, build.printed(slopes[n])) for n in names)
-    search = None if order is None else searched(build, final, order)
-    build.tape.note = ""
-    value, gate, sink = _around(build, found)
+    value, gate = _around(build, found)
     read = [leaf.kind for leaf in build.leaves]
     if not (build.operands or value or Kind.FLOAT in read):  # which tells the dtype of sums
         build.leaf(Literal(1.0, kind=Kind.FLOAT))
@@ -98,9 +92,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         rows = columns = Loop((), (Run(None, None, None, None, full),))
     else:
         rows, columns = _loop(build, walks.rows), _loop(build, walks.columns)
-    roots: list[Atom] = [final, again, *(g.value for g in gradients)]
-    if kept is not None:
-        roots += [kept.kept, kept.raw, kept.factor, kept.lifted]
+    roots = [atom for branch in branches for atom in branch.atoms]
     if keep is not None:
         roots.append(keep)
     if search is not None:
@@ -111,34 +103,26 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     entries = _entries(build, found)
     if entries is not None:
         roots += [entries.index, *(entries.repeated or ())]
-    total = found.log_sum_exp
     return PairPlan(
         row=found.row,
         column=found.column,
         form=found.form,
-        normalizer="softmax" if found.softmax else "none",
+        branches=branches,
         dots=tuple(build.dots),
         sums=tuple(build.sums.values()),
         value=value,
         gate=gate,
-        sink=sink,
         leaves=tuple(build.leaves),
         scalars=tuple(build.scalars),
         ops=needed(build.tape.ops, roots),
         keep=keep,
-        score=final,
-        logit=kept,
-        gradients=gradients,
         rows=rows,
         columns=columns,
         patches=patches,
         ranges=ranges,
         blocks=blocks,
         result=found.node if found.gated is None else found.gated,
-        log_sum_exp=total if total in asked else None,
         choices=tuple(build.choices.values()),
-        again=again,
-        forms=forms,
         entries=entries,
         search=search,
     )
@@ -148,8 +132,64 @@ def _constant(build: Builder, found: Match) -> bool:
     """Whether nothing that a pass gives has a gradient."""
     if found.still:
         return True
-    apart = found.value, found.gate, found.sink
-    return apart == (None, None, None) and not build.carries_gradient(found.score)
+    apart = [found.value, found.gate, *(weight.sink for weight in found.weights)]
+    scores = [weight.score for weight in found.weights]
+    return not any(apart) and not any(map(build.carries_gradient, scores))
+
+
+def _branch(
+    build: Builder,
+    row: str,
+    walks: _Walks,
+    weight: Weight,
+    logits: Expr,
+    score: Any,
+    names: list[str],
+) -> Branch:
+    """What the tile computes of one weight, whose `logits` over atoms are `score`."""
+    build.tape.note = ""
+    build.from_line(weight.score)
+    softmax = weight.softmax
+    final = build.printed(in_base_2(score) if softmax else score)
+    expanded, forms = backward_form(build, score, names, softmax)
+    again = build.printed(in_base_2(expanded) if softmax else expanded)
+    slopes = symbolic.derivatives(expanded, names)
+    kept = None
+    if softmax:
+        known = Score() if walks.apart else score_of(build.spec, logits, weight.sink is not None)
+        if walks.patches is not None:  # whose positions do not run on in a row
+            known = replace(known, distances=())
+        kept = logit(build, known, score, expanded)
+        if known.gentle:
+            slopes = {name: gentle(slope) for name, slope in slopes.items()}
+    build.tape.note = "its derivatives"
+    return Branch(
+        normalizer="softmax" if softmax else "none",
+        coefficient=_coefficient(build, row, weight),
+        sink=_sink(build, row, weight),
+        score=final,
+        logit=kept,
+        gradients=tuple(Gradient(n, build.printed(slopes[n])) for n in names),
+        again=again,
+        forms=forms,
+        log_sum_exp=None,
+    )
+
+
+def _coefficient(build: Builder, row: str, weight: Weight) -> Operand | float:
+    if weight.coefficient is None:
+        return 1.0
+    if isinstance(weight.coefficient, Literal):
+        return float(weight.coefficient.value)
+    return build.made("scale", weight.coefficient, "b", "h", row)
+
+
+def _sink(build: Builder, row: str, weight: Weight) -> Operand | None:
+    if weight.sink is None:
+        return None
+    if weight.sink.free - {"b", "h", row}:
+        raise Unsupported("a sink that is a vector")
+    return build.made("sink", weight.sink, "b", "h", row)
 
 
 def _differentiated(build: TileBuilder) -> list[str]:
@@ -164,20 +204,16 @@ def _listed(spec: Spec, walks: _Walks) -> frozenset[Expr]:
     return frozenset(canonical(spec, end.of) for ends in found for end in ends)
 
 
-def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | None, Operand | None]:
-    """Value, gate and sink: apart from the dots' operands, so that each has its own gradient."""
-    value = gate = sink = None
+def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | None]:
+    """Value and gate: apart from the dots' operands, so that each has its own gradient."""
+    value = gate = None
     if found.value is not None:
         hint = found.value.name if isinstance(found.value, Read) else "value"
         value = build.made(hint, found.value, "b", "h", found.column, *_channel(build, found.value))
     if found.gate is not None:
         channel = _channel(build, found.gate)
         gate = build.made("gate", found.gate, "b", "h", found.row, *channel)
-    if found.sink is not None:
-        if found.sink.free - {"b", "h", found.row}:
-            raise Unsupported("a sink that is a vector")
-        sink = build.made("sink", found.sink, "b", "h", found.row)
-    return value, gate, sink
+    return value, gate
 
 
 def _entries(build: Builder, found: Match) -> Entries | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
+from attnspec.codegen.mixtures import joined
 from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
 from attnspec.codegen.rewrite import canonical, defined, log_sum_exp, of_token, reached
@@ -23,7 +24,7 @@ from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Read, Reduce, Spec, c
 def operands(plan: PairPlan) -> list[Operand]:
     """The tensors that a pass reads, in order, each once."""
     found = [d.left for d in plan.dots] + [d.right for d in plan.dots]
-    found += [x for x in (plan.value, plan.gate, plan.sink) if x is not None]
+    found += [x for x in (plan.value, plan.gate, *plan.of_row) if x is not None]
     found += [leaf.operand for leaf in plan.read]
     return list({o.name: o for o in found}.values())
 
@@ -37,7 +38,8 @@ def roots(spec: Spec) -> tuple[tuple[str, Expr], ...]:
     softmax = None if weight is None else weight.expr
     if isinstance(softmax, Normalize) and (softmax.op, softmax.axes) == ("softmax", ("j",)):
         found += [("lse", log_sum_exp(softmax))] if "lse" not in dict(found) else []
-    return tuple((name, canonical(spec, expr)) for name, expr in found)
+    exprs = joined(spec, [canonical(spec, expr) for _, expr in found])
+    return tuple((name, expr) for (name, _), expr in zip(found, exprs, strict=True))
 
 
 def plan_passes(
@@ -72,9 +74,10 @@ class _Planner:
         for node in sums:
             if node.op == "sum" and self.asked:
                 found = self._match(node)
-                total, read = found.log_sum_exp, [x for x in (node, found.gate) if x is not None]
-                if total in self.asked and total not in reached(self.spec, *read):
-                    self._totals.setdefault(total, node)
+                read = [x for x in (node, found.gate) if x is not None]
+                for total in self.asked.intersection(found.log_sum_exps):
+                    if total not in reached(self.spec, *read):
+                        self._totals.setdefault(total, node)
 
     def visit(self, expr: Expr) -> None:
         """Plan what the host needs for `expr`."""
@@ -145,10 +148,13 @@ def _is_total(expr: Expr) -> bool:
 
 
 def known(plan: PairPlan) -> Iterator[tuple[Expr, str]]:
-    """The nodes that a pass gives, and which of its results: "out" or "lse"."""
-    if plan.normalizer == "none" or plan.value is not None:
+    """The nodes that a pass gives, and which of its results: "out", "lse", or "lse[0]" and so on
+    where it has several."""
+    several = len(plan.branches) > 1
+    if plan.value is not None or not plan.softmax:
         yield plan.result, "out"
     else:
         yield plan.result, "lse"
-    if plan.log_sum_exp is not None:
-        yield plan.log_sum_exp, "lse"
+    for place, branch in enumerate(plan.branches):
+        if branch.log_sum_exp is not None:
+            yield branch.log_sum_exp, f"lse[{place}]" if several else "lse"

@@ -268,16 +268,56 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the weights that a pass adds up: a softmax, with a `sink` or not, times its
+    `coefficient`, a number of the row or of everything; or an element-wise weight.
+
+    `score` is the softmax logit times log2(e) or the element-wise weight itself, `again` that in
+    the form that the backward computes with its derivatives, the `gradients`, because of `forms`.
+    `logit` is what kernels need of a softmax's score.
+    """
+
+    normalizer: Literal["softmax", "none"]
+    coefficient: Operand | float
+    sink: Operand | None
+    score: Atom
+    logit: Logit | None
+    gradients: tuple[Gradient, ...]
+    again: Atom
+    forms: tuple[Form, ...]
+    log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if anything needs it
+
+    @property
+    def softmax(self) -> bool:
+        """Whether its rows are normalised."""
+        return self.normalizer == "softmax"
+
+    @property
+    def backward(self) -> tuple[Atom, ...]:
+        """What the tile computes of it in the backward."""
+        return self.again, *(g.value for g in self.gradients)
+
+    @property
+    def atoms(self) -> tuple[Atom, ...]:
+        """All that the tile computes of it."""
+        found, kept = (self.score, *self.backward), self.logit
+        return found if kept is None else (*found, kept.kept, kept.raw, kept.factor, kept.lifted)
+
+    @property
+    def of_row(self) -> tuple[Operand, ...]:
+        """What is read of a row besides its score."""
+        return tuple(x for x in (self.coefficient, self.sink) if isinstance(x, Operand))
+
+
+@dataclass(frozen=True, slots=True)
 class PairPlan:
-    """One sum over `column` for every `row` of a softmax or an element-wise weight, forward and
+    """One sum over `column` for every `row` of a weight, the sum of its `branches`, forward and
     backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, what
     they add up to for each of the `entries`, or without a gradient the position of the row's
     largest score or its threshold, which a `search` finds; a softmax without a value gives its
-    log-sum-exp alone.
+    log-sum-exp alone. Several branches have a value, and one of them at most is no softmax.
 
-    `ops` computes, in order, everything; `keep` is the mask (None: every pair), `score` the
-    softmax logit times log2(e) or the element-wise weight itself, `gradients` its derivatives.
-    `logit` is what kernels need of a softmax's score.
+    `ops` computes, in order, everything; `keep` is the mask (None: every pair).
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
     decide `patches` for compact tiles, `ranges`, or lists made from `blocks`, where there are such.
     """
@@ -285,36 +325,40 @@ class PairPlan:
     row: str
     column: str
     form: Result
-    normalizer: Literal["softmax", "none"]
+    branches: tuple[Branch, ...]
     dots: tuple[Dot, ...]
     sums: tuple[ChannelSum, ...]
     value: Operand | None
     gate: Operand | None
-    sink: Operand | None
     leaves: tuple[Leaf, ...]
     scalars: tuple[Scalar, ...]
     ops: tuple[Op, ...]
     keep: Atom | None
-    score: Atom
-    logit: Logit | None
-    gradients: tuple[Gradient, ...]
     rows: Loop
     columns: Loop
     patches: PatchPlan | None
     ranges: RangePlan | None
     blocks: BlockPlan | None
     result: Expr  # the node of the spec that the kernels compute
-    log_sum_exp: Expr | None  # the node equal to the saved log-sum-exp, if anything needs it
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
-    again: Atom  # `score` in the form that the backward computes with its derivatives
-    forms: tuple[Form, ...]  # why it is that one
     entries: Entries | None
     search: Search | None  # of the form "threshold"
 
     @property
+    def softmax(self) -> bool:
+        """Whether every weight is normalised."""
+        return all(branch.softmax for branch in self.branches)
+
+    @property
     def constant(self) -> bool:
         """Whether nothing that it gives has a gradient."""
-        return not (self.gradients or self.value or self.gate or self.sink)
+        apart = self.value or self.gate or any(b.gradients or b.sink for b in self.branches)
+        return not apart
+
+    @property
+    def of_row(self) -> tuple[Operand, ...]:
+        """What its branches read of a row besides their scores."""
+        return tuple(operand for branch in self.branches for operand in branch.of_row)
 
     @property
     def read(self) -> tuple[Leaf, ...]:

@@ -17,9 +17,11 @@ from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import (
     TABLES,
     BlockPlan,
+    Branch,
     ChannelSum,
     Leaf,
     Loop,
+    Operand,
     PairPlan,
     Plan,
     RangePlan,
@@ -87,6 +89,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
                 "before": step.before,
                 "arguments": step.arguments,
                 "grads": bool(_gradient_names(found)),
+                "several": len(found.branches) > 1,
             }
             for step, end, found in zip(host.steps, ends, plan.passes, strict=True)
         ],
@@ -109,6 +112,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         code = env.get_template(f"{template}.py.jinja").render(k=view)
         shown.append("\n".join(line for line in code.splitlines() if line.strip()))
     given = [o.name for o in operands(plan)] + [s.name for s in plan.scalars]
+    several = len(plan.branches) > 1
     fields = {
         "operands": repr(tuple((o.name, o.labels) for o in operands(plan))),
         "numbers": repr(tuple(s.name for s in plan.scalars)),
@@ -117,8 +121,9 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         "leaves": tuple_text([_leaf(x) for x in plan.leaves]),
         "patches": _patches(plan, end),
         "entries": repr(None if plan.entries is None else plan.entries.size),
-        "between": repr(None if plan.logit is None else plan.logit.between),
-        "wanted": repr(tuple(g.of for g in plan.gradients)),
+        "between": repr(None if several else _between(plan.branches[0])),
+        "branches": tuple_text([_branch(x) for x in plan.branches if several]),
+        "wanted": repr(tuple(g.of for g in plan.branches[0].gradients)),
         "ranges": _ranges(plan.ranges, end),
         "blocks": _blocks(plan.blocks, end),
     }
@@ -132,7 +137,10 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         loads='("{}", "{}")'.format(*loads(plan)),
         plan=plan,
         shape=_shape(plan),
-        softmax=plan.normalizer == "softmax",
+        several=several,
+        normalizer="softmax" if plan.softmax else "none",
+        sink=None if several else plan.branches[0].sink,
+        **_texts(plan),
         cpu=_cpu(plan),
         sums={part.name: _terms(plan, part) for part in plan.sums},
         fields={
@@ -142,6 +150,18 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         op_names=layout(tuple_text([*given, *_PLACE]), indent=4, used=len("    args = ")),
         grads=", ".join(_gradient_names(plan)),
     )
+
+
+def _texts(plan: PairPlan) -> dict[str, str]:
+    """What a module says of the scores of a tile, and how it annotates what gives them."""
+    if len(plan.branches) > 1:
+        words = "logits" if plan.softmax else "logits and weight"
+        return {"words": words, "scores": "tuple[Tensor | None, ...]", "slopes": "Scores"}
+    return {
+        "words": "logit" if plan.softmax else "weight",
+        "scores": "tuple[Tensor | None, Tensor]",
+        "slopes": "tuple[Tensor | None, Tensor, tuple[Tensor | float, ...]]",
+    }
 
 
 def _heading(plan: PairPlan) -> str:
@@ -201,6 +221,15 @@ def _op_args(pair: PairPlan) -> list[str]:
     return tensors + [f"{s.name}: {_TYPES[s.kind]}" for s in pair.scalars]
 
 
+def _between(branch: Branch) -> tuple[Atom, Atom] | None:
+    return None if branch.logit is None else branch.logit.between
+
+
+def _branch(x: Branch) -> str:
+    coefficient, sink = (o.name if isinstance(o, Operand) else o for o in (x.coefficient, x.sink))
+    return f'Branch("{x.normalizer}", {coefficient!r}, {sink!r}, {_between(x)!r})'
+
+
 def _leaf(x: Leaf) -> str:
     return f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})'
 
@@ -223,18 +252,21 @@ def _patches(pair: PairPlan, end: str) -> str:
 
 
 def _cpu(pair: PairPlan) -> dict[str, list[str]]:
-    slopes: list[Atom] = [g.value for g in pair.gradients]
-    end = tuple_text([text(a) for a in slopes])
+    scores: list[Atom] = [branch.score for branch in pair.branches]
+    slopes: list[Atom] = []
+    given = []
+    for branch in pair.branches:
+        values = [g.value for g in branch.gradients]
+        slopes += [branch.again, *values]
+        given += [_tensor(branch.again), tuple_text([text(a) for a in values])]
     read = {x.name: x.index for x in pair.leaves if x.role in TABLES and x.index is not None}
     if pair.entries is not None:
         read["out"] = pair.entries.index
     at = list(read.values())
     pairs = ", ".join(f'"{name}": {_tensor(index)}' for name, index in read.items())
     return {
-        "tile": _function(pair, [pair.score], pair.keep, _tensor(pair.score)),
-        "slopes": _function(
-            pair, [pair.again, *slopes], pair.keep, f"{_tensor(pair.again)}, {end}"
-        ),
+        "tile": _function(pair, scores, pair.keep, ", ".join(map(_tensor, scores))),
+        "slopes": _function(pair, slopes, pair.keep, ", ".join(given)),
         "search": [] if pair.search is None else _searched(pair, *pair.search.atoms),
         "indices": [*_values(needed(pair.ops, at), at), f"return {{{pairs}}}"],
         "rows": _limits(pair.rows),

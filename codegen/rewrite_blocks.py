@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from attnspec.codegen.lower import differentiable
-from attnspec.codegen.match import Match, pointwise
+from attnspec.codegen.match import Match, Weight, pointwise
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import LOWEST, ONE, ZERO, canonical, mask_at, negative
 from attnspec.codegen.token_axes import base, ends, tokens
@@ -268,7 +268,7 @@ def match_block(spec: Spec, node: Reduce) -> Match:
     terms = list(_terms(node, place, int(axis.size.value)))
     score = _WRITTEN[node.op](terms, differentiable(spec, node.body))
     pointwise(spec, score, row, axis.base)
-    return Match(node, "map", row, axis.base, False, score)
+    return Match(node, "map", row, axis.base, (Weight(False, score),))
 
 
 def _terms(node: Reduce, place: str, count: int) -> Iterator[tuple[Expr, Expr]]:

@@ -12,15 +12,25 @@ from attnspec.codegen.views_channels import sum_view
 
 
 @dataclass(frozen=True, slots=True)
+class Slope:
+    """A derivative of the weight at `place`, and what the gradient of that weight is called."""
+
+    value: Atom
+    place: int
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gradient:
-    """A gradient that the kernel makes. `other` is the tile it multiplies (dots), `after` a
-    factor that is the same everywhere and so applied once; `first` of its operand. `repeated`: the
-    entries of a token's table that several of its pairs may add to (None: any)."""
+    """A gradient that the kernel makes, by the `slopes` of weights. `other` is the tile it
+    multiplies (dots), `after` a factor that is the same everywhere and so applied once; `first` of
+    its operand. `repeated`: the entries of a token's table that several of its pairs may add to
+    (None: any)."""
 
     name: str
     role: str
     operand: str
-    value: Atom
+    slopes: tuple[Slope, ...]
     after: str = ""
     other: str = ""
     channel: str = ""
@@ -45,14 +55,57 @@ class Gradient:
         return self.vectors or (self.operand,)
 
     @property
+    def computed(self) -> bool:
+        """Whether every pair's share is not just the gradient of a weight: the slope is then no
+        factor of the whole."""
+        return len(self.slopes) > 1 or not (self.after or self.slopes[0].value == 1.0)
+
+    @property
     def share(self) -> str:
-        """The name of every pair's share, `dp` where the slope is a factor of the whole."""
-        return "dp" if self.after or self.value == 1.0 else f"share_{self.name}"
+        """The name of every pair's share."""
+        return f"share_{self.name}" if self.computed else self.slopes[0].upstream
+
+    @property
+    def product(self) -> str:
+        """That share, where it is computed."""
+        return " + ".join(
+            slope.upstream if slope.value == 1.0 else f"{slope.upstream} * {text(slope.value)}"
+            for slope in self.slopes
+        )
+
+    @property
+    def place(self) -> int:
+        """The weight after which it is known."""
+        return max(slope.place for slope in self.slopes)
+
+    @property
+    def values(self) -> list[Atom]:
+        """All its slopes."""
+        return [slope.value for slope in self.slopes]
 
 
-def _once(plan: PairPlan, value: Atom) -> str:
+def slopes_of(plan: PairPlan, name: str) -> tuple[Slope, ...]:
+    """The derivatives of weights by `name`: of several weights, those that are not 0."""
+    found = [
+        Slope(g.value, place, f"ds{end}" if branch.softmax and end else "dp")
+        for place, (branch, end) in enumerate(zip(plan.branches, endings(plan), strict=True))
+        for g in branch.gradients
+        if g.of == name
+    ]
+    some = [slope for slope in found if slope.value != 0.0]
+    return tuple(some or found[:1])
+
+
+def endings(plan: PairPlan) -> list[str]:
+    """What the names of what belongs to each weight end in."""
+    several = len(plan.branches) > 1
+    return [f"_{place + 1}" if several else "" for place in range(len(plan.branches))]
+
+
+def _once(plan: PairPlan, slopes: tuple[Slope, ...]) -> str:
     """The factor to apply after the loop when the slope is one number for a head."""
-    if value == 1.0:
+    value = slopes[0].value
+    if len(slopes) > 1 or value == 1.0:
         return ""
     axes = {op.target: op.axes for op in plan.ops}
     fixed = {s.name for s in plan.scalars} | {"LOG2E"}
@@ -64,30 +117,28 @@ def _once(plan: PairPlan, value: Atom) -> str:
 def dot_gradients(plan: PairPlan, side: str) -> list[Gradient]:
     """Those of the dots' operands on one side, "rows" or "columns"."""
     found: list[Gradient] = []
-    slopes = {g.of: g.value for g in plan.gradients}
     own = [d.left if side == "rows" else d.right for d in plan.dots]
     for dot, mine in zip(plan.dots, own, strict=True):
         other = dot.right if side == "rows" else dot.left
         shared = [o.name for o in own].count(mine.name) > 1
-        value = slopes[dot.name]
+        slopes = slopes_of(plan, dot.name)
         # a key head's sum runs over several query heads, each with its own numbers
-        apart = shared or (side == "columns" and not one_number(plan, value))
-        once = "" if apart else _once(plan, value)
-        first = mine.name not in {g.operand for g in found}
+        apart = shared or (side == "columns" and not one_number(plan, slopes[0].value))
+        once = "" if apart else _once(plan, slopes)
+        first, channel = mine.name not in {g.operand for g in found}, mine.labels[3]
         found.append(
-            Gradient(dot.name, "dot", mine.name, value, once, other.name, mine.labels[3], "", first)
+            Gradient(dot.name, "dot", mine.name, slopes, once, other.name, channel, "", first)
         )
     return found
 
 
 def sum_gradients(plan: PairPlan, side: str) -> list[Gradient]:
     """Those of the sums over channels, of which the vectors of one side get theirs."""
-    slopes = {g.of: g.value for g in plan.gradients}
-    views = [sum_view(part, "", side) for part in plan.sums]
+    views = [v for v in (sum_view(part, "", side) for part in plan.sums) if v.gradients]
+    vectors = [tuple(g.operand for g in v.gradients) for v in views]
     return [
-        Gradient(v.name, "sum", "", slopes[v.name], vectors=tuple(g.operand for g in v.gradients))
-        for v in views
-        if v.gradients
+        Gradient(v.name, "sum", "", slopes_of(plan, v.name), vectors=found)
+        for v, found in zip(views, vectors, strict=True)
     ]
 
 
@@ -101,18 +152,17 @@ def one_number(plan: PairPlan, value: Atom) -> bool:
 
 def leaf_gradients(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
     """Those of the inputs that are read in one of the roles."""
-    slopes = {g.of: g.value for g in plan.gradients}
     found = []
     for leaf in plan.leaves:
         if leaf.grad and leaf.role in roles:
-            value = slopes[leaf.name]
+            slopes = slopes_of(plan, leaf.name)
             summed = leaf.role in ("row", "head", "table")
-            once = _once(plan, value) if summed else ""
+            once = _once(plan, slopes) if summed else ""
             index = "" if leaf.index is None else text(leaf.index)
             name = leaf.operand.name
             found.append(
                 Gradient(
-                    leaf.name, leaf.role, name, value, once, index=index, repeated=leaf.repeated
+                    leaf.name, leaf.role, name, slopes, once, index=index, repeated=leaf.repeated
                 )
             )
     return found

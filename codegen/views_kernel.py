@@ -7,8 +7,14 @@ from dataclasses import dataclass, replace
 from attnspec.codegen.plan_types import TABLES, PairPlan
 from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
-from attnspec.codegen.views import Dot, Tensor, patch_shape, strides, tiles
-from attnspec.codegen.views_gradients import Gradient, dot_gradients, leaf_gradients, sum_gradients
+from attnspec.codegen.views import Tensor, patch_shape, strides, tiles
+from attnspec.codegen.views_gradients import (
+    Gradient,
+    dot_gradients,
+    endings,
+    leaf_gradients,
+    sum_gradients,
+)
 from attnspec.codegen.views_work import Work
 from attnspec.dsl.ast import Kind
 
@@ -102,10 +108,6 @@ class Kernel(Work):
         return self.plan.blocks is not None
 
     @property
-    def dots(self) -> list[Dot]:
-        return [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
-
-    @property
     def lefts(self) -> list[Tensor]:
         return tiles([d.left for d in self.plan.dots], "i")
 
@@ -156,14 +158,10 @@ class Kernel(Work):
         return Tensor(gate.name, strides(gate), "i", channel)
 
     @property
-    def sink(self) -> Tensor | None:
-        sink = self.plan.sink
-        return None if sink is None else Tensor(sink.name, sink.labels, "i")
-
-    @property
     def ends(self) -> list[Tensor]:
         """What is read once for a tile of rows, before or after its loop."""
-        return [t for t in (self.gate, self.sink) if t is not None]
+        sinks = [t for t in (branch.sink for branch in self.branches) if t is not None]
+        return [*([] if self.gate is None else [self.gate]), *self.coefficients, *sinks]
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -171,7 +169,7 @@ class Kernel(Work):
         if self.forward:
             found += self.ends
         else:
-            found += self.d_outs
+            found += [*self.d_outs, *self.coefficients]
         found += [*self.row_vectors, *self.column_vectors]
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
         return [*found, *self.pair_leaves, *self.tables, *self.visits]
@@ -205,7 +203,7 @@ class Kernel(Work):
         chosen = ["EDGE"] if self.piece == "EDGE" else []
         used = {op.op for op in needed(self.plan.ops, self._roots(True))}
         chosen += [name for name, ops in _CHOICES.items() if used & ops]
-        chosen += ["FIXED"] if self.forward and self.highest else []
+        chosen += [f"FIXED{b.end}" for b in self.branches if self.forward and b.highest]
         return [*chosen, *patch_shape("M", axes), *patch_shape("N", axes), *table]
 
     @property
@@ -219,14 +217,15 @@ class Kernel(Work):
 
 def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     """Every kernel of a pass, the forward one first; their names end in `end`."""
-    softmax = plan.normalizer == "softmax"
-    outputs: tuple[str, ...] = ("lse",) if softmax else ()
-    outputs += () if softmax and plan.value is None else ("out",)
+    ends = [e for e, b in zip(endings(plan), plan.branches, strict=True) if b.softmax]
+    several = len(plan.branches) > 1
+    outputs = tuple(f"{name}{e}" for name in ["lse", *["part"] * several] for e in ends)
+    outputs += () if plan.softmax and plan.value is None else ("out",)
     found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
     if plan.constant:
         return found
-    saved: tuple[str, ...] = ("lse", "delta") if softmax else ()
-    saved += () if softmax or plan.value is not None else ("d_out",)
+    saved = tuple(f"{name}{e}" for name in ("lse", "delta") for e in ends)
+    saved += () if plan.softmax or plan.value is not None else ("d_out",)
     rows = [
         *dot_gradients(plan, "rows"),
         *leaf_gradients(plan, ("row", "row_table", "head", "pair")),
@@ -270,12 +269,15 @@ def _doc(plan: PairPlan) -> str:
     if plan.form == "threshold":
         return "Thresholds [B, H, M] of an entmax: one tile of rows a program, many sweeps."
     given = []
-    if plan.value is not None:
+    if len(plan.branches) > 1 and plan.value is not None:
+        shape = f"[B, H, M, {plan.value.labels[3]}]"
+        given.append(f"Output {shape}, output and log-sum-exp of each softmax")
+    elif plan.value is not None:
         given.append(f"Output [B, H, M, {plan.value.labels[3]}]")
     elif plan.form in ("map", "entries"):
         given.append(f"Output [B, H, M, {'N' if plan.entries is None else 'entries'}]")
-    elif plan.normalizer == "none":
+    elif not plan.softmax:
         given.append("Output [B, H, M]")
-    if plan.normalizer == "softmax":
+    if plan.softmax and len(plan.branches) == 1:
         given.append("log-sum-exp [B, H, M]" if given else "Log-sum-exp [B, H, M]")
     return f"{' and '.join(given)}: one tile of rows a program."

@@ -9,9 +9,35 @@ from attnspec.codegen.plan_types import Loop, PairPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import annotated, text
 from attnspec.codegen.tile import Atom, names_used, needed
-from attnspec.codegen.views import LoopView, PatchView, loop_view, patch_view, read_view
+from attnspec.codegen.views import (
+    Dot,
+    LoopView,
+    PatchView,
+    Tensor,
+    loop_view,
+    patch_view,
+    read_view,
+)
+from attnspec.codegen.views_branches import BranchView, branch_views
 from attnspec.codegen.views_channels import Part, SumView, VectorGradient, parts, sum_view
 from attnspec.codegen.views_gradients import Gradient, one_number
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a tile computes for one weight: dot products, operations, then gradients."""
+
+    branch: BranchView
+    dots: list[Dot]
+    parts: list[Part]
+    gradients: list[Gradient]
+    first: bool
+    last: bool
+
+    @property
+    def shares(self) -> list[str]:
+        """The names of the gradients' shares of a pair, each once."""
+        return list(dict.fromkeys(g.share for g in self.gradients))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +55,8 @@ class Work:
 
     @property
     def softmax(self) -> bool:
-        return self.plan.normalizer == "softmax"
+        """Whether every weight is normalised."""
+        return self.plan.softmax
 
     @property
     def gates(self) -> bool:
@@ -37,36 +64,24 @@ class Work:
         return self.plan.gate is not None and self.name == "backward_rows"
 
     @property
-    def score(self) -> str:
-        logit = self.plan.logit
-        if logit is not None:
-            return text(logit.kept)
-        return text(self.plan.score if self.forward else self.plan.again)
+    def branches(self) -> list[BranchView]:
+        """The weights that are added up."""
+        return branch_views(self.plan, self.forward)
 
     @property
-    def raw(self) -> str:
-        """What the maximum is taken of."""
-        return "" if self.plan.logit is None else text(self.plan.logit.raw)
+    def several(self) -> bool:
+        return len(self.plan.branches) > 1
 
     @property
-    def spread(self) -> bool:
-        """Whether a score is the same for a whole row or column, so that it has to be laid out."""
-        axes = {op.target: op.axes for op in self.plan.ops}
-        pairs = {d.name for d in self.plan.dots} | {s.name for s in self.plan.sums}
-        pairs |= {x.name for x in self.plan.leaves if x.role in ("pair", "table")}
-        return self.raw not in pairs and axes.get(self.raw, "") != "ij"
+    def total(self) -> str:
+        """The sum of what all weights add up to, each times its coefficient."""
+        terms = [branch.times(f"acc{branch.end}") for branch in self.branches]
+        return " + ".join(terms).replace(" + -", " - ")
 
     @property
-    def factor(self) -> str:
-        """What makes a score of `raw`; empty where it is one."""
-        logit = self.plan.logit
-        return "" if logit is None or logit.factor == 1.0 else text(logit.factor)
-
-    @property
-    def lifted(self) -> str:
-        """What the scores of a row lie above the whole logit; empty for nothing."""
-        logit = self.plan.logit
-        return "" if logit is None or logit.lifted == 0.0 else text(logit.lifted)
+    def coefficients(self) -> list[Tensor]:
+        """What the weights are multiplied by."""
+        return [t for t in (branch.coefficient for branch in self.branches) if t is not None]
 
     @property
     def entry(self) -> str:
@@ -88,12 +103,6 @@ class Work:
     def relative(self) -> bool:
         """Whether positions are counted from the program's own tile on."""
         return ORIGIN in self._used()
-
-    @property
-    def highest(self) -> str:
-        """The number of the call that no score exceeds; empty where none is known."""
-        logit = self.plan.logit
-        return "" if logit is None or logit.between is None else text(logit.between[1])
 
     @property
     def keep(self) -> str:
@@ -135,27 +144,26 @@ class Work:
         found = self.plan.patches
         return None if found is None else patch_view(found, self.side)
 
+    def _of_branch(self, place: int) -> list[Atom]:
+        """What one weight takes."""
+        roots, branch = list(self.branches[place].roots), self.plan.branches[place]
+        weights = self.gates or (self.side == "columns" and self.plan.value is not None)
+        return [*roots, branch.again] if weights and not branch.softmax else roots
+
+    @staticmethod
+    def _of_gradient(g: Gradient) -> list[Atom]:
+        return [*g.values, *([g.index] if g.index else []), *(g.repeated or ())]
+
     def _roots(self, masked: bool) -> list[Atom]:
-        logit = self.plan.logit
-        roots: list[Atom] = []
-        if logit is not None:
-            roots += [logit.raw, logit.factor] if self.forward else [logit.kept]
-            roots.append(logit.lifted)
-            if self.forward and logit.between is not None:
-                roots.append(logit.between[1])
-        elif self.forward or self.gates or (self.side == "columns" and self.plan.value is not None):
-            roots.append(self.plan.score if self.forward else self.plan.again)
+        places = range(len(self.plan.branches))
+        roots = [root for place in places for root in self._of_branch(place)]
         entries = self.plan.entries
         if entries is not None:
             roots += [entries.index, entries.size]
             roots += (entries.repeated or ()) if self.forward else ()
         if self.plan.search is not None:
             roots += self.plan.search.atoms
-        for g in self.gradients:
-            roots.append(g.value)
-            if g.index:
-                roots.append(g.index)
-            roots += g.repeated or ()
+        roots += [root for g in self.gradients for root in self._of_gradient(g)]
         if masked and self.plan.keep is not None:
             roots.append(self.plan.keep)
         return [*roots, *(name for part in self.plan.sums for name in part.outside)]
@@ -187,8 +195,32 @@ class Work:
     def column_lines(self, masked: bool) -> list[str]:
         return self._ops("j", masked)
 
-    def parts(self, masked: bool) -> list[Part]:
-        return parts(self.plan, self._roots(masked), self.sums)
+    def turns(self, masked: bool) -> list[Turn]:
+        """What a tile computes for one weight after the other, so that it holds the scores of one
+        at a time; sums over channels come first, and all that they take."""
+        every = [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
+        whole = parts(self.plan, self._roots(masked), self.sums)
+        if not self.several:
+            return [Turn(self.branches[0], every, whole, list(self.gradients), True, True)]
+        found: list[Turn] = []
+        made: set[str] = set()
+        for place, branch in enumerate(self.branches):
+            gradients = [g for g in self.gradients if g.place == place]
+            roots = self._of_branch(place)
+            roots += [root for g in gradients for root in self._of_gradient(g)]
+            roots += (
+                [self.plan.keep] if masked and place == 0 and self.plan.keep is not None else []
+            )
+            roots = self._roots(masked) if self.plan.sums else roots
+            ops = needed(self.plan.ops, roots)
+            used = names_used(ops, roots) | {op.target for op in ops}
+            lines = annotated([op for op in ops if op.axes == "ij" and op.target not in made])
+            mine = whole if self.plan.sums and place == 0 else [Part(tuple(lines), None)]
+            dots = [dot for dot in every if dot.name in used - made]
+            ends = place == 0, place + 1 == len(self.branches)
+            found.append(Turn(branch, dots, mine, gradients, *ends))
+            made |= used
+        return found
 
     @property
     def sums(self) -> list[SumView]:
@@ -198,19 +230,10 @@ class Work:
             for s in self.plan.sums
         ]
 
-    def product(self, g: Gradient) -> str:
-        """This gradient's share of a pair."""
-        return "dp" if g.after or g.value == 1.0 else f"dp * {text(g.value)}"
-
-    @property
-    def shares(self) -> list[str]:
-        """The names of all shares, each once."""
-        return list(dict.fromkeys(g.share for g in self.gradients))
-
     def _used(self) -> frozenset[str]:
         roots, loop, patches = self._roots(True), self._walk, self.plan.patches
         ops = (*needed(self.plan.ops, roots), *loop.ops)
-        after = [g.value for g in self.gradients]
+        after = [value for g in self.gradients for value in g.values]
         grid: list[Atom] = []
         if patches is not None:
             sides = (*patches.i_sides, *patches.j_sides)

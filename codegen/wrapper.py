@@ -84,7 +84,7 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     dims = {"vector": (*rows, *channel), "map": (*rows, plan.column), "entries": (*rows, *entries)}
     kind = Kind.INT if plan.form == "position" else Kind.FLOAT
     for node, result in known(plan):
-        value = Value(f"lse{end}", rows, Kind.FLOAT)
+        value = Value(result.replace("lse", f"lse{end}"), rows, Kind.FLOAT)
         if result == "out":
             name = f"out{end}"
             if len(entries) > 1:

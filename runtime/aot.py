@@ -26,7 +26,7 @@ from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.arrange import arrange, gradient_buffers, need
 from attnspec.runtime.compat import interpreted, specialized, targeting
 from attnspec.runtime.disassembly import run_tool
-from attnspec.runtime.launch import outputs
+from attnspec.runtime.launch import by_name, outputs
 from attnspec.runtime.problem import Problem, problem
 from attnspec.runtime.tiles import TARGETS, Config, config
 from attnspec.runtime.typical import typical
@@ -121,9 +121,9 @@ def source_of(
     place = [plan for plan, _ in module.PASSES].index(call.plan)
     kernel = module.PASSES[place][1][name]
     names = tuple(kernel.arg_names)
-    out, lse = outputs(call)
-    pointers: dict[str, Tensor | None] = {"out": out, "lse": lse}
-    pointers |= {"delta": lse, "d_out": out, "upstream": out}
+    out, lse, *parts = outputs(call)
+    pointers: dict[str, Tensor | None] = {"out": out, "d_out": out, "upstream": out}
+    pointers |= by_name(call.plan, lse=lse, delta=lse, **dict(zip(("part",), parts, strict=False)))
     if name != "forward":
         wanted = call.tensors if leaves else ()
         grads = gradient_buffers(call, names, tile, wanted)

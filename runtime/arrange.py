@@ -49,11 +49,12 @@ def need(call: Problem, name: str) -> Need:
     phase = name if name in ("forward", "backward_rows", "backward_columns") else "backward_table"
     if phase == "backward_rows" and call.plan.gate is not None:
         phase = "backward_gated"
+    sums = len(call.plan.weights) if name == "forward" else 1
     return Need(
         phase,
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
-        0 if call.value is None else width(call.value.shape[-1]),
+        0 if call.value is None else sums * width(call.value.shape[-1]),
         call.plan.loads[0 if name == "forward" else 1],
         call.dtype,
     )
@@ -164,21 +165,24 @@ def choices(call: Problem) -> dict[str, Any]:
 
     `SHORT`: operands of 16 bits, so that scores need no more digits than those keep. `COARSE`:
     besides, the logits' range, in bits, times what a coarse tanh errs (2 ** -22) is less than
-    that. `FIXED`: the bits that the fixed maximum of a softmax lies below the highest logit, None
-    for a running one. Weights then lie within 2 ** FIXED and that less the range: of float16 they
-    must not leave what has all its digits, of others a value of 2 ** -62 still counts.
+    that. `FIXED` (`FIXED_1` and so on, of several): the bits that the fixed maximum of a softmax
+    lies below the highest logit, None for a running one. Weights then lie within 2 ** FIXED and
+    that less the range: of float16 they must not leave what has all its digits, of others a value
+    of 2 ** -62 still counts.
     """
-    dtype, bits = call.dtype, inf
-    if call.plan.between is not None:
-        low, high = (call.numbers[x] if isinstance(x, str) else x for x in call.plan.between)
-        bits = (high - low) * log2(e)
+    dtype, weights = call.dtype, call.plan.weights
+    bits = [inf if w.between is None else _range(call, *w.between) for w in weights]
     most, below = (29, 15) if dtype is torch.float16 else (64, 0)
     short = dtype.itemsize == 2
-    return {
-        "SHORT": short,
-        "COARSE": short and bits <= 512,
-        "FIXED": below if bits <= most else None,
-    }
+    ends = [f"_{n + 1}" if len(weights) > 1 else "" for n in range(len(weights))]
+    fixed = {f"FIXED{end}": below if n <= most else None for end, n in zip(ends, bits, strict=True)}
+    return {"SHORT": short, "COARSE": short and max(bits) <= 512, **fixed}
+
+
+def _range(call: Problem, low: str | float, high: str | float) -> float:
+    """The bits between two numbers in base e."""
+    least, most = (call.numbers[x] if isinstance(x, str) else x for x in (low, high))
+    return (most - least) * log2(e)
 
 
 def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:

@@ -6,13 +6,16 @@ bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
 from attnspec.runtime.cpu_tiles import (
+    Place,
     Tile,
     blocks,
     by_head,
@@ -24,63 +27,100 @@ from attnspec.runtime.cpu_tiles import (
     row_values,
     tiles,
 )
-from attnspec.runtime.problem import ChannelSum, Leaf, Problem, Values
+from attnspec.runtime.problem import Branch, ChannelSum, Leaf, Problem, Values
+
+ALL = slice(None)
 
 
-def forward(call: Problem) -> tuple[Tensor, Tensor]:
+@dataclass(slots=True)
+class _Sums:
+    """What one weight adds up to over the columns of a block of rows: `acc` of values, and of a
+    softmax the weights against `top`, their `total`."""
+
+    branch: Branch
+    acc: Tensor
+    top: Tensor
+    total: Tensor
+
+    def relate(self, logits: Tensor, valued: bool) -> None:
+        """Make of logits the weights against a maximum that counts them, too, and add those up."""
+        new = torch.maximum(self.top, logits.amax(-1, keepdim=True))
+        safe = torch.where(torch.isneginf(new), 0.0, new)
+        weights = logits.sub_(safe).exp_()
+        scale = torch.exp(self.top - safe)
+        self.total = self.total * scale + weights.sum(-1, keepdim=True)
+        self.top = new
+        if valued:
+            self.acc.mul_(scale)
+
+    def finish(self, call: Problem, rows: Place) -> Tensor:
+        """Divide by the total, which a sink adds to; gives the log-sum-exp [B, H, m]."""
+        empty = self.total == 0
+        if self.branch.sink is not None:
+            sink = call.tensors[self.branch.sink][:, :, rows, None].to(call.wide)
+            new = torch.maximum(self.top, sink)
+            safe = torch.where(torch.isneginf(new), 0.0, new)
+            scale = torch.where(empty, 0.0, torch.exp(self.top - safe))
+            self.total, self.top = self.total * scale + torch.exp(sink - safe), new
+            self.acc.mul_(scale)
+        if call.value is not None:
+            self.acc.div_(torch.where(empty, 1.0, self.total))
+        return (self.top + torch.log(self.total)).squeeze(-1)
+
+
+def forward(call: Problem) -> tuple[Tensor, ...]:
     """What the pass gives, before any gate: the weighted sum [B, H, M, E], a sum [B, H, M], the
-    weights [B, H, M, N] or what they add up to for each entry [B, H, M, L]; and the natural
-    log-sum-exp [B, H, M] of a softmax. Either may be empty: there is none."""
+    weights [B, H, M, N] or what they add up to for each entry [B, H, M, L]; the natural
+    log-sum-exp [B, H, M] of a softmax; either may be empty: there is none. Where there are several
+    weights, also the weighted sum of each softmax alone [S, B, H, M, E], the log-sum-exps then
+    being [S, B, H, M].
+    """
     plan, wide = call.plan, call.wide
     shape = (call.batch, call.heads, call.rows)
-    lse = torch.full(shape, float("-inf"), dtype=wide, device=call.device)
-    out = _nothing(call, lse)
+    lses = torch.full((len(plan.weights), *shape), float("-inf"), dtype=wide, device=call.device)
+    outs = [_nothing(call, lse) for lse in lses]
     clean = call.value is None or bool(torch.isfinite(call.value).all())
     fixed = fixed_values(call)
     for block in blocks(call):
         rows = block.rows
         values = row_values(call, fixed, rows)
         left = left_operands(call, rows)
-        acc = out[:, :, rows]  # zeros; a copy where the rows are those of a patch
-        top = lse[:, :, rows, None].clone()
-        total = torch.zeros_like(top)
+        sums = []
+        for branch, out, lse in zip(plan.weights, outs, lses, strict=True):
+            top = lse[:, :, rows, None].clone()
+            # zeros; a copy where the rows are those of a patch
+            sums.append(_Sums(branch, out[:, :, rows], top, torch.zeros_like(top)))
         for tile in tiles(call, values, block):
-            weight = _weights(call, values, left, tile)
-            if plan.softmax:
-                new = torch.maximum(top, weight.amax(-1, keepdim=True))
-                safe = torch.where(torch.isneginf(new), 0.0, new)
-                weight = weight.sub_(safe).exp_()
-                scale = torch.exp(top - safe)
-                total = total * scale + weight.sum(-1, keepdim=True)
-                top = new
-                if plan.value is not None:
-                    acc.mul_(scale)
-            if plan.form == "map":
-                out[tile.of(out)] = weight
-            elif plan.form == "entries":
-                acc.scatter_add_(3, _entry(call, values, tile), weight)
-            elif plan.value is not None:
-                acc.add_(_contribution(call, weight, tile, clean))
-            elif not plan.softmax:
-                acc.add_(weight.sum(-1))
-        if plan.softmax:
-            empty = total == 0
-            if plan.sink is not None:
-                sink = call.tensors[plan.sink][:, :, rows, None].to(wide)
-                new = torch.maximum(top, sink)
-                safe = torch.where(torch.isneginf(new), 0.0, new)
-                scale = torch.where(empty, 0.0, torch.exp(top - safe))
-                total, top = total * scale + torch.exp(sink - safe), new
-                acc.mul_(scale)
-            lse[:, :, rows] = (top + torch.log(total)).squeeze(-1)
-            if plan.value is not None:
-                acc.div_(torch.where(empty, 1.0, total))
-        if isinstance(rows, Tensor) and plan.form != "map":
-            out[:, :, rows] = acc
-    nothing = lse.new_empty(0)
+            weights = _weights(call, values, left, tile)
+            for found, out, weight in zip(sums, outs, weights, strict=True):
+                if found.branch.softmax:
+                    found.relate(weight, plan.value is not None)
+                if plan.form == "map":
+                    out[tile.of(out)] = weight
+                elif plan.form == "entries":
+                    found.acc.scatter_add_(3, _entry(call, values, tile), weight)
+                elif plan.value is not None:
+                    found.acc.add_(_contribution(call, weight, tile, clean))
+                elif not plan.softmax:
+                    found.acc.add_(weight.sum(-1))
+        for found, out, lse in zip(sums, outs, lses, strict=True):
+            if found.branch.softmax:
+                lse[:, :, rows] = found.finish(call, rows)
+            if isinstance(rows, Tensor) and plan.form != "map":
+                out[:, :, rows] = found.acc
+    nothing, count = lses.new_empty(0), plan.softmaxes
+    if plan.branches:
+        each = [_times(coefficient(call, w), x) for w, x in zip(plan.weights, outs, strict=True)]
+        return reduce(add, each), lses[:count], torch.stack(outs[:count])
     if not plan.softmax:
-        return out, nothing
-    return nothing if plan.value is None else out, lse
+        return outs[0], nothing
+    return nothing if plan.value is None else outs[0], lses[0]
+
+
+def coefficient(call: Problem, weight: Branch, rows: Place = ALL) -> Tensor | float:
+    """What the softmax of some rows is multiplied by, [B, H, m, 1] or a number."""
+    found = weight.coefficient
+    return call.tensors[found][:, :, rows, None].to(call.wide) if isinstance(found, str) else found
 
 
 def positions(call: Problem) -> Tensor:
@@ -125,14 +165,15 @@ def _nothing(call: Problem, lse: Tensor) -> Tensor:
     return torch.zeros_like(lse)
 
 
-def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> Tensor:
-    """Logits or weights [B, H, m, n], excluded pairs at -inf or 0, in memory of their own."""
+def _weights(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> Iterator[Tensor]:
+    """Logits or weights [B, H, m, n] of each, excluded pairs at -inf or 0, in memory of their
+    own."""
     fill(call, values, left, tile)
-    keep, score = call.plan.tile(values, tile.masked)
-    score = score.to(call.wide).expand(tile.shape(call))
-    if keep is None:
-        return score.clone()
-    return torch.where(keep, score, float("-inf") if call.plan.softmax else 0.0)
+    keep, *scores = call.plan.tile(values, tile.masked)
+    for weight, score in zip(call.plan.weights, scores, strict=True):
+        spread = score.to(call.wide).expand(tile.shape(call))
+        none = float("-inf") if weight.softmax else 0.0
+        yield spread.clone() if keep is None else torch.where(keep, spread, none)
 
 
 def _contribution(call: Problem, weight: Tensor, tile: Tile, clean: bool) -> Tensor:
@@ -156,15 +197,18 @@ def backward(
 ) -> dict[str, Tensor]:
     """Gradients by operand name, in the operands' shapes.
 
-    `grads` are those of what the pass gives before and after any gate, `delta` [B, H, M] what a
-    softmax subtracts. Only operands in `wanted` get one.
+    `grads` are those of what the pass gives before and after any gate, `delta` [S, B, H, M] what
+    each of S softmaxes subtracts, as `lse`. Only operands in `wanted` get one.
     """
     plan, wide = call.plan, call.wide
     grad, of_gated = grads
+    rows_of = plan.softmaxes, call.batch, call.heads, call.rows
+    lse, delta = lse.view(rows_of), delta.view(rows_of)
+    of_row = {n for weight in plan.weights for n in weight.of_row}
     out = {
         n: torch.zeros(call.tensors[n].shape, dtype=wide, device=grad.device)
         for n in plan.grads
-        if n in wanted and n not in (plan.gate, plan.sink)
+        if n in wanted and n != plan.gate and n not in of_row
     }
     ungated = torch.zeros_like(of_gated, dtype=wide) if plan.gate in wanted else None
     clean = call.value is None or bool(torch.isfinite(call.value).all())
@@ -180,15 +224,12 @@ def backward(
             d_out = by_key_head(d_out, call)
         for tile in tiles(call, values, block):
             fill(call, values, left, tile)
-            keep, score, slopes = plan.slopes(values, tile.masked)
-            upstream = _upstream(call, values, grad, d_out, tile)
+            keep, *found = plan.slopes(values, tile.masked)
+            d_weight = _upstream(call, values, grad, d_out, tile)
             if plan.form in ("map", "entries"):
                 # where nothing comes from, nothing flows, whatever the slope
-                keep = upstream != 0 if keep is None else keep & (upstream != 0)
-            weight = score.to(wide).expand(tile.shape(call))
-            if plan.softmax:
-                weight = torch.exp(weight - lse[:, :, rows, None])
-                upstream = weight * (upstream - delta[:, :, rows, None])
+                keep = d_weight != 0 if keep is None else keep & (d_weight != 0)
+            weight, d_scores = _gradients(call, found[::2], d_weight, (lse, delta), tile)
             if keep is not None:
                 weight = torch.where(keep, weight, 0.0)
             if ungated is not None:
@@ -197,8 +238,8 @@ def backward(
                 p = by_key_head(weight, call)
                 out[plan.value][:, :, tile.columns] += p.transpose(-1, -2) @ d_out
             share = _Share(call, values, left, tile, out)
-            for name, slope in zip(plan.wanted, slopes, strict=True):
-                d_score = upstream * slope
+            for name, *slopes in zip(plan.wanted, *found[1::2], strict=True):
+                d_score = _chained(d_scores, slopes)
                 if keep is not None:
                     d_score = torch.where(keep, d_score, 0.0)
                 if name in leaves:
@@ -212,6 +253,38 @@ def backward(
         vectors = call.tensors[plan.gate].dim() == of_gate.dim()
         out[plan.gate] = of_gate if vectors else of_gate.sum(-1)
     return out
+
+
+def _gradients(
+    call: Problem,
+    scores: Sequence[Tensor],
+    d_weight: Tensor,
+    saved: tuple[Tensor, Tensor],
+    tile: Tile,
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of all weights of a tile, and the gradient of the score of each, from that of the
+    sum; `saved` are the log-sum-exps and what softmaxes subtract."""
+    weights, d_scores = list[Tensor](), list[Tensor]()
+    for place, (branch, score) in enumerate(zip(call.plan.weights, scores, strict=True)):
+        weight, d_score = score.to(call.wide).expand(tile.shape(call)), d_weight
+        by = coefficient(call, branch, tile.rows)
+        if branch.softmax:
+            lse, delta = (x[place][:, :, tile.rows, None] for x in saved)
+            weight = torch.exp(weight - lse)
+            d_score = weight * (_times(by, d_weight) - delta)
+        weights.append(_times(by, weight))
+        d_scores.append(d_score)
+    return reduce(add, weights), d_scores
+
+
+def _times(by: Tensor | float, x: Tensor) -> Tensor:
+    return x if isinstance(by, float) and by == 1.0 else by * x
+
+
+def _chained(d_scores: Sequence[Tensor], slopes: Sequence[Tensor | float]) -> Tensor:
+    """The gradient of what scores have the `slopes` by, from theirs."""
+    some = [d * s for d, s in zip(d_scores, slopes, strict=True) if isinstance(s, Tensor) or s != 0]
+    return reduce(add, some) if some else torch.zeros_like(d_scores[0])
 
 
 def _upstream(call: Problem, values: Values, grad: Tensor, d_out: Tensor, tile: Tile) -> Tensor:

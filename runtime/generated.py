@@ -71,12 +71,14 @@ from attnspec.runtime.numbers import (
 )
 from attnspec.runtime.problem import (
     Blocks,
+    Branch,
     ChannelSum,
     Leaf,
     Limits,
     Pairwise,
     Patches,
     Ranges,
+    Scores,
     Values,
 )
 from attnspec.runtime.random import random_tile
@@ -156,6 +158,7 @@ __all__ = [
     "Argument",
     "Blocks",
     "Bound",
+    "Branch",
     "ChannelSum",
     "Grid",
     "Leaf",
@@ -163,6 +166,7 @@ __all__ = [
     "Pairwise",
     "Patches",
     "Ranges",
+    "Scores",
     "Signature",
     "Values",
     "add_entries",

@@ -109,10 +109,17 @@ def over_pairs(x: Tensor, dims: Sequence[str], flat: bool) -> Tensor:
     return x.reshape(*lead, prod(sizes)).contiguous() if flat else x.reshape(*lead, *sizes)
 
 
-def outputs(call: Problem) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp, uninitialised but for a map, of which no tile without pairs is
-    written, and for entries, which are added to."""
+def outputs(call: Problem) -> tuple[Tensor, ...]:
+    """Output and log-sum-exp, and of several weights the output of each softmax alone;
+    uninitialised but for a map, of which no tile without pairs is written, and for entries, which
+    are added to."""
     plan, shape = call.plan, (call.batch, call.heads, call.rows)
+    if plan.branches:
+        assert call.value is not None
+        each = (plan.softmaxes, *shape)
+        parts = call.value.new_empty((*each, call.value.shape[-1]))
+        lse = torch.empty(each, dtype=call.wide, device=call.device)
+        return call.value.new_empty(parts.shape[1:]), lse, parts
     lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
     if call.value is not None:
         out = call.value.new_empty((*shape, call.value.shape[-1]))
@@ -125,23 +132,32 @@ def outputs(call: Problem) -> tuple[Tensor, Tensor]:
     return out, lse
 
 
+def by_name(plan: Pairwise, **tensors: Tensor) -> dict[str, Tensor]:
+    """What kernels call those tensors that have one part for each of several softmaxes."""
+    if not plan.branches:
+        return tensors
+    return {f"{name}_{n + 1}": part for name, x in tensors.items() for n, part in enumerate(x)}
+
+
 def run_forward(
     plan: Pairwise, kernels: Kernels, args: tuple[Any, ...], backend: str
-) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of one call."""
+) -> tuple[Tensor, ...]:
+    """`outputs` of one call."""
     call = problem(plan, args)
-    out, lse = outputs(call)
+    out, lse, *parts = made = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
-        return out, lse
+        return made
     if backend == "cpu" and plan.form in _SEARCHED:
         return _SEARCHED[plan.form](call), lse
     if backend == "cpu":
-        acc, found = cpu.forward(call)
+        acc, *found = cpu.forward(call)
         out.copy_(acc if plan.gate is None else acc * gate_of(call))
-        lse.copy_(found)
-        return out, lse
-    launch(call, "forward", kernels["forward"], {"out": out, "lse": lse})
-    return out, lse
+        for into, x in zip((lse, *parts), found, strict=True):
+            into.copy_(x)
+        return made
+    pointers = {"out": out} | by_name(plan, **dict(zip(("lse", "part"), made[1:], strict=False)))
+    launch(call, "forward", kernels["forward"], pointers)
+    return made
 
 
 def gate_of(call: Problem) -> Tensor:
@@ -155,7 +171,7 @@ def run_backward(
     plan: Pairwise,
     kernels: Kernels,
     given: tuple[Tensor | None, Tensor | None],
-    saved: tuple[Tensor, Tensor],
+    saved: tuple[Tensor, ...],
     args: tuple[Any, ...],
     backend: str,
     need: Sequence[bool],
@@ -163,32 +179,43 @@ def run_backward(
     """Gradients of `plan.grads`; those not needed are zero."""
     call = problem(plan, args)
     d_out, d_lse = given
-    out, lse = saved
+    out, lse, *parts = saved
     if 0 in (call.batch, call.heads, call.rows):
         return [torch.zeros_like(call.tensors[n]).contiguous() for n in plan.grads]
     if d_out is None:
         d_out = torch.zeros_like(out)
     wide = call.wide
     found: dict[str, Tensor] = {}
-    delta = lse.new_empty(0)
-    if plan.softmax:
-        delta = torch.zeros_like(lse)
-        if call.value is not None:
-            delta = (d_out.to(wide) * out.to(wide)).sum(-1)
-        if d_lse is not None:
-            delta = delta - d_lse.to(wide)
     upstream = d_out
     if plan.gate is not None:
         d_out = (d_out.to(wide) * gate_of(call)).to(d_out.dtype)
-    if plan.sink is not None:
-        sink = call.tensors[plan.sink].to(wide)
-        share = torch.exp(sink - torch.where(torch.isneginf(lse), 0.0, lse))
-        found[plan.sink] = -torch.where(torch.isneginf(sink), 0.0, share) * delta
+    delta = lse.new_empty(0)
+    if plan.branches:
+        softmaxes = plan.weights[: plan.softmaxes]
+        products = [(d_out.to(wide) * part.to(wide)).sum(-1) for part in parts[0]]
+        for weight, product in zip(softmaxes, products, strict=True):
+            if isinstance(weight.coefficient, str):
+                found[weight.coefficient] = product
+        scaled = zip((cpu.coefficient(call, w) for w in softmaxes), products, strict=True)
+        delta = torch.stack([by * product[..., None] for by, product in scaled]).squeeze(-1)
+    elif plan.softmax:
+        delta = torch.zeros_like(lse)
+        if call.value is not None:
+            delta = (upstream.to(wide) * out.to(wide)).sum(-1)
+    if d_lse is not None and plan.softmaxes:
+        delta = delta - d_lse.to(wide)
+    each = (plan.softmaxes, call.batch, call.heads, call.rows)
+    for weight, total, less in zip(plan.weights, lse.view(each), delta.view(each), strict=False):
+        if weight.sink is not None:
+            sink = call.tensors[weight.sink].to(wide)
+            share = torch.exp(sink - torch.where(torch.isneginf(total), 0.0, total))
+            found[weight.sink] = -torch.where(torch.isneginf(sink), 0.0, share) * less
     wanted = frozenset(n for n, yes in zip(plan.grads, need, strict=True) if yes)
     if backend == "cpu":
         found |= cpu.backward(call, (d_out, upstream), lse, delta, wanted)
     else:
-        read = {"d_out": d_out, "upstream": upstream, "lse": lse * LOG2E, "delta": delta}
+        read = {"d_out": d_out, "upstream": upstream}
+        read |= by_name(plan, lse=lse * LOG2E, delta=delta)
         found |= _backward_kernels(call, kernels, read, wanted)
     done = []
     for name in plan.grads:
@@ -277,7 +304,7 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> None:
 def traceable(plan: Pairwise, forward_op: Any) -> None:
     """Register the fake implementation of `forward_op`."""
 
-    def fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
+    def fake_forward(*args: Any) -> tuple[Tensor, ...]:
         return outputs(problem(plan, args[:-1]))
 
     forward_op.register_fake(fake_forward)
@@ -287,11 +314,12 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
     """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
     traceable(plan, forward_op)
     count = len(plan.operands)
+    first = 5 if plan.branches else 4  # after what flows back and what was saved
     names = [name for name, _ in plan.operands]
     places = [names.index(n) for n in plan.grads]
 
     def fake_backward(*args: Any) -> list[Tensor]:
-        call = problem(plan, args[4:-2])
+        call = problem(plan, args[first:-2])
         return [torch.empty(call.tensors[n].shape, dtype=call.tensors[n].dtype,
                             device=call.tensors[n].device) for n in plan.grads]  # fmt: skip
 
@@ -300,7 +328,7 @@ def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
         ctx.save_for_backward(*inputs[:count], *output)
         ctx.rest = inputs[count:]
 
-    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> Any:
+    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None, *_: None) -> Any:
         kept = ctx.saved_tensors  # once: checkpointing recomputes them for each access
         tensors, saved = kept[:count], kept[count:]
         need = [bool(ctx.needs_input_grad[p]) for p in places]

@@ -20,6 +20,10 @@ Slopes: TypeAlias = (
 )
 
 
+# Of several weights: what takes part (None: every pair), then the score of each and its others.
+Scores: TypeAlias = "tuple[Tensor | tuple[Tensor | float, ...] | None, ...]"
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A number per row, column, head, pair, or looked up in a table."""
@@ -92,6 +96,28 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the weights that are added up: its `normalizer`, and of a softmax the name or value
+    of its `coefficient`, its `sink`, and numbers `between` which every logit lies, as in
+    `Pairwise`."""
+
+    normalizer: str
+    coefficient: str | float
+    sink: str | None
+    between: tuple[str | float, str | float] | None
+
+    @property
+    def softmax(self) -> bool:
+        """Whether its rows are normalised."""
+        return self.normalizer == "softmax"
+
+    @property
+    def of_row(self) -> tuple[str, ...]:
+        """The operands that it has a number of for each row."""
+        return tuple(x for x in (self.coefficient, self.sink) if isinstance(x, str))
+
+
+@dataclass(frozen=True, slots=True)
 class Pairwise:
     """A pairwise computation by names.
 
@@ -110,6 +136,9 @@ class Pairwise:
     between which every logit lies. `rows(values)` gives the `Limits` of the keys for queries at
     positions `lo` to `hi`; `patches` does so on a grid, where tiles are compact. `ranges` or
     `blocks` decide what is visited instead.
+    Several weights are added up where there are `branches`: `tile` gives the score of each and
+    `slopes` score and gradients of each, one after another, softmaxes first; `normalizer` is then
+    "softmax" if all are normalised, `sink` and `between` are theirs.
     """
 
     normalizer: str
@@ -127,19 +156,30 @@ class Pairwise:
     entries: str | int | None
     wanted: tuple[str, ...]
     between: tuple[str | float, str | float] | None
-    tile: Callable[[Values, bool], tuple[Tensor | None, Tensor]]
-    slopes: Slopes
+    tile: Callable[[Values, bool], tuple[Any, ...]]
+    slopes: Callable[[Values, bool], tuple[Any, ...]]
     indices: Callable[[Values], dict[str, Tensor]]
     rows: Callable[[Values], Limits]
     patches: Patches | None
     ranges: Ranges | None
     blocks: Blocks | None
     search: Slopes | None = None
+    branches: tuple[Branch, ...] = ()
 
     @property
     def softmax(self) -> bool:
-        """Whether rows are normalised."""
+        """Whether rows of every weight are normalised."""
         return self.normalizer == "softmax"
+
+    @property
+    def weights(self) -> tuple[Branch, ...]:
+        """What is added up: one weight, unless there are `branches`."""
+        return self.branches or (Branch(self.normalizer, 1.0, self.sink, self.between),)
+
+    @property
+    def softmaxes(self) -> int:
+        """How many of them are normalised."""
+        return sum(weight.softmax for weight in self.weights)
 
     @property
     def roles(self) -> dict[str, str]:
@@ -150,7 +190,8 @@ class Pairwise:
     @property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
-        apart = {n for n in (self.value, self.gate, self.sink) if n is not None}
+        apart = {n for n in (self.value, self.gate) if n is not None}
+        apart |= {n for weight in self.weights for n in weight.of_row}
         if not (self.wanted or apart):
             return ()
         floats = apart | {n for _, x, y in self.dots for n in (x, y)}

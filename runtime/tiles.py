@@ -35,8 +35,8 @@ class Need:
 
     `phase` is forward, backward_rows, backward_gated (the same where it sums the ungated output
     anew, for a gate), backward_columns or backward_table. `load` is what else it
-    holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles, or "heavy" with
-    a mask or a score of many parts.
+    holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles, "several" with
+    several weights, or "heavy" with a mask or a score of many parts.
     """
 
     phase: str
@@ -58,10 +58,11 @@ def _row(
     heavy: Config | None = None,
     masked: Config | None = None,
     listed: Config | None = None,
+    several: Config | None = None,
 ) -> Row:
     masked = masked or light
-    listed = listed or masked
-    return limit, {"light": light, "masked": masked, "listed": listed, "heavy": heavy or light}
+    by_load = {"light": light, "masked": masked, "listed": listed or masked}
+    return limit, by_load | {"several": several or masked, "heavy": heavy or light}
 
 
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
@@ -71,7 +72,7 @@ _HOPPER: Table = {
     "forward": (
         _row(64, Config(128, 128, 8, 3, edge=64), heavy=Config(128, 32, 8, 3)),
         _row(128, Config(128, 128, 8, 3, edge=32), heavy=Config(128, 32, 8, 3)),
-        _row(256, Config(128, 32, 8, 2)),
+        _row(256, Config(128, 32, 8, 2), several=Config(128, 64, 8, 2, edge=16)),
         _row(512, Config(64, 32, 8, 1)),
     ),
     "backward_rows": (
@@ -82,7 +83,7 @@ _HOPPER: Table = {
             heavy=Config(128, 32, 8, 2),
             listed=Config(128, 64, 8, 2, edge=32),
         ),
-        _row(256, Config(64, 32, 8, 2)),
+        _row(256, Config(64, 32, 8, 2), several=Config(128, 64, 8, 2, edge=32)),
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_gated": (
@@ -94,7 +95,7 @@ _HOPPER: Table = {
     "backward_columns": (
         _row(64, Config(64, 128, 8, 2, edge=32), heavy=Config(32, 128, 8, 2)),
         _row(128, Config(64, 128, 8, 2, edge=16), heavy=Config(16, 128, 8, 2)),
-        _row(256, Config(32, 64, 8, 1)),
+        _row(256, Config(32, 64, 8, 1), several=Config(16, 128, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_table": (_row(128, Config(64, 32, 4, 2)), _row(512, Config(32, 32, 8, 1))),

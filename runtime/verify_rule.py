@@ -7,7 +7,7 @@ Two numbers a row stand between a softmax and its gradients: sum(d_out * out) an
 which a kernel takes from memory and plain PyTorch never rounds. What a rounding of the first
 changes is the gradient of the log-sum-exp with that rounding as upstream gradient; a rounding of
 the second scales a row of weights. The rule allows for one rounding of each, and where there are
-several passes for what a rounding of both numbers of every softmax between them changes; of an
+several weights for what a rounding of both numbers of every softmax among them changes; of an
 entmax these are the threshold and its gradient. Gradients of two passes that cancel each other are
 rounded before they are added: so is what flows back into every sum.
 """
@@ -92,7 +92,7 @@ def hold(
         return outcome
     # by luck plain PyTorch may be better than the problem's condition: so it is asked again where
     # a few roundings of the inputs lead
-    several = len(attention.plan.passes) > 1
+    several = sum(len(found.branches) for found in attention.plan.passes) > 1
     size = 2 * torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     for seed in range(NEIGHBOURS):
         near_call = widened(call, dtype, 4 * torch.finfo(dtype).eps, seed)

@@ -23,6 +23,8 @@ _MIXTURES = (
     "0.9 * softmax(score) + 0.1 / {count}",
     "softmax(score) + {f} * tanh({S}) / N",
     "softmax(score) - 0.1 * {pair}[i, j]",
+    "softmax(score, sink={sink}) - {r} * softmax({S}) + {f} * softmax({T})",
+    "{r} * softmax(score) + {f} * softmax({S}, sink={sink}) + tanh({S}) / N",
     "softmax(score) * where({C}, 1, 0.5)",
     "softmax(score, sink={sink}) * sigmoid({S})",
     "softmax(score) * softmax({S})",
@@ -34,6 +36,10 @@ _MIXTURES = (
     "sparsemax(score) * where({C}, 1, 0.5)",
     "entmax(score, where={C}, alpha=1.1 + sigmoid({f}))",
     "entmax(score, alpha=1.2 + 0.5 * sigmoid({r})) * sigmoid({c})",
+)
+_DIFFERENCES = (
+    "sum(j, softmax(score) * v[j]) - {f} * sum(j, softmax({S}) * v[j])",
+    "0.5 * (sum(j, softmax(score) * v[j]) + {r} * sum(j, tanh({S}) * v[j]) / N)",
 )
 _OVER_QUERIES = (
     "softmax(score, over=i)",
@@ -156,6 +162,8 @@ class _Spec(Pieces):
     # several passes
 
     def mixture(self) -> list[str]:
+        if self.rng.random() < 0.2:
+            return [f"output = {self.filled(_DIFFERENCES)}"]
         return [f"weight = {self.filled(_MIXTURES)}", *self.rest()]
 
     def over_queries(self) -> list[str]:
@@ -289,6 +297,7 @@ class _Spec(Pieces):
         parts: dict[str, Callable[[], str]] = {
             "x": lambda: "score",
             "S": self.another_score,
+            "T": self.another_score,
             "dot": lambda: self.rng.choice(("dot(q[i], k[j])", self.second_dot())),
             "C": lambda: self.mask.any(1),
             "f": lambda: self.scalar("head"),

@@ -20,6 +20,7 @@ KERNELS, FUZZ = ("kernels",), ("fuzz",)
 SCORES = ("scores",)
 LOOKUPS = ("lookups", "fuzz")
 RANKS = ("ranks", "fuzz")
+MIXTURES = ("mixtures", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
@@ -53,27 +54,28 @@ SEARCHED = "runtime/triton_entmax.py"
 SWEPT = "runtime/cpu_entmax.py"
 SPARSE = ("entmax",)
 REWRITE = "codegen/rewrite.py"
+MIXED = "codegen/mixtures.py"
 REWRITE_BLOCKS = "codegen/rewrite_blocks.py"
 HOST_SUMS = "codegen/host_sums.py"
 HOST_FUNCTIONS = "runtime/host_functions.py"
 
 MUTATIONS = (
     # what is computed forward
-    Mutation(FORWARD, 'tl.where(keep, {{ k.raw }}, float("-inf"))', "{{ k.raw }}", KERNELS),
-    Mutation(FORWARD, "p = tl.where(keep, {{ k.score }}, 0.0)", "p = {{ k.score }}", KERNELS),
+    Mutation(FORWARD, 'tl.where(keep, {{ r.raw }}, float("-inf"))', "{{ r.raw }}", KERNELS),
+    Mutation(FORWARD, "p = tl.where(keep, {{ r.score }}, 0.0)", "p = {{ r.score }}", KERNELS),
     Mutation(FORWARD, "(column < N)[None, :]", "(column <= N)[None, :]", KERNELS),
-    Mutation(FORWARD, "total * scale + tl.sum(p, 1)", "total + tl.sum(p, 1)", KERNELS),
-    Mutation(FORWARD, "acc = acc * scale[:, None]", "acc = acc * 1.0", KERNELS),
-    Mutation(FORWARD, "tl.maximum(top, tl.max(score, 1))", "tl.max(score, 1)", KERNELS),
+    Mutation(FORWARD, "{{ r.end }} * scale + tl.sum(p, 1)", "{{ r.end }} + tl.sum(p, 1)", KERNELS),
+    Mutation(FORWARD, "{{ r.end }} * scale[:, None]", "{{ r.end }} * 1.0", KERNELS),
+    Mutation(FORWARD, "tl.maximum(top{{ r.end }}, tl.max(score, 1))", "tl.max(score, 1)", KERNELS),
     Mutation(FORWARD, 'tl.where(higher == float("-inf"), 0.0, higher)', "higher", KERNELS),
-    Mutation(FORWARD, '"total == 0.0" }}, 1.0, total)', '"total < 0.0" }}, 1.0, total)', KERNELS),
-    Mutation(FORWARD, " + tl.log2(total)", "", KERNELS),
+    Mutation(FORWARD, 'total ~ " == 0.0" }}, 1.0,', 'total ~ " < 0.0" }}, 1.0,', KERNELS),
+    Mutation(FORWARD, " + tl.log2({{ total }})", "", KERNELS),
     Mutation(FORWARD, "tl.where(top == higher, first, N)", "N", KERNELS),
     Mutation(FORWARD, "tl.where(top == LEAST, -1, ", "tl.where(top == LEAST, 0, ", KERNELS),
     Mutation(SCALARS, "tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)", "bits", KERNELS),
     Mutation(FORWARD, ".to(tl.float32) * LOG2E", ".to(tl.float32)", KERNELS),
-    Mutation(FORWARD, "empty = total == 0.0", "empty = total < 0.0", KERNELS),
-    Mutation(FORWARD, "total = total * less", "total = total", KERNELS),
+    Mutation(FORWARD, "empty = {{ total }} == 0.0", "empty = {{ total }} < 0.0", KERNELS),
+    Mutation(FORWARD, "{{ total }} = {{ total }} * less", "{{ total }} = {{ total }}", KERNELS),
     Mutation(FORWARD, "acc = acc * {{ k.gate.name }}", "acc = acc * 1.0", KERNELS),
     Mutation(ROWS, "ungated = ungated * upstream", "ungated = ungated * d_out", KERNELS),
     Mutation(ROWS, "            p = tl.where(keep, p, 0.0)", "            p = p + 0.0", KERNELS),
@@ -83,13 +85,13 @@ MUTATIONS = (
     Mutation(FORWARD, "LN2, mask=row < M)", "LN2, mask=row <= M)", KERNELS),
     # logits cut short
     Mutation(FORWARD, "lse, lse - lifted)", "lse, lse + lifted)", SCORES),
-    Mutation(ROWS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
-    Mutation(COLUMNS, '" + " ~ k.lifted', '" - " ~ k.lifted', SCORES),
+    Mutation(ROWS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
+    Mutation(COLUMNS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),
     # gradients of rows
     Mutation(ROWS, "{% if k.value %}(dp - delta)", "{% if k.value %}dp", KERNELS),
-    Mutation(ROWS, 'tl.exp2(%s - lse)" % k.score', 'tl.exp2(%s)" % k.score', KERNELS),
+    Mutation(ROWS, 'tl.exp2(%s - lse)" % score', 'tl.exp2(%s)" % score', KERNELS),
     Mutation(ROWS, "{% if k.keep %}{{ k.keep }} & {% endif %}(column", "(column", KERNELS),
     Mutation(
         ROWS,
@@ -122,7 +124,7 @@ MUTATIONS = (
     # gradients of columns
     Mutation(COLUMNS, "for turn in range(GROUPS):", "for turn in range(1):", KERNELS),
     Mutation(COLUMNS, "{% if k.value %}(dp - delta)", "{% if k.value %}dp", KERNELS),
-    Mutation(COLUMNS, '(["p"] if k.value else []) + k.shares', "k.shares", KERNELS),
+    Mutation(COLUMNS, '(["p"] if k.value and turn.last else []) + ', "", KERNELS),
     Mutation(COLUMNS, "{% if k.keep %}{{ k.keep }} & {% endif %}(row", "(row", KERNELS),
     Mutation(
         MACROS,
@@ -467,7 +469,7 @@ MUTATIONS = (
     ),
     Mutation(
         "codegen/views_gradients.py",
-        '(side == "columns" and not one_number(plan, value))',
+        '(side == "columns" and not one_number(plan, slopes[0].value))',
         "False",
         KERNELS,
     ),
@@ -479,8 +481,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/launch.py",
-        "found[plan.sink] = -torch.where",
-        "found[plan.sink] = torch.where",
+        "found[weight.sink] = -torch.where",
+        "found[weight.sink] = torch.where",
         CPU,
     ),
     Mutation(
@@ -489,11 +491,11 @@ MUTATIONS = (
         "grad = grad[:, :, 0].sum_to_size(like.shape)",
         KERNELS,
     ),
-    Mutation("runtime/cpu.py", "total = total * scale + weight", "total = total + weight", CPU),
+    Mutation("runtime/cpu.py", "self.total * scale + weights", "self.total + weights", CPU),
     Mutation(
         "runtime/cpu.py",
-        "upstream = weight * (upstream - delta",
-        "upstream = weight * (upstream + delta",
+        "weight * (_times(by, d_weight) - delta)",
+        "weight * (_times(by, d_weight) + delta)",
         CPU,
     ),
     Mutation(
@@ -655,4 +657,14 @@ MUTATIONS = (
     Mutation(SETS, "own & set(decl.axes) >= PAIR", "False", FACTS),
     Mutation(SETS, "or not isinstance(expr, Apply)", "or True", FACTS),
     Mutation("codegen/cost.py", "return shape if zeros else", "return", FACTS),
+    # several weights
+    Mutation(MACROS, '{{ "p + " if not turn.first }}', "", KERNELS),
+    Mutation(MACROS, '({{ r.times("dp") }} - delta', "(dp - delta", KERNELS),
+    Mutation(FORWARD, "acc = {{ k.total }}", "acc = {{ k.total }} * 0.9", KERNELS),
+    Mutation(MIXED, "(*factors, MINUS)", "factors", MIXTURES),
+    Mutation(MIXED, "if not alone:", "if True:", MIXTURES),
+    Mutation("runtime/launch.py", "[by * product[..., None]", "[product[..., None]", MIXTURES),
+    Mutation(
+        "runtime/cpu.py", "weights.append(_times(by, weight))", "weights.append(weight)", MIXTURES
+    ),
 )

@@ -220,7 +220,7 @@ def test_explain_as_json() -> None:
     assert found["equations"]["mask"] == "i - window < j and j <= i"
     assert {"name", "value", "why", "buys"} == set(found["facts"]["facts"][0])
     assert found["stages"][-1]["lowering"] == "fused"
-    assert found["passes"][0]["normalizer"] == "softmax"
+    assert found["passes"][0]["branches"][0]["normalizer"] == "softmax"
     assert found["picture"]["rows"][0] == "▒" + "·" * 15
     assert found["operations"]["forward"]["partial"]["compare"] == 2
 

@@ -141,10 +141,7 @@ def fused(text: str) -> Attention:
 def test_which_passes_it_takes(name: str) -> None:
     text, passes = FORMS[name]
     found = fused(text).plan.passes
-    shown = [
-        f"{p.form} {p.row}{p.column}{' softmax' if p.normalizer == 'softmax' else ''}"
-        for p in found
-    ]
+    shown = [f"{p.form} {p.row}{p.column}{' softmax' if p.softmax else ''}" for p in found]
     assert sorted(shown) == sorted(passes)
 
 

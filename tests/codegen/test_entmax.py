@@ -60,7 +60,7 @@ def test_the_passes_of_an_entmax() -> None:
     """A search and a slope without gradients, a sum that has one, and the weights."""
     attention = fused("weight = sparsemax(score)")
     assert shown(attention) == ["threshold ij", "number ij", "number ij", "vector ij"]
-    assert [len(p.gradients) for p in attention.plan.passes] == [0, 0, 1, 2]
+    assert [len(p.branches[0].gradients) for p in attention.plan.passes] == [0, 0, 1, 2]
 
 
 def test_whole_powers_are_products() -> None:

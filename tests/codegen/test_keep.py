@@ -181,7 +181,7 @@ def test_a_prefix_near_the_end_of_32_bits() -> None:
 def forms(text: str) -> dict[str, tuple[bool, int, int]]:
     """What decided on each function of a pair."""
     (plan,) = fused(text).plan.passes
-    return {x.function: (x.expanded, x.whole, x.parts) for x in plan.forms}
+    return {x.function: (x.expanded, x.whole, x.parts) for x in plan.branches[0].forms}
 
 
 @pytest.mark.parametrize("op", ["elu", "gelu", "silu"])

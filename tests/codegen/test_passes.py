@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import attnspec
+from attnspec.codegen.plan_types import PairPlan
 from attnspec.runtime.api import Attention
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
@@ -24,12 +25,12 @@ CODES = "input r[b, i]: int\ninput c[b, j]: int\n"
 FORMS = {
     "difference": (
         f"{TWO}param lam[h] = 0.5\nweight = softmax(score) - lam * softmax({OTHER})",
-        ["vector ij softmax", "vector ij softmax"],
+        ["vector ij softmax + softmax"],
     ),
     "mixture": (
         f"{TWO}param g[h] = 0\nlet a = sigmoid(g)\n"
         f"weight = a * softmax(score) + (1 - a) * softmax({OTHER})",
-        ["vector ij softmax", "vector ij softmax"],
+        ["vector ij softmax + softmax"],
     ),
     "product of softmaxes": (
         f"{TWO}mask j <= i + 2\nweight = softmax(score) * softmax({OTHER})",
@@ -73,7 +74,7 @@ FORMS = {
     "where of its own": (
         "mask j <= i + 6\nlet near = softmax(score, where=j >= i - 3)\n"
         "weight = near + softmax(score)",
-        ["vector ij softmax", "number ij softmax", "vector ij"],
+        ["number ij softmax", "vector ij softmax + weight"],
     ),
     "sums over channels too": (
         "let total[i] = sum(j, e, weight * v[j])\noutput = total * q[i]",
@@ -214,10 +215,13 @@ def fused(text: str) -> Attention:
 
 
 def shown(attention: Attention) -> list[str]:
-    return [
-        f"{p.form} {p.row}{p.column}{' softmax' if p.normalizer == 'softmax' else ''}"
-        for p in attention.plan.passes
-    ]
+    return [" ".join([p.form, f"{p.row}{p.column}", *added(p)]) for p in attention.plan.passes]
+
+
+def added(found: PairPlan) -> list[str]:
+    """The weights that a pass adds up, but for one that is no softmax."""
+    kinds = ["softmax" if branch.softmax else "weight" for branch in found.branches]
+    return [] if kinds == ["weight"] else [" + ".join(kinds)]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -256,7 +260,7 @@ def test_a_largest_value_is_found_before_it_is_read() -> None:
     """Its position, without a gradient, then what stands there, in two passes."""
     attention = fused("output = none\nreturn top[b, h, i] = amax(j, dot(q[i], k[j]))")
     assert shown(attention) == ["position ij", "number ij"]
-    assert [len(p.gradients) for p in attention.plan.passes] == [0, 1]
+    assert [len(p.branches[0].gradients) for p in attention.plan.passes] == [0, 1]
 
 
 def test_the_first_of_equal_numbers_gets_the_gradient() -> None:

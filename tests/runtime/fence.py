@@ -90,6 +90,16 @@ return near[b, h, j, l] = sum(i, weight, where=abs(i - j) == l)""",
 param a[h] = 0
 mask i - 9 < j <= i
 weight = entmax(score, alpha=1.1 + sigmoid(a)) + 0.5 * sparsemax(score)""",
+    "several": """
+query q2[d]
+key k2[d]
+param s[h] = 0.4
+input r[b, h, i]
+mask j <= i and i % 5 != 3
+score = dot(q[i], k[j]) - s * (i - j)
+let other = softmax(dot(q2[i], k2[j]) + 0.2 * score, sink=s)
+weight = r[i] * softmax(score) - other + s * tanh(score) / N
+gate = sigmoid(r[i])""",
     "largest": """
 mask j < i - 4
 output = none
