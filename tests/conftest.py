@@ -8,6 +8,11 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Hypothesis reads every module loaded so far at its first draw, generated ones too: no slow input.
+settings.register_profile("loaded", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")
 
 EXAMPLES = Path(__file__).parent / "dsl" / "examples.attn"
 
