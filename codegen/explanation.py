@@ -9,7 +9,16 @@ from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
-from attnspec.codegen.plan_types import Branch, ChannelSum, Choice, Operand, PairPlan, Plan, Search
+from attnspec.codegen.plan_types import (
+    Branch,
+    ChannelSum,
+    Choice,
+    Operand,
+    PairPlan,
+    Plan,
+    Ranking,
+    Search,
+)
 from attnspec.codegen.render import render
 from attnspec.codegen.spelling import PYTHON, spelled
 from attnspec.codegen.tile import Op, needed
@@ -182,8 +191,10 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield f"{op.target} = {_operation(op)}"
     if pair.keep is not None:
         yield f"the pair takes part where {pair.keep}"
-    if pair.search is not None:
+    if isinstance(pair.search, Search):
         yield from _search(pair, pair.search)
+    elif pair.search is not None:
+        yield from _ranking(pair.search)
     for branch in pair.branches if pair.search is None else ():
         yield from _weight(pair, branch)
     if pair.form == "map":
@@ -240,6 +251,16 @@ def _search(pair: PairPlan, search: Search) -> Iterator[str]:
     yield f"the keys are swept for the largest {score} of each row, then once for every step"
     yield "    towards the threshold: 3 to 12 by Newton's method, 20 to 30 by halving the interval"
     yield f"    where {search.order}, which is alpha - 1, is above 1"
+
+
+def _ranking(search: Ranking) -> Iterator[str]:
+    """What a pass does that goes over the keys until it has found the largest of its rows."""
+    yield f"the cuts around the {search.count} largest {search.score} of a row, without a gradient"
+    yield "    two orders between which its last and the next one lie, and of equal ones on both sides"
+    yield "    the position of the last that is in"
+    sweeps = 34 if search.whole else 18
+    yield f"the keys are swept until counts tell them apart, at most {sweeps} times for numbers that"
+    yield "    differ; then, of equal ones, once for two binary digits of the number of keys"
 
 
 def _sort(axis: str) -> str:

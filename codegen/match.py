@@ -9,7 +9,8 @@ from typing import Literal as OneOf
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import ONE, PLACE, ZERO, log_sum_exp, mask_at, times
+from attnspec.codegen.rewrite import FIRST, ONE, PLACE, ZERO, log_sum_exp, mask_at, times
+from attnspec.codegen.rewrite_ranks import CUTS
 from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
@@ -19,6 +20,7 @@ from attnspec.dsl.ast import (
     Literal,
     Normalize,
     Random,
+    Rank,
     Read,
     Reduce,
     Role,
@@ -50,8 +52,9 @@ class Match:
 
     `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
     (`form` "entries") the sum for every entry at `places`, (`form` "position") the place of the
-    largest weight of a row, or (`form` "threshold") the number t of a row at which
-    tempered(score - t, `order`) sums to 1. What is `still` has no gradient.
+    largest weight of a row, (`form` "threshold") the number t of a row at which
+    tempered(score - t, `order`) sums to 1, or (`form` "cuts") the cuts around the `order` largest
+    of a row. What is `still` has no gradient.
     `gated` is the node times `gate`, a factor of the row, if it is all of the output.
     """
 
@@ -90,15 +93,20 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         pointwise(spec, node.body, row, column)
         return Match(node, "number", row, column, (Weight(True, node.body),), mask=node.mask,
                      where=node.where)  # fmt: skip
-    if node.op in (PLACE, THRESHOLD):
+    if node.op in (PLACE, THRESHOLD, *CUTS):
         if more := sorted(node.free - {"b", "h", row}):
             raise Unsupported(f"a largest value for every {', '.join(more)}")
-        pointwise(spec, node.body, row, column)
         form: Result = "position"
         score, order = node.body, None
         if node.op == THRESHOLD:
             assert isinstance(score, Apply)
             form, (score, order) = "threshold", score.args
+        elif node.op in CUTS:
+            assert isinstance(score, Apply)
+            form, (rank, order) = "cuts", score.args
+            assert isinstance(rank, Rank)
+            score = rank.body if column in rank.body.free else FIRST
+        pointwise(spec, score, row, column)
         return Match(node, form, row, column, (Weight(False, score),), mask=node.mask,
                      where=node.where, order=order, still=True)  # fmt: skip
     if node.op != "sum":

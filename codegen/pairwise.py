@@ -29,7 +29,7 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.rewrite import canonical, mask_at
-from attnspec.codegen.threshold import searched
+from attnspec.codegen.threshold import ranked, searched
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
 from attnspec.dsl.analysis.ascending import Ranges
@@ -59,8 +59,12 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
     logits = [coordinates(weight.score, spec) for weight in found.weights]
-    # summand by summand, as what a row does not see is taken away again
-    scores = [sp.Add(*map(build.sym, summands(parts))) for parts in logits]
+    ranking = None
+    if found.form == "cuts" and found.order is not None:
+        ranking = ranked(build, logits[0], coordinates(found.order, spec))
+        scores = [build.symbol(ranking.score)]
+    else:  # summand by summand, as what a row does not see is taken away again
+        scores = [sp.Add(*map(build.sym, summands(parts))) for parts in logits]
     patches = _patches(build, walks.patches)
     if patches is not None and walks.patches is not None:  # tiles fulfil the rest of the mask
         rest = walks.patches.mask
@@ -68,7 +72,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
     names = _differentiated(build)
-    order = None if found.order is None else build.sym(found.order)
+    order = build.sym(found.order) if found.order is not None and ranking is None else None
     if _constant(build, found):
         names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
     branches = tuple(
@@ -80,7 +84,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
             found.weights, logits, scores, found.log_sum_exps, strict=True
         )
     )
-    search = None if order is None else searched(build, branches[0].score, order)
+    search = ranking if order is None else searched(build, branches[0].score, order)
     build.tape.note = ""
     value, gate = _around(build, found)
     read = [leaf.kind for leaf in build.leaves]

@@ -7,7 +7,7 @@ itself, another pass comes first. Gradients go from pass to pass by autograd.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
 from attnspec.codegen.mixtures import joined
@@ -15,6 +15,7 @@ from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
 from attnspec.codegen.rewrite import canonical, defined, log_sum_exp, of_token, reached
 from attnspec.codegen.rewrite_blocks import is_place, match_block
+from attnspec.codegen.rewrite_ranks import CUTS
 from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
@@ -110,6 +111,8 @@ class _Planner:
         return True
 
     def _add(self, node: Reduce) -> None:
+        if node.op in CUTS:  # which one pass finds
+            node = replace(node, op=CUTS[0])
         shared = self._totals.get(node)
         if shared is not None and shared not in self._open:
             node = shared
@@ -148,10 +151,14 @@ def _is_total(expr: Expr) -> bool:
 
 
 def known(plan: PairPlan) -> Iterator[tuple[Expr, str]]:
-    """The nodes that a pass gives, and which of its results: "out", "lse", or "lse[0]" and so on
-    where it has several."""
+    """The nodes that a pass gives, and which of its results: "out", "out[..., 0]" and so on, "lse",
+    or "lse[0]" and so on where it has several."""
     several = len(plan.branches) > 1
-    if plan.value is not None or not plan.softmax:
+    if plan.form == "cuts":
+        assert isinstance(plan.result, Reduce)
+        for place, op in enumerate(CUTS):
+            yield replace(plan.result, op=op), f"out[..., {place}]"
+    elif plan.value is not None or not plan.softmax:
         yield plan.result, "out"
     else:
         yield plan.result, "lse"

@@ -12,8 +12,9 @@ Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
 # What a pass gives for every query: a vector, a number, a number for every key or for every entry
-# of a table, the position of a key, or a threshold that is searched for.
-Result: TypeAlias = Literal["vector", "number", "map", "entries", "position", "threshold"]
+# of a table, the position of a key, a threshold that is searched for, or the cuts around the
+# largest numbers.
+Result: TypeAlias = Literal["vector", "number", "map", "entries", "position", "threshold", "cuts"]
 
 
 class Unsupported(Exception):
@@ -268,6 +269,21 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a search for the `count` largest of a row reads: the `score` of a pair, an integer if
+    it is `whole`."""
+
+    score: Atom
+    count: Atom
+    whole: bool
+
+    @property
+    def atoms(self) -> tuple[Atom, Atom]:
+        """All of them in order."""
+        return self.score, self.count
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """One of the weights that a pass adds up: a softmax, with a `sink` or not, times its
     `coefficient`, a number of the row or of everything; or an element-wise weight.
@@ -314,8 +330,9 @@ class PairPlan:
     """One sum over `column` for every `row` of a weight, the sum of its `branches`, forward and
     backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, what
     they add up to for each of the `entries`, or without a gradient the position of the row's
-    largest score or its threshold, which a `search` finds; a softmax without a value gives its
-    log-sum-exp alone. Several branches have a value, and one of them at most is no softmax.
+    largest score, its threshold or its cuts, which a `search` finds; a softmax without a value
+    gives its log-sum-exp alone. Several branches have a value, and one of them at most is no
+    softmax.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair).
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
@@ -342,7 +359,7 @@ class PairPlan:
     result: Expr  # the node of the spec that the kernels compute
     choices: tuple[Choice, ...]  # what the host keeps of one token's values, and why
     entries: Entries | None
-    search: Search | None  # of the form "threshold"
+    search: Search | Ranking | None  # of the forms "threshold" and "cuts"
 
     @property
     def softmax(self) -> bool:

@@ -108,7 +108,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
     shown = []
     for view in views:
         template = view.name if view.name in ("forward", "backward_columns") else "backward_rows"
-        template = "threshold" if plan.search is not None else template
+        template = plan.form if plan.search is not None else template
         code = env.get_template(f"{template}.py.jinja").render(k=view)
         shown.append("\n".join(line for line in code.splitlines() if line.strip()))
     given = [o.name for o in operands(plan)] + [s.name for s in plan.scalars]
@@ -173,7 +173,8 @@ def _heading(plan: PairPlan) -> str:
 def _shape(plan: PairPlan) -> str:
     if plan.value is not None:
         return f"[B, H, M, {plan.value.labels[3]}]"
-    return {"map": "[B, H, M, N]", "entries": "[B, H, M, entries]"}.get(plan.form, "[B, H, M]")
+    last = {"map": ", N", "entries": ", entries", "cuts": ", 3"}.get(plan.form, "")
+    return f"[B, H, M{last}]"
 
 
 def _without_unused(text: str, used: frozenset[str]) -> str:

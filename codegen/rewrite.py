@@ -19,7 +19,7 @@ from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.entmax import weights
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite_ranks import chosen
+from attnspec.codegen.rewrite_ranks import CUTS, chosen
 from attnspec.codegen.token_axes import ends, over_pairs, renamed, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
@@ -172,6 +172,8 @@ class _Rewriter:
                     return self._largest(node)
                 case Reduce(op="amin"):
                     return negative(self._largest(replace(node, body=negative(node.body))))
+                case Reduce(op=op) if op in CUTS:
+                    return self._cut(node)
                 case Reduce(mask=mask):
                     return rebuild(node, lambda n: self.visit(n, mask))
                 case Normalize():
@@ -190,9 +192,22 @@ class _Rewriter:
     def _chosen(self, node: Expr, among: tuple[Expr, ...] = ()) -> Expr | None:
         match node:
             case Apply("lt", (Rank(axis=axis) as rank, _)) if over_pairs(self.spec, rank):
-                [row] = tokens(self.spec, rank.free) - {axis}
-                return chosen(self.spec, node, row, among)
+                rows = tokens(self.spec, rank.free) - {axis}
+                if len(rows) != 1:
+                    raise Unsupported("a rank for every pair of other tokens")
+                return chosen(self.spec, node, *rows, among)
         return None
+
+    def _cut(self, node: Reduce) -> Reduce:
+        """A cut with its parts rewritten; the comparison in it is how it is written."""
+        fewer = rebuild(
+            node.body,
+            lambda n: rebuild(n, self._everywhere) if isinstance(n, Rank) else self._everywhere(n),
+        )
+        return self._reduced(node, fewer)
+
+    def _everywhere(self, node: Expr) -> Expr:
+        return self.visit(node, None)
 
     def _any(self, node: Reduce) -> Expr:
         """How many there are, or how many there are not."""

@@ -1,8 +1,13 @@
-"""Ranks among what a query may see, by one number for every query.
+"""Ranks among what a query may see, by few numbers for every query.
 
 Whether a key is among the `n` first of a range follows from its place among all keys and from the
 place of the first one in the range that is left out: what comes before that one is chosen. So a
 rank for every pair becomes a place for every key and a cut-off for every query.
+
+Where what is ranked depends on both tokens, or the keys are no range, a pass over pairs finds three
+numbers for every query: a pair is chosen if it is above the first, or above the second and not
+after the third. These two lie between what is chosen and what is not, halfway, so that a number
+which another kernel rounds otherwise falls on the same side.
 """
 
 from __future__ import annotations
@@ -13,34 +18,70 @@ from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.analysis.runs import HI, LO
-from attnspec.dsl.ast import Apply, Expr, Index, Kind, Rank, Reduce, Size, Spec
+from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, Rank, Reduce, Size, Spec
 from attnspec.dsl.check_prover import Prover
 
 # The operation of a reduction of `place < n` over a range, `first <= index <= last`, which gives
 # the place of the first index that is not among the n first of the range, or the axis' size where
 # there is none.
 CUTOFF = "cutoff"
+# The operations of reductions of `rank < n` over pairs, which give the three numbers.
+CUTS = ("cut_above", "cut_equal", "cut_last")
 
 
 def chosen(spec: Spec, node: Expr, row: str, among: tuple[Expr, ...] = ()) -> Expr | None:
-    """`node`, a rank among a range that depends on `row` less than a number, without such a rank;
-    None if it is anything else. It counts only where `among` holds. May raise `Unsupported`."""
+    """`node`, a rank among what depends on `row` less than a number, without such a rank; None if
+    it is anything else. It counts only where `among` holds. May raise `Unsupported`."""
     match node:
-        case Apply("lt", (Rank(axis, body, where) as rank, count)) if where is not None:
-            if row in body.free or axis in count.free:
-                raise Unsupported("a rank of what depends on both tokens")
+        case Apply("lt", (Rank(axis, _, where) as rank, count)):
+            if axis in count.free:
+                raise Unsupported("a rank compared with what depends on the same token")
         case _:
             return None
-    place = replace(rank, where=None)
-    fewer = Apply("lt", (place, count), kind=Kind.BOOL)
-    limit = Reduce(CUTOFF, (axis,), fewer, _range(spec, where, axis, row), kind=Kind.INT)
-    inside = Apply("lt", (place, limit), kind=Kind.BOOL)
-    if where in among:
+    if count.kind is Kind.FLOAT:
+        count = Apply("ceil", (count,), kind=Kind.INT)
+    inside = _by_place(spec, rank, count, row) or _by_cuts(rank, count)
+    if where is None or where in among:
         return inside
     every = Apply("lt", (Size(axis, kind=Kind.INT), count), kind=Kind.BOOL)  # of an excluded index
-    outside = Apply("and", (Apply("not", (where,), kind=Kind.BOOL), every), kind=Kind.BOOL)
-    inside = Apply("and", (where, inside), kind=Kind.BOOL)
-    return Apply("or", (inside, outside), kind=Kind.BOOL)
+    outside = _both(Apply("not", (where,), kind=Kind.BOOL), every)
+    return Apply("or", (_both(where, inside), outside), kind=Kind.BOOL)
+
+
+def _by_place(spec: Spec, rank: Rank, count: Expr, row: str) -> Expr | None:
+    """Whether an index of a range is among the `count` first; None if that is no range."""
+    if row in rank.body.free or rank.where is None:
+        return None
+    limits = _range(spec, rank.where, rank.axis, row)
+    if limits is None:
+        return None
+    place = replace(rank, where=None)
+    fewer = Apply("lt", (place, count), kind=Kind.BOOL)
+    limit = Reduce(CUTOFF, (rank.axis,), fewer, limits, kind=Kind.INT)
+    return Apply("lt", (place, limit), kind=Kind.BOOL)
+
+
+def _by_cuts(rank: Rank, count: Expr) -> Expr:
+    """Whether a pair is among the `count` first of its row."""
+    fewer = Apply("lt", (replace(rank, where=None), count), kind=Kind.BOOL)
+    above, equal, last = (
+        Reduce(op, (rank.axis,), fewer, rank.where, kind=Kind.INT) for op in CUTS
+    )
+    order = ordered(rank)
+    early = Apply("le", (Index(rank.axis, kind=Kind.INT), last), kind=Kind.BOOL)
+    tied = _both(Apply("gt", (order, equal), kind=Kind.BOOL), early)
+    return Apply("or", (Apply("gt", (order, above), kind=Kind.BOOL), tied), kind=Kind.BOOL)
+
+
+def ordered(rank: Rank) -> Expr:
+    """An integer in the order of what is ranked."""
+    if rank.axis not in rank.body.free:
+        return Literal(0, kind=Kind.INT)
+    return rank.body if rank.body.kind is Kind.INT else Apply("in_order", (rank.body,), kind=Kind.INT)
+
+
+def _both(one: Expr, other: Expr) -> Expr:
+    return Apply("and", (one, other), kind=Kind.BOOL)
 
 
 def _range(spec: Spec, where: Expr, axis: str, row: str) -> Expr | None:
@@ -56,7 +97,7 @@ def _range(spec: Spec, where: Expr, axis: str, row: str) -> Expr | None:
             here = Index(axis, kind=Kind.INT)
             parts = [Apply(op, (here, x), kind=Kind.BOOL) for op, x in ends if x is not None]
             return Apply("and", tuple(parts), kind=Kind.BOOL) if len(parts) > 1 else parts[0]
-    raise Unsupported("a rank among keys that are no range of positions")
+    return None
 
 
 def _at(end: Expr, row: str) -> Expr:

@@ -62,6 +62,7 @@ TRITON = _COMMON | {
     "random": "philox({0}, {1}, {2}, {3})",
     "tempered": "tempered({0}, {1})",
     "tempered_bend": "bend({0}, {1})",
+    "in_order": "in_order({0})",
 }  # fmt: skip
 
 TORCH = _COMMON | {
@@ -93,6 +94,7 @@ TORCH = _COMMON | {
     "random": "random_tile({0}, {1}, {2}, {3})",
     "tempered": "tempered_tile({0}, {1})",
     "tempered_bend": "bend_tile({0}, {1})",
+    "in_order": "order_tile({0})",
     "below": "below({0}, {1})",
     "upto": "upto({0}, {1})",
 } | {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attnspec.codegen.plan_types import TABLES, PairPlan
+from attnspec.codegen.plan_types import TABLES, PairPlan, Ranking, Search
 from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
 from attnspec.codegen.views import Tensor, patch_shape, strides, tiles
@@ -126,10 +126,14 @@ class Kernel(Work):
 
     @property
     def search(self) -> dict[str, str]:
-        """The share, slope and order of the other sweeps."""
-        found = self.plan.search
-        names = ("share", "slope", "order")
-        return {} if found is None else dict(zip(names, map(text, found.atoms), strict=True))
+        """What a search computes of every pair, by name."""
+        match self.plan.search:
+            case Search(share, slope, order):
+                return {"share": text(share), "slope": text(slope), "order": text(order)}
+            case Ranking(score, count, whole):
+                found = text(score) if whole else f"in_order({text(score)})"
+                return {"order": found, "count": text(count), "bits": "64" if whole else "32"}
+        return {}
 
     @property
     def value(self) -> Tensor | None:
@@ -268,6 +272,8 @@ def _doc(plan: PairPlan) -> str:
         return "Positions [B, H, M] of the largest weights: one tile of rows a program."
     if plan.form == "threshold":
         return "Thresholds [B, H, M] of an entmax: one tile of rows a program, many sweeps."
+    if plan.form == "cuts":
+        return "Cuts [B, H, M, 3] around the largest: one tile of rows a program, many sweeps."
     given = []
     if len(plan.branches) > 1 and plan.value is not None:
         shape = f"[B, H, M, {plan.value.labels[3]}]"

@@ -82,11 +82,11 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     channel = () if plan.value is None else plan.value.axes[3:]
     entries = () if plan.entries is None else plan.entries.axes
     dims = {"vector": (*rows, *channel), "map": (*rows, plan.column), "entries": (*rows, *entries)}
-    kind = Kind.INT if plan.form == "position" else Kind.FLOAT
+    kind = Kind.INT if plan.form in ("position", "cuts") else Kind.FLOAT
     for node, result in known(plan):
         value = Value(result.replace("lse", f"lse{end}"), rows, Kind.FLOAT)
-        if result == "out":
-            name = f"out{end}"
+        if result.startswith("out"):
+            name = result.replace("out", f"out{end}")
             if len(entries) > 1:
                 sizes = ", ".join(host.size(host.base(d)) for d in (*rows, *entries))
                 host.lines.append(f"{name} = {name}.view({sizes})")

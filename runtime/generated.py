@@ -1,6 +1,7 @@
 """The one module that generated code imports besides torch, triton and math."""
 
 from attnspec.runtime.bind import Bound, bind
+from attnspec.runtime.cpu_cuts import order_tile
 from attnspec.runtime.cpu_entmax import bend_tile, tempered_tile
 from attnspec.runtime.cpu_tiles import lookup, lookup_column, lookup_row
 from attnspec.runtime.host_functions import (
@@ -83,6 +84,7 @@ from attnspec.runtime.problem import (
 )
 from attnspec.runtime.random import random_tile
 from attnspec.runtime.signature import Argument, Grid, Signature
+from attnspec.runtime.triton_cuts import ends_of, middle, of_ties, searched, tried
 from attnspec.runtime.triton_entmax import SWEEPS, bend, bracket, narrowed, tempered
 from attnspec.runtime.triton_functions import (
     LEAST,
@@ -197,6 +199,7 @@ __all__ = [
     "dot",
     "elu",
     "ends",
+    "ends_of",
     "entries",
     "erf",
     "exp",
@@ -230,6 +233,7 @@ __all__ = [
     "lowest",
     "maximum",
     "mean",
+    "middle",
     "minimum",
     "narrow",
     "narrowed",
@@ -249,6 +253,8 @@ __all__ = [
     "number_pow",
     "number_rsqrt",
     "number_sqrt",
+    "of_ties",
+    "order_tile",
     "over_pairs",
     "parted",
     "patch",
@@ -276,6 +282,7 @@ __all__ = [
     "safe_pow",
     "safe_rsqrt",
     "safe_sqrt",
+    "searched",
     "set_entries",
     "sigmoid",
     "sign",
@@ -296,6 +303,7 @@ __all__ = [
     "to_float",
     "tokens",
     "traceable",
+    "tried",
     "upto",
     "walk",
     "weighted",

@@ -15,13 +15,14 @@ from attnspec.runtime import cpu
 from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.compat import interpreted
+from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.problem import Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
 LOG2E = log2(e)  # kernels work in base 2
-_SEARCHED = {"position": cpu.positions, "threshold": thresholds}
+_SEARCHED = {"position": cpu.positions, "threshold": thresholds, "cuts": cuts}
 
 
 def backend_for(backend: str | None, device: torch.device) -> str:
@@ -127,7 +128,8 @@ def outputs(call: Problem) -> tuple[Tensor, ...]:
         last = call.columns if plan.form == "map" else call.entries
         out = torch.zeros((*shape, last), dtype=call.wide, device=call.device)
     else:
-        dtype = torch.int64 if plan.form == "position" else lse.dtype
+        shape = (*shape, 3) if plan.form == "cuts" else shape
+        dtype = torch.int64 if plan.form in ("position", "cuts") else lse.dtype
         out = lse.new_empty(0 if plan.softmax else shape, dtype=dtype)
     return out, lse
 

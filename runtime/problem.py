@@ -124,14 +124,15 @@ class Pairwise:
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
     the "map" of its weights, their sums for each of `entries` (their number or its name; a pair's
-    is `indices(values)["out"]`), the "position" of the largest one, or the "threshold" at which the
-    shares of its pairs add up to 1; of a softmax without a value nothing but the log-sum-exp.
+    is `indices(values)["out"]`), the "position" of the largest one, the "threshold" at which the
+    shares of its pairs add up to 1, or the "cuts" around its largest (see `cpu_cuts`); of a softmax without a value nothing but the log-sum-exp.
     `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
     `tiles.Need`.
     `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `search(values, masked)` (keep, share, (the slope by
-    which that falls, the order of the entmax less 1)) at the numbers "threshold" of rows,
+    which that falls, the order of the entmax less 1)) at the numbers "threshold" of rows, or (keep,
+    what is ranked, (how many are the largest,)),
     `indices(values)` the place where each table is read. `between` are numbers, or their names,
     between which every logit lies. `rows(values)` gives the `Limits` of the keys for queries at
     positions `lo` to `hi`; `patches` does so on a grid, where tiles are compact. `ranges` or

@@ -197,7 +197,9 @@ def _unseen(attention: Attention, call: Call) -> Call:
             if by_key_head.shape[0] != value.shape[0]:
                 by_key_head = by_key_head.any(0, keepdim=True)
             out[decl.name] = value.masked_fill(~by_key_head[..., None], float("nan"))
-    return out
+    again = Evaluator(spec, attention.bind(**out), torch.float64)
+    still = again.full(spec.mask, ("b", "h", "i", "j")).any(2)
+    return out if torch.equal(still, seen) else call  # what is ranked may come first then
 
 
 def _leaf(x: Tensor, case: Case, device: torch.device) -> Tensor:

@@ -83,11 +83,30 @@ class Pieces:
         return found
 
     def ranked(self) -> str:
-        """A condition that chooses some of a range by their rank."""
+        """A condition that chooses some of a range, or of any keys, by their rank."""
+        if self.rng.random() < 0.5:
+            return self.ranked_pair()
         level = self.tensor("input", "level", ("b", "h", "j"))
         width, most = self.mask.length(), self.mask.small(1, 12)
         reach = self.rng.choice(("j <= i", f"abs(i - j) <= {width}", f"i - {width} < j", "j >= i"))
         return f"topk(j, {level}[j], {most}, where={reach})"
+
+    def ranked_pair(self) -> str:
+        """A condition that chooses by the rank of what depends on both tokens."""
+        axis = self.rng.choice("jjji")
+        # which is largest is sure of given vectors' products, and of integers
+        of = self.pick(
+            lambda: "dot(q[i], k[j])",
+            lambda: f"{self.tensor('input', 'pair', ('b', 'h', 'i, j'))}[i, j]",
+            lambda: f"({self.rng.randint(2, 7)} * i + {self.rng.randint(2, 7)} * j) % 11",
+        )
+        most = self.pick(
+            lambda: str(self.rng.randint(1, 12)),
+            lambda: f"{self.declare('input', 'most', '[h]: int where {name} >= 0')}",
+            lambda: f"({'i' if axis == 'j' else 'j'} % 5 + 1)",
+        )
+        where = self.pick(lambda: "", lambda: f", where={self.mask.any(2)}")
+        return f"topk({axis}, {of}, {most}{where})"
 
     # the score
 

@@ -80,7 +80,14 @@ def test_ranks_hold(text: str, case: Case) -> None:
     assert not outcome.problems, outcome.problems
 
 
-def test_a_rank_among_keys_that_are_no_range() -> None:
-    text = "input c[b, j]\nmask topk(j, c[j], 5, where=j <= i and (i - j) % 2 == 0)"
-    [stage] = attnspec.compile(f"attention a\n{text}").plan.stages
-    assert stage.why == "a rank among keys that are no range of positions"
+def test_a_rank_in_a_range_takes_no_pass() -> None:
+    """Among keys that are no range, it takes one over the pairs."""
+    for where, forms in (("j <= i", ["vector"]), ("(i - j) % 2 == 0", ["cuts", "vector"])):
+        text = f"attention a\ninput c[b, j]\nmask topk(j, c[j], 5, where={where})"
+        assert [p.form for p in attnspec.compile(text).plan.passes] == forms
+
+
+def test_a_rank_below_a_number_that_is_no_integer() -> None:
+    text = "input c[b, j]\ninput most = 2.5\nmask topk(j, c[j], most, where=j <= i)"
+    outcome = hold(attnspec.compile(f"attention a\n{text}"), PLAIN, "cpu")
+    assert not outcome.problems, outcome.problems

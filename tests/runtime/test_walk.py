@@ -1,4 +1,4 @@
-"""Scripts under the interpreter: loops over tiles in closed form, and logits cut short."""
+"""Scripts under the interpreter: loops over tiles in closed form, logits cut short, and ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("script", ["walk", "boxes", "scores"])
+@pytest.mark.parametrize("script", ["walk", "boxes", "scores", "cuts"])
 def test_under_the_interpreter(script: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,0 +1,163 @@
+"""Ranks of pairs: the cuts around the largest of a row, and the masks made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.codegen.test_passes import CASES, PLAIN, SELF, fused, shown
+from torch import Tensor
+
+from attnspec.runtime.cpu_cuts import LEAST, _cuts, middle, order_tile
+from attnspec.runtime.verify_rule import hold
+
+DTYPES = (torch.float32, torch.float64)
+NUMBERS = st.one_of(
+    st.integers(-3, 3).map(float),
+    st.sampled_from([math.inf, -math.inf, math.nan, -0.0, 1e-40]),
+    st.floats(width=32),
+)
+
+FORMS = {
+    "of a prefix": "mask j <= i\nmask topk(j, score, 5, where=j <= i)",
+    "of all": "mask topk(j, score, 7)",
+    "before another mask": "mask topk(j, score, 9)\nmask j <= i",
+    "among the allowed of a head": (
+        "input c[b, h, j]: bool\nmask topk(j, score, 3, where=c[j] and j <= i)"
+    ),
+    "of keys that are no range": "input c[b, j]\nmask topk(j, c[j], 5, where=(i - j) % 2 == 0)",
+    "of the positions": "mask topk(j, (3 * i + 5 * j) % 7, 4, where=j <= i)",
+    "of distances": "mask topk(j, -abs(i - 2 * j) / 3, 6)",
+    "of what is equal": "input c[b, i]\nmask topk(j, c[i], 4, where=j % 3 != i % 3)",
+    "of a given number": "input bias[b, i, j]\nmask topk(j, bias[i, j], 4)\nscore = bias[i, j]",
+    "of other products": (
+        "query q2[d]\nkey k2[d]\nmask topk(j, dot(q2[i], k2[j]), 4, where=abs(i - j) < 12)"
+    ),
+    "of what is summed over channels": "mask topk(j, -sum(d, abs(q[i, d] - k[j, d])), 4)",
+    "as many as a head takes": "input most[h]: int\nmask topk(j, score, most, where=j <= i)",
+    "as many as a query takes": (
+        "input most[b, i]: int\nmask topk(j, score, most[i], where=j <= i + 3)"
+    ),
+    "a share": "input share = 0.3\nmask topk(j, score, share * (i + 1), where=j <= i)",
+    "as many as there are": "mask topk(j, score, sum(j, 1, where=j * 2 <= i), where=j <= i)",
+    "a rank that what is left out does not have": "mask rank(j, score, where=j <= i) < 6",
+    "a rank of what is left out": "mask rank(j, score, where=j <= i) < 60",
+    "all but the largest": "mask j <= i\nmask not topk(j, score, 3)",
+    "in a weight": "mask j <= i\nweight = where(topk(j, score, 3), sigmoid(score), 0)",
+    "over the queries": "mask topk(i, score, 4, where=j <= i)",
+    "on both sides": "mask topk(j, score, 6) and topk(i, score, 6)",
+    "of weights": (
+        "let first = softmax(score)\nmask topk(j, stopgrad(first), 4)\n"
+        "return map[b, h, i, j] = weight\nreturn mass[b, h, j] = sum(i, weight)"
+    ),
+    "in tiles of one remainder": "mask i % 3 == j % 3\nmask topk(j, score, 4, where=j <= i)",
+    "of documents": "input doc[b, n]: int\nmask topk(j, score, 3, where=doc[i] == doc[j])",
+}
+MORE = {name: CASES[name] for name in ("plain", "self", "empty", "one", "half", "started")}
+MORE |= {
+    "double": replace(SELF, dtype="float64"),
+    "zeros": replace(PLAIN, fill="zeros"),
+    "not a number": replace(SELF, fill="nan_query"),
+    "unseen": replace(SELF, fill="unseen_nan"),
+}
+
+
+@pytest.mark.parametrize("case", MORE)
+@pytest.mark.parametrize("name", FORMS)
+def test_ranks_of_pairs_give_what_is_defined(name: str, case: str) -> None:
+    outcome = hold(fused(FORMS[name]), MORE[case], "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def test_one_pass_finds_all_cuts() -> None:
+    attention = fused(FORMS["of a prefix"])
+    assert shown(attention) == ["cuts ij", "vector ij softmax"]
+    assert [len(p.gradients) for p in attention.plan.passes] == [0, 1]
+
+
+def chosen(scores: Tensor, cuts: Tensor, start: int = 0) -> Tensor:
+    """Which scores [.., m, n] are above the cuts [.., m, 3]."""
+    order, at = order_tile(scores), torch.arange(scores.shape[-1]) + start
+    above, equal, last = cuts.split(1, -1)
+    return (order > above) | ((order > equal) & (at <= last))
+
+
+def cuts(scores: Tensor, keep: Tensor, most: int, start: int = 0) -> Tensor:
+    every = torch.where(keep, order_tile(scores), LEAST)
+    return _cuts(every, torch.tensor([[most]]), scores.dtype, start)
+
+
+@given(
+    pairs=st.lists(st.tuples(NUMBERS, st.booleans()), max_size=12),
+    most=st.integers(-1, 13),
+    start=st.integers(0, 2),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_cuts_are_around_the_first_of_a_stable_sort(
+    pairs: list[tuple[float, bool]], most: int, start: int, dtype: torch.dtype
+) -> None:
+    scores = torch.tensor([[x for x, _ in pairs]], dtype=dtype).view(1, -1)
+    keep = torch.tensor([[yes for _, yes in pairs]], dtype=torch.bool).view(1, -1)
+    found = chosen(scores, cuts(scores, keep, most, start), start) & keep
+    order = scores[0].sort(descending=True, stable=True).indices
+    want = [int(j) for j in order if keep[0, j]][: max(most, 0)]
+    assert found[0].nonzero()[:, 0].tolist() == sorted(want)
+
+
+@given(
+    places=st.lists(st.integers(-9, 9), min_size=1, max_size=12),
+    most=st.integers(1, 12),
+    noise=st.integers(0, 2**32),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_another_rounding_makes_no_difference(
+    places: list[int], most: int, noise: int, dtype: torch.dtype
+) -> None:
+    """Of numbers that are further apart, and of equal ones, 0 among them."""
+    scores = torch.tensor([places], dtype=dtype) / 3
+    found = cuts(scores, torch.ones_like(scores, dtype=torch.bool), most)
+    generator = torch.Generator().manual_seed(noise)
+    other = torch.randn(scores.shape, generator=generator, dtype=dtype).clamp(-4, 4) * 1e-2
+    assert torch.equal(chosen(scores, found), chosen(scores + other, found))
+    assert int(chosen(scores + other, found).sum()) == min(most, len(places))
+
+
+@given(low=NUMBERS, high=NUMBERS, dtype=st.sampled_from(DTYPES))
+def test_the_middle_is_below_the_higher(low: float, high: float, dtype: torch.dtype) -> None:
+    ends = order_tile(torch.tensor([low, high], dtype=dtype)).sort().values
+    found = middle(ends[:1], ends[1:], dtype)
+    assert ends[0] <= found
+    assert found < ends[1] or ends[0] == ends[1]
+
+
+def test_an_order_is_that_of_the_numbers() -> None:
+    for dtype in DTYPES:
+        x = torch.tensor([-math.inf, -2.0, -1e-30, 0.0, 1e-30, 3.0, math.inf, math.nan], dtype=dtype)
+        order = order_tile(x)
+        assert bool((order.diff() > 0).all())
+        assert bool((order > LEAST).all())
+        assert order_tile(torch.tensor([-0.0], dtype=dtype)) == order[3]
+        assert order_tile(-torch.tensor([math.nan], dtype=dtype)) == order[7]
+
+
+@pytest.mark.parametrize("most", [0, 1, 5, 40, 300])
+def test_every_row_has_as_many_as_it_may(most: int) -> None:
+    text = "input most: int\nmask topk(j, score, most, where=j <= i)"
+    attention = fused(f"{text}\nreturn map[b, h, i, j] = weight")
+    torch.manual_seed(most)
+    q, k, v = (torch.randn(1, 2, 200, 16) for _ in range(3))
+    _, extras = attention(q, k, v, most=most, extras=True)
+    counts = (extras["map"] > 0).sum(-1)
+    assert torch.equal(counts, (torch.arange(200) + 1).clamp(max=most).expand_as(counts))
+
+
+def test_a_rank_compared_with_what_depends_on_the_same_token() -> None:
+    import attnspec
+
+    text = "input c[b, j]: int\nmask topk(j, score, c[j])"
+    *_, stage = attnspec.compile(f"attention a\n{text}").plan.stages
+    assert stage.why == "a rank compared with what depends on the same token"
