@@ -64,9 +64,7 @@ def _by_place(spec: Spec, rank: Rank, count: Expr, row: str) -> Expr | None:
 def _by_cuts(rank: Rank, count: Expr) -> Expr:
     """Whether a pair is among the `count` first of its row."""
     fewer = Apply("lt", (replace(rank, where=None), count), kind=Kind.BOOL)
-    above, equal, last = (
-        Reduce(op, (rank.axis,), fewer, rank.where, kind=Kind.INT) for op in CUTS
-    )
+    above, equal, last = (Reduce(op, (rank.axis,), fewer, rank.where, kind=Kind.INT) for op in CUTS)
     order = ordered(rank)
     early = Apply("le", (Index(rank.axis, kind=Kind.INT), last), kind=Kind.BOOL)
     tied = _both(Apply("gt", (order, equal), kind=Kind.BOOL), early)
@@ -77,7 +75,9 @@ def ordered(rank: Rank) -> Expr:
     """An integer in the order of what is ranked."""
     if rank.axis not in rank.body.free:
         return Literal(0, kind=Kind.INT)
-    return rank.body if rank.body.kind is Kind.INT else Apply("in_order", (rank.body,), kind=Kind.INT)
+    return (
+        rank.body if rank.body.kind is Kind.INT else Apply("in_order", (rank.body,), kind=Kind.INT)
+    )
 
 
 def _both(one: Expr, other: Expr) -> Expr:

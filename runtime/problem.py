@@ -125,7 +125,8 @@ class Pairwise:
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
     the "map" of its weights, their sums for each of `entries` (their number or its name; a pair's
     is `indices(values)["out"]`), the "position" of the largest one, the "threshold" at which the
-    shares of its pairs add up to 1, or the "cuts" around its largest (see `cpu_cuts`); of a softmax without a value nothing but the log-sum-exp.
+    shares of its pairs add up to 1, or the "cuts" around its largest (see `cpu_cuts`); of a softmax
+    without a value nothing but the log-sum-exp.
     `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
     `tiles.Need`.
     `dots` are (tile, row operand, column operand).

@@ -38,10 +38,11 @@ def of_ties(order, tie, column, lowest, highest):
 
 @triton.jit
 def searched(base, tie, have, beyond, wanted, left, tying, counts, step, length):
-    """The search after a sweep that tried `base` plus 1 to 3 steps, of which `counts` are at or
-    above each. `have` are at or above `base`, `beyond` above what may still come; `left` is how many
-    sweeps may follow. `tying`: what is searched for is the last of `wanted` among those that equal
-    `tie`."""
+    """The search after a sweep that tried `base` plus 1 to 3 steps: `counts` are at or above each.
+
+    `have` are at or above `base`, `beyond` above what may still come; `left` sweeps may follow.
+    `tying`: what is searched for is the last of `wanted` among those that equal `tie`.
+    """
     begun = left <= base.dtype.primitive_bitwidth // 2
     moving = begun & (have > wanted)
     near, found, enough, above = base, base, have, beyond

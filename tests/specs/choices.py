@@ -147,7 +147,60 @@ def _permutation(r: Draw) -> Tensor:
     return torch.stack([torch.randperm(r.n, generator=r.generator) for _ in range(r.b)])
 
 
+def topk_attention(q: Tensor, k: Tensor, v: Tensor, kept: int) -> Tensor:
+    score = scaled(q, k)
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        return score[b, h, i, : i + 1].detach().topk(min(kept, i + 1)).indices.tolist()
+
+    return attend(score, v, keys)
+
+
+def predicted(
+    asked: Tensor, offered: Tensor, pooling: Tensor, basis: Tensor, least: float
+) -> Tensor:
+    """The map [B, H, M, N] of a low-rank predictor."""
+    pooled = torch.einsum("bhjc,jr->bhrc", offered, pooling)
+    down = torch.softmax(asked @ pooled.mT / math.sqrt(asked.shape[-1]), -1)
+    return down @ torch.nn.functional.threshold(basis.abs(), least, 0.0)
+
+
+def sparsifiner(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    asked: Tensor,
+    offered: Tensor,
+    pooling: Tensor,
+    basis: Tensor,
+    least: float,
+    share: float,
+) -> Tensor:
+    likely = predicted(asked, offered, pooling, basis, least).detach()
+    n = k.shape[2]
+
+    def keys(b: int, h: int, i: int) -> list[int]:
+        count = math.ceil(share * n) if i else n
+        return likely[b, h, i].topk(count).indices.tolist()
+
+    return attend(scaled(q, k), v, keys)
+
+
+def _predictor(r: Draw) -> dict[str, Tensor | float]:
+    channels, few = 3, 4
+    return {
+        "asked": r.normal(r.b, r.h, r.m, channels),
+        "offered": r.normal(r.b, 2, r.n, channels),
+        "pooling": r.normal(r.n, few),
+        "basis": r.normal(few, r.n),
+        "least": 0.8,
+        "share": 0.3,
+    }
+
+
 CASES = {
+    "topk_attention": Case(topk_attention, lambda r: {"kept": 3}),
+    "sparsifiner": Case(sparsifiner, _predictor, keys=("offered",)),
     "connectivity": Case(connectivity, _connected),
     "stochastic_window": Case(stochastic_window, lambda r: {"place": _permutation(r), "reach": 2}),
     "expert_choice": Case(expert_choice, lambda r: {"rating": r.normal(r.b, r.h, r.n), "count": 5}),

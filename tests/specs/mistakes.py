@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -110,6 +111,51 @@ def one_choice_for_all_rows(
     return attend(scaled(q, k) + importance[:, :, None], v, keys)
 
 
+def others_at_zero(q: Tensor, k: Tensor, v: Tensor, kept: int) -> Tensor:
+    """The weights of a softmax over all keys, those of the others at zero and not shared out."""
+    score = scaled(q, k).masked_fill(~torch.ones(q.shape[2], k.shape[2]).tril().bool(), -math.inf)
+    weights = torch.softmax(score, -1)
+    least = weights.topk(kept, -1).values[..., -1:]
+    return weights.masked_fill(weights < least, 0.0) @ v
+
+
+def largest_of_all_keys(q: Tensor, k: Tensor, v: Tensor, kept: int) -> Tensor:
+    """The largest of a whole row, of which a query sees those that are not ahead of it."""
+    score = scaled(q, k)
+    best = score.topk(kept, -1).indices
+    return attend(score, v, lambda b, h, i: [j for j in best[b, h, i].tolist() if j <= i])
+
+
+def basis_not_thresholded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    asked: Tensor,
+    offered: Tensor,
+    pooling: Tensor,
+    basis: Tensor,
+    least: float,
+    share: float,
+) -> Tensor:
+    """The second matrix as it is, negative entries and small ones too."""
+    pooled = torch.einsum("bhjc,jr->bhrc", offered, pooling)
+    likely = torch.softmax(asked @ pooled.mT / math.sqrt(asked.shape[-1]), -1) @ basis
+    return _budget(q, k, v, likely, share)
+
+
+def largest_logits(
+    q: Tensor, k: Tensor, v: Tensor, *, share: float, **predictor: Tensor | float
+) -> Tensor:
+    """The largest logits, where a predictor chooses without them."""
+    return _budget(q, k, v, scaled(q, k), share)
+
+
+def _budget(q: Tensor, k: Tensor, v: Tensor, likely: Tensor, share: float) -> Tensor:
+    n = k.shape[2]
+    best = likely.argsort(-1, descending=True)[..., : math.ceil(share * n)]
+    return attend(scaled(q, k), v, lambda b, h, i: best[b, h, i].tolist() if i else list(range(n)))
+
+
 def emphasis_multiplied(q: Tensor, k: Tensor, v: Tensor, own: Tensor, emphasis: Tensor) -> Tensor:
     """Logits of reference keys multiplied by their weight, where the published code adds it."""
     factor = torch.where(own, torch.ones_like(emphasis), emphasis)
@@ -160,6 +206,10 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("convolutional_positions", rows_wrap_around),
     ("attention_free_local", features.attention_free_window),
     ("dynamic_mask", one_choice_for_all_rows),
+    ("topk_attention", others_at_zero),
+    ("topk_attention", largest_of_all_keys),
+    ("sparsifiner", basis_not_thresholded),
+    ("sparsifiner", largest_logits),
     ("reference_weights", emphasis_multiplied),
     ("norm_routed_heads", kept_heads_weighted),
     ("gather_scatter", merging_normalised),
