@@ -255,12 +255,12 @@ def _search(pair: PairPlan, search: Search) -> Iterator[str]:
 
 def _ranking(search: Ranking) -> Iterator[str]:
     """What a pass does that goes over the keys until it has found the largest of its rows."""
-    yield f"the cuts around the {search.count} largest {search.score} of a row, without a gradient:"
-    yield "    two orders between the last that is in and the next, and where equal ones are in and out"
-    yield "    the position of the last that is in"
+    yield f"the cuts around the {search.count} largest {search.score} of a row, without a gradient"
+    yield "    two orders between the last that is in and the next, and where equal ones are in and"
+    yield "    out the position of the last that is in"
     sweeps = 34 if search.whole else 18
-    yield f"the keys are swept up to {sweeps} times, until counts tell numbers apart, and where equal"
-    yield "    ones are in and out once more for two binary digits of the number of keys"
+    yield f"the keys are swept up to {sweeps} times, until counts tell numbers apart, and where"
+    yield "    equal ones are in and out once more for two binary digits of the number of keys"
 
 
 def _sort(axis: str) -> str:
