@@ -195,7 +195,8 @@ class _Rewriter:
                 rows = tokens(self.spec, rank.free) - {axis}
                 if len(rows) != 1:
                     raise Unsupported("a rank for every pair of other tokens")
-                return chosen(self.spec, node, *rows, among)
+                [row] = rows
+                return chosen(self.spec, node, row, among)
         return None
 
     def _cut(self, node: Reduce) -> Reduce:

@@ -128,9 +128,9 @@ def outputs(call: Problem) -> tuple[Tensor, ...]:
         last = call.columns if plan.form == "map" else call.entries
         out = torch.zeros((*shape, last), dtype=call.wide, device=call.device)
     else:
-        shape = (*shape, 3) if plan.form == "cuts" else shape
+        size = (*shape, 3) if plan.form == "cuts" else shape
         dtype = torch.int64 if plan.form in ("position", "cuts") else lse.dtype
-        out = lse.new_empty(0 if plan.softmax else shape, dtype=dtype)
+        out = lse.new_empty(0 if plan.softmax else size, dtype=dtype)
     return out, lse
 
 

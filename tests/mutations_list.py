@@ -624,11 +624,11 @@ MUTATIONS = (
     Mutation(COLUMNS, "look_up(of_d_out, {{ k.entry }},", "look_up(of_d_out, 0,", KERNELS),
     # ranks among a range
     Mutation("runtime/host_functions.py", "inside = left < among", "inside = left <= among", RANKS),
-    Mutation("codegen/rewrite_ranks.py", "if where in among:", "if True:", RANKS),
+    Mutation("codegen/rewrite_ranks.py", "if where is None or where in among:", "if True:", RANKS),
     Mutation(
         "codegen/rewrite_ranks.py",
-        'return Apply("or", (inside, outside), kind=Kind.BOOL)',
-        "return inside",
+        'return Apply("or", (_both(where, inside), outside), kind=Kind.BOOL)',
+        "return _both(where, inside)",
         RANKS,
     ),
     # reductions over a block of tokens, and definitions of pairs at a computed token

@@ -82,9 +82,11 @@ def test_one_pass_finds_all_cuts() -> None:
 
 def chosen(scores: Tensor, cuts: Tensor, start: int = 0) -> Tensor:
     """Which scores [.., m, n] are above the cuts [.., m, 3]."""
-    order, at = order_tile(scores), torch.arange(scores.shape[-1]) + start
+    order: Tensor = order_tile(scores)
+    at = torch.arange(scores.shape[-1]) + start
     above, equal, last = cuts.split(1, -1)
-    return (order > above) | ((order > equal) & (at <= last))
+    found: Tensor = (order > above) | ((order > equal) & (at <= last))
+    return found
 
 
 def cuts(scores: Tensor, keep: Tensor, most: int, start: int = 0) -> Tensor:

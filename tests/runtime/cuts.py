@@ -19,18 +19,20 @@ TEXT = """input given[i, j]{kind}
 input most{each}: int
 output = none
 return chosen[b, h, i, j] = where(topk(j, given, most, where={where}), 1.0, 0.0)"""
-WHERES = {
-    "i >= 0": lambda i, j: i >= 0,
-    "j <= i": lambda i, j: j <= i,
-    "(i + j) % 3 > 0": lambda i, j: (i + j) % 3 > 0,
-}
 
 
-def wanted(scores: Tensor, allowed: Tensor, most: Tensor) -> Tensor:
+def allowed(rows: Tensor, columns: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Conditions, and where they hold."""
+    yield "i >= 0", (rows >= 0).expand(ROWS, COLUMNS)
+    yield "j <= i", columns <= rows
+    yield "(i + j) % 3 > 0", (rows + columns) % 3 > 0
+
+
+def wanted(scores: Tensor, some: Tensor, most: Tensor) -> Tensor:
     """Which are the `most` first of a stable sort."""
-    found = torch.zeros_like(allowed)
-    for row, (values, some) in enumerate(zip(scores, allowed, strict=True)):
-        order = [int(j) for j in values.sort(descending=True, stable=True).indices if some[j]]
+    found = torch.zeros_like(some)
+    for row, (values, taken) in enumerate(zip(scores, some, strict=True)):
+        order = [int(j) for j in values.sort(descending=True, stable=True).indices if taken[j]]
         found[row, order[: max(int(most[row]), 0)]] = True
     return found
 
@@ -53,14 +55,14 @@ def problems() -> Iterator[str]:
     i, j = torch.arange(ROWS)[:, None] + 4, torch.arange(COLUMNS) + 2
     for place, (name, given) in enumerate(inputs()):
         whole = not given.is_floating_point()
-        for where, allows in WHERES.items():
+        for where, some in allowed(i, j):
             rows = (torch.arange(ROWS) * 7 + place) % 75 - 2
             for each, most in (("", 9), ("[i]", rows)):
                 text = TEXT.format(each=each, where=where, kind=": int" if whole else "")
                 attention = attnspec.compile(f"attention a\n{text}")
                 _, extras = attention(given=given, most=most, q_start=4, k_start=2, extras=True)
                 number = torch.as_tensor(most).expand(ROWS)
-                want = wanted(given, allows(i, j).expand(ROWS, COLUMNS), number)
+                want = wanted(given, some, number)
                 if not torch.equal(extras["chosen"][0, 0] > 0, want):
                     yield f"{name} where {where}, {each or most}"
 
