@@ -155,6 +155,8 @@ class _Rewriter:
         return self._done[key]
 
     def _visit(self, node: Expr, within: tuple[str, str] | None) -> Expr:
+        if isinstance(node, Reduce):
+            node = self._without_row(node)
         if over_pairs(self.spec, node):
             match node:
                 case Reduce(op="sum"):
@@ -303,7 +305,16 @@ class _Rewriter:
 
     def _reduced(self, node: Reduce, body: Expr) -> Reduce:
         where = None if node.where is None else self.visit(node.where, node.mask)
-        return replace(node, body=body, where=where)
+        return self._without_row(replace(node, body=body, where=where))
+
+    def _without_row(self, node: Reduce) -> Reduce:
+        """`node`; if its row stands in no more than a mask that does not depend on it, without."""
+        if node.mask is None:
+            return node
+        mask = mask_at(self.spec, node.mask)
+        where = mask if node.where is None else Apply("and", (node.where, mask), kind=Kind.BOOL)
+        alone = replace(node, mask=None, where=where)
+        return node if over_pairs(self.spec, alone) else alone
 
     def _own(self, node: Reduce, factor: Expr) -> bool:
         """Whether a factor is a softmax over just what a sum runs over."""

@@ -73,7 +73,7 @@ _HOPPER: Table = {
         _row(64, Config(128, 128, 8, 3, edge=64), heavy=Config(128, 32, 8, 3)),
         _row(128, Config(128, 128, 8, 3, edge=32), heavy=Config(128, 32, 8, 3)),
         _row(256, Config(128, 32, 8, 2), several=Config(128, 64, 8, 2, edge=16)),
-        _row(512, Config(64, 32, 8, 1)),
+        _row(512, Config(64, 32, 8, 1), several=Config(32, 32, 8, 1)),
     ),
     "backward_rows": (
         _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
@@ -102,8 +102,14 @@ _HOPPER: Table = {
 }
 
 # As above, but of a table's kernel the compiler takes no more rows: its loop over entries reduces
-# tiles out of tensor memory (Triton 3.7.1 refuses).
+# tiles out of tensor memory (Triton 3.7.1 refuses). Nor does it spare registers for two sums of
+# wide values.
 _BLACKWELL: Table = _HOPPER | {
+    "forward": (
+        *_HOPPER["forward"][:2],
+        _row(256, Config(128, 32, 8, 2), several=Config(64, 32, 8, 2)),
+        *_HOPPER["forward"][3:],
+    ),
     "backward_table": (_row(128, Config(32, 32, 4, 2)), _row(512, Config(32, 32, 8, 1))),
 }
 

@@ -143,6 +143,14 @@ def _loops(attention: Attention, kernel: str) -> list[str]:
     return text.split("for place in ")[1:]
 
 
+def test_what_a_mask_of_keys_leaves_is_summed_once_for_all_rows() -> None:
+    """The uniform part and how many keys there are need no pass."""
+    attention = attnspec.load("relaxed")
+    assert shown(attention) == ["vector ij softmax"]
+    text = "input keep[b, j]: bool\nmask keep[j]\nmask j <= i\noutput = mean(j, v[j])"
+    assert sorted(shown(fused(text))) == ["number ij", "vector ij"]
+
+
 def test_no_softmax_counts_for_a_row_without_a_pair() -> None:
     attention = fused(f"{TWO}mask j < i\nweight = {A} - 0.5 * {B}")
     q, k, v = (torch.randn(1, 1, 5, 4) for _ in range(3))
