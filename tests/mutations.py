@@ -55,6 +55,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "lookups": (*_PYTEST, "tests/codegen/test_lookups.py", "tests/codegen/test_by_entry.py"),
     "entmax": (*_PYTEST, "tests/codegen/test_entmax.py"),
     "ranks": (*_PYTEST, "tests/codegen/test_ranks.py"),
+    "cuts": (*_PYTEST, "tests/codegen/test_cuts.py"),
+    "sweeps": ("-m", "tests.runtime.cuts"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),
     "parts": (*_PYTEST, "tests/codegen/test_blocks.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),

@@ -19,7 +19,7 @@ class Mutation:
 KERNELS, FUZZ = ("kernels",), ("fuzz",)
 SCORES = ("scores",)
 LOOKUPS = ("lookups", "fuzz")
-RANKS = ("ranks", "fuzz")
+RANKS, CUTS, SWEEPS = ("ranks", "fuzz"), ("cuts",), ("sweeps",)
 MIXTURES = ("mixtures", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
@@ -29,6 +29,7 @@ FACTS = ("facts",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 FORWARD = "templates/forward.py.jinja"
+TRITON_CUTS = "runtime/triton_cuts.py"
 ROWS = "templates/backward_rows.py.jinja"
 COLUMNS = "templates/backward_columns.py.jinja"
 MACROS = "templates/macros.py.jinja"
@@ -631,6 +632,14 @@ MUTATIONS = (
         "return _both(where, inside)",
         RANKS,
     ),
+    # ranks of pairs
+    Mutation("runtime/cpu_cuts.py", "at.gather(-1, most) + start", "at.gather(-1, most)", CUTS),
+    Mutation("runtime/cpu_cuts.py", "half, found)", "found, found)", CUTS),
+    Mutation("codegen/rewrite_ranks.py", 'Apply("ceil", (count,), kind=Kind.INT)', "count", CUTS),
+    Mutation(TRITON_CUTS, "where(counts[place] < wanted, counts", "where(True, counts", SWEEPS),
+    Mutation(TRITON_CUTS, "tl.where(turn, wanted - beyond, wanted)", "wanted", SWEEPS),
+    Mutation(TRITON_CUTS, "counts[place] >= wanted", "counts[place] > wanted", SWEEPS),
+    Mutation("templates/cuts.py.jinja", "last.to(tl.int64) + k_start", "last.to(tl.int64)", SWEEPS),
     # reductions over a block of tokens, and definitions of pairs at a computed token
     Mutation(REWRITE_BLOCKS, 'apply("ge", layout.token, first), ', "", PARTS),
     Mutation(REWRITE_BLOCKS, ', apply("le", layout.token, last)', ",", PARTS),

@@ -67,6 +67,13 @@ def problems() -> Iterator[str]:
                     yield f"{name} where {where}, {each or most}"
 
 
+def main() -> int:
+    """Exit 1 at the first wrong result."""
+    for wrong in problems():
+        print(wrong)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    found = list(problems())
-    sys.exit("\n".join(found))
+    sys.exit(main())
