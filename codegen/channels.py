@@ -72,7 +72,9 @@ class TileBuilder(Builder):
             return self.sums[channel, term].name
         name = f"a{len(self.sums)}"
         tape = Tape(prefix=f"{name}_")
-        inside = Inside(self.spec, self.row, self.column, tape=tape, outer=self, channel=channel)
+        inside = Inside(
+            self.spec, self.row, self.column, self.lanes, tape=tape, outer=self, channel=channel
+        )
         whole = inside.sym(term)
         names = [v.name for v in inside.leaves if v.grad]
         slopes = symbolic.derivatives(whole, names)
@@ -125,7 +127,7 @@ class Inside(Builder):
         role = "column" if self.column in expr.free else role
         token = {"row": (self.row,), "column": (self.column,)}.get(role, ())
         dims = ("b", "h", *token, self.channel)
-        if expr.free - set(dims):
+        if expr.free - {*dims, *self.lanes}:
             raise Unsupported("a sum over channels of matrices")
         hint = expr.name if isinstance(expr, Read) else f"z{len(self.outer.sums)}"
         operand = self.made(hint, expr, *dims)

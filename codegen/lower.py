@@ -19,6 +19,7 @@ from attnspec.codegen.plan_types import (
     Scalar,
     Unsupported,
 )
+from attnspec.codegen.rewrite import factors_in, times
 from attnspec.codegen.tile import Atom, needed
 from attnspec.codegen.token_axes import base
 from attnspec.dsl.analysis import symbolic
@@ -54,7 +55,8 @@ ORIGIN = "origin"  # the first position of a program's own tile, in 32 bits
 class Builder(Arithmetic):
     """Collects leaves, scalars and operations of expressions over `row` and `column`.
 
-    Kernels call the two `i` and `j`. `listed` are expressions of one token that the host makes in
+    Kernels call the two `i` and `j`, and take an index of each of `lanes` with one of `h` for a
+    head. `listed` are expressions of one token that the host makes in
     any case, for its lists of tiles; `choices` says which others it makes, `settled` what of them
     is computed in the tile.
     """
@@ -62,6 +64,7 @@ class Builder(Arithmetic):
     spec: Spec
     row: str = "i"
     column: str = "j"
+    lanes: tuple[str, ...] = ()
     listed: frozenset[Expr] = frozenset()
     settled: set[Expr] = field(default_factory=set)
     choices: dict[Expr, Choice] = field(default_factory=dict)
@@ -104,15 +107,19 @@ class Builder(Arithmetic):
         """What kernels call an axis."""
         return {self.row: "i", self.column: "j"}.get(axis, axis)
 
-    def made(self, hint: str, expr: Expr, *axes: str) -> Operand:
-        """A new operand over `axes`, as the spec calls them."""
+    def made(self, hint: str, expr: Expr, *axes: str, joined: tuple[str, ...] = ()) -> Operand:
+        """A new operand over `axes`, as the spec calls them, and over those `joined` in one."""
         tokens = tuple((self.called(a), a) for a in axes if a in self.sides and a != self.called(a))
-        return Operand(self.fresh(f"u_{hint}"), expr, tuple(map(self.called, axes)), tokens)
+        lanes = self.lanes if "h" in axes else ()
+        dims = (*map(self.called, axes), *(["*".join(joined)] if joined else []))
+        return Operand(self.fresh(f"u_{hint}"), expr, dims, tokens, lanes, joined)
 
     def operand(self, expr: Expr, axes: tuple[str, ...], hint: str) -> Operand:
         if expr not in self.operands:
             read = expr.name if isinstance(expr, Read) else hint
-            self.operands[expr] = self.made(read, expr, *axes)
+            channels = axes[3:]
+            joined = channels if len(channels) > 1 else ()
+            self.operands[expr] = self.made(read, expr, *axes[: 4 - bool(joined)], joined=joined)
         return self.operands[expr]
 
     def scalar(self, expr: Expr) -> Atom:
@@ -136,7 +143,7 @@ class Builder(Arithmetic):
         role: Role = "head" if not token else "row" if token == self.row else "column"
         if (role, expr) not in self._leaf_of:
             dims = ("b", "h", token) if token else ("b", "h")
-            extra = expr.free - set(dims)
+            extra = expr.free - {*dims, *self.lanes}
             if extra:
                 raise Unsupported(f"a pairwise use of a vector over {', '.join(sorted(extra))}")
             hint = expr.name if isinstance(expr, Read) else f"{role}{len(self.leaves)}"
@@ -162,6 +169,8 @@ class Builder(Arithmetic):
         if tuple(base(self.spec, a) for a in at) != decl.axes or set(at) - {"b", "h"} != self.sides:
             return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
+            if self.lanes and "h" in at:
+                raise Unsupported("numbers for every pair and head beside vectors of a pair")
             operand = self.made(decl.name, expr, *at)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
         return self._reached(self._leaf_of["pair", expr], flows)
@@ -171,12 +180,13 @@ class Builder(Arithmetic):
         that depends on both tokens."""
         if ("table", expr) in self._leaf_of:
             return self._reached(self._leaf_of["table", expr], flows)
-        found = lookup(self.spec, expr, self.row, self.column)
+        found = lookup(self.spec, expr, self.row, self.column, self.lanes)
         role: Role = "table"
         if found.token:
             role = "row_table" if found.token == self.row else "column_table"
         flat = self.flat(found.places)
-        lead = [a for a in ("b", "h") if found.token or a in found.table.free]
+        apart = bool({"h", *self.lanes} & found.table.free) and bool(self.lanes)
+        lead = [a for a in ("b", "h") if found.token or apart or a in found.table.free]
         tokens = [found.token] if found.token else []
         hint = expr.name if isinstance(expr, Read) else role
         operand = self.made(hint, found.table, *lead, *tokens, *(axis for axis, _ in found.places))
@@ -206,24 +216,27 @@ class Builder(Arithmetic):
         return self.tape.declare(name, kind, "ij")
 
     def dot(self, expr: Contract, flows: bool = False) -> str:
-        left, right, row, column = expr.left, expr.right, self.row, self.column
-        if row in right.free or column in left.free:
-            left, right = right, left
+        row, column = self.row, self.column
+        expr = _flat(expr, self.sides)
+        left, right = _apart(expr, row, column)
         if column in left.free or row in right.free:
             return self.look_up(expr, flows)
-        if len(expr.axes) != 1:
-            raise Unsupported("a dot product over several axes")
-        axis = expr.axes[0]
-        if {axis} != left.free - {"b", "h", row} or {axis} != right.free - {"b", "h", column}:
+        axes = tuple(a for a in expr.axes if a in left.free & right.free)
+        left = _summed(left, [a for a in expr.axes if a not in right.free])
+        right = _summed(right, [a for a in expr.axes if a in right.free and a not in axes])
+        if not axes:
+            raise Unsupported("a dot product of numbers")
+        known = {"b", "h", *self.lanes, *axes}
+        if left.free - known - {row} or right.free - known - {column}:
             raise Unsupported("a dot product of matrices")
         dot = Dot(
             f"s{len(self.dots)}",
-            self.operand(left, ("b", "h", row, axis), f"x{len(self.dots)}"),
-            self.operand(right, ("b", "h", column, axis), f"y{len(self.dots)}"),
+            self.operand(left, ("b", "h", row, *axes), f"x{len(self.dots)}"),
+            self.operand(right, ("b", "h", column, *axes), f"y{len(self.dots)}"),
         )
-        for known in self.dots:
-            if (known.left, known.right) == (dot.left, dot.right):
-                return known.name
+        for other in self.dots:
+            if (other.left, other.right) == (dot.left, dot.right):
+                return other.name
         self.dots.append(dot)
         return self.tape.declare(dot.name, Kind.FLOAT, "ij")
 
@@ -233,6 +246,8 @@ class Builder(Arithmetic):
         """The atom of what is not computed in the tile: a number of the call, or a leaf."""
         if isinstance(expr, Literal):
             return expr.value
+        if isinstance(expr, Index) and self.lanes and expr.axis in ("h", *self.lanes):
+            return self.leaf(expr)
         if isinstance(expr, Index) and expr.axis in self._places | {"b", "h"} | self.sides:
             return self.called(expr.axis)
         if expr.free & self._places or expr.free >= self.sides:
@@ -257,7 +272,9 @@ class Builder(Arithmetic):
 
     def _choice(self, expr: Expr, flows: bool) -> Choice:
         """What it would take to compute `expr` in the tile, and what to keep it."""
-        trial = Builder(self.spec, self.row, self.column, self.listed, settled=set(walk(expr)))
+        trial = Builder(
+            self.spec, self.row, self.column, self.lanes, self.listed, settled=set(walk(expr))
+        )
         value = trial.sym(expr) if flows else trial.symbol(trial.emit(expr))
         names = [leaf.name for leaf in trial.leaves if leaf.grad]
         slopes = symbolic.derivatives(value, names).values()
@@ -305,7 +322,8 @@ class Builder(Arithmetic):
 
     def _emit_random(self, expr: Random) -> Atom:
         heads = self.scalar(Size("h", kind=INT))
-        sequence = self.tape.add("add", (self.tape.add("mul", ("b", heads), INT), "h"), INT)
+        head = self.emit(Index("h", kind=INT))
+        sequence = self.tape.add("add", (self.tape.add("mul", ("b", heads), INT), head), INT)
         at = (self.called(expr.row), self.called(expr.column))
         return self.tape.add("random", (self.emit(expr.seed), sequence, *at), Kind.FLOAT)
 
@@ -353,6 +371,37 @@ class Builder(Arithmetic):
 
     def carries_gradient(self, expr: Expr) -> bool:
         return expr.kind is Kind.FLOAT and differentiable(self.spec, expr)
+
+
+def _flat(expr: Contract, pair: frozenset[str]) -> Contract:
+    """A sum of products of which one is itself a sum of products of a pair, as one sum."""
+    factors = [*factors_in(expr.left), *factors_in(expr.right)]
+    inner = [x for x in factors if isinstance(x, Contract) and x.free >= pair]
+    if len(inner) != 1:
+        return expr
+    rest = [x for x in factors if x is not inner[0]]
+    axes = (*expr.axes, *inner[0].axes)
+    return replace(expr, axes=axes, left=times([*rest, inner[0].left]), right=inner[0].right)
+
+
+def _apart(expr: Contract, row: str, column: str) -> tuple[Expr, Expr]:
+    """The factors of a row and of a column in a sum of products, as far as they are apart."""
+    left, right = expr.left, expr.right
+    if row in right.free or column in left.free:
+        left, right = right, left
+    if column not in left.free and row not in right.free:
+        return left, right
+    factors = [*factors_in(expr.left), *factors_in(expr.right)]
+    mine = [x for x in factors if column not in x.free]
+    others = [x for x in factors if column in x.free]
+    if not mine or not others:
+        return expr.left, expr.right
+    return times(mine), times(others)
+
+
+def _summed(side: Expr, axes: list[str]) -> Expr:
+    """A side of a dot product, summed over axes that the other one does not have."""
+    return Reduce("sum", tuple(axes), side, kind=Kind.FLOAT) if axes else side
 
 
 def differentiable(spec: Spec, expr: Expr) -> bool:

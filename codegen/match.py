@@ -11,7 +11,7 @@ from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import FIRST, ONE, PLACE, ZERO, log_sum_exp, mask_at, times
 from attnspec.codegen.rewrite_ranks import CUTS
-from attnspec.codegen.token_axes import over_pairs, tokens
+from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,
@@ -31,7 +31,7 @@ from attnspec.dsl.ast import (
 from attnspec.dsl.build import add
 
 Side = OneOf["i", "j"]
-_CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
+_INSIDE = frozenset({Role.CHANNEL, Role.CONCAT, Role.HEAD})  # what a tile may sum over
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Weight:
 @dataclass(frozen=True, slots=True)
 class Match:
     """A sum over `column` for every `row`: of the sum of `weights`, times `value` if there is one,
-    at the pairs of the mask at `mask` where `where` holds.
+    at the pairs of the mask at `mask` where `where` holds; for every index of `lanes`, too.
 
     `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
     (`form` "entries") the sum for every entry at `places`, (`form` "position") the place of the
@@ -72,6 +72,13 @@ class Match:
     order: Expr | None = None
     still: bool = False
 
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """What a pair has a number for each of, as it has for each head."""
+        parts = [x for w in self.weights for x in (w.score, w.sink, w.coefficient)]
+        free = frozenset().union(*(x.free for x in (*parts, self.where, self.order) if x))
+        return tuple(sorted(free - {"b", "h", self.row, self.column}))
+
     def softmax(self, weight: Weight) -> Normalize:
         """The softmax that a weight is."""
         axes = (self.column,)
@@ -94,8 +101,6 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         return Match(node, "number", row, column, (Weight(True, node.body),), mask=node.mask,
                      where=node.where)  # fmt: skip
     if node.op in (PLACE, THRESHOLD, *CUTS):
-        if more := sorted(node.free - {"b", "h", row}):
-            raise Unsupported(f"a largest value for every {', '.join(more)}")
         form: Result = "position"
         score, order = node.body, None
         if node.op == THRESHOLD:
@@ -119,9 +124,11 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     values: list[Expr] = []
     for factor in factors_of(body, frozenset({row, column})):
         (weights if row in factor.free or factor.free <= here else values).append(factor)
-    if any(w.free - here for w in weights):
-        raise Unsupported("a weight that is a vector, or a value that depends on the query")
     gate, gated = (None, None) if output is None else _gate(output, node, here)
+    normal = any(isinstance(n, Normalize) and over_pairs(spec, n) for w in weights for n in walk(w))
+    apart = frozenset().union(*(x.free for x in values)) - here
+    if not normal and apart <= _vectors(weights, node.where) - here:
+        weights, values = [*weights, *values], []  # a number for every lane
     value = times(values) if values else None
     places, where = entry_of(spec, node)
     if places:
@@ -167,6 +174,12 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     pointwise(spec, softmax.body, row, column)
     return Match(node, form, row, column, (Weight(True, softmax.body, softmax.sink),), value,
                  node.mask, node.where, times(scales) if scales else None, gated)  # fmt: skip
+
+
+def _vectors(weights: list[Expr], where: Expr | None) -> frozenset[str]:
+    """Whatever weights and the choice of pairs depend on."""
+    parts = weights if where is None else [*weights, where]
+    return frozenset().union(*(x.free for x in parts))
 
 
 def _mixture(spec: Spec, expr: Expr) -> tuple[Weight, ...]:
@@ -231,7 +244,9 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
             continue
         seen.add(id(node))
         stack.extend(children(node))
-        if isinstance(node, Reduce) and all(spec.axis(a).role in _CHANNELS for a in node.axes):
+        if isinstance(node, Reduce) and all(
+            spec.axis(base(spec, axis)).role in _INSIDE for axis in node.axes
+        ):
             continue
         if not isinstance(node, Apply | Read | Contract | Random):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")

@@ -15,6 +15,7 @@ from attnspec.codegen.lookups import repeated
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.match import Match, Weight, pointwise
 from attnspec.codegen.plan_types import (
+    UNIT,
     BlockPlan,
     Branch,
     Ends,
@@ -54,7 +55,7 @@ from attnspec.dsl.check_prover import Prover
 def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) -> PairPlan:
     """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
     walks = _walks(spec, facts, found)
-    build = TileBuilder(spec, found.row, found.column, _listed(spec, walks))
+    build = TileBuilder(spec, found.row, found.column, found.lanes, _listed(spec, walks))
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
@@ -110,6 +111,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     return PairPlan(
         row=found.row,
         column=found.column,
+        lanes=found.lanes,
         form=found.form,
         branches=branches,
         dots=tuple(build.dots),
@@ -191,7 +193,7 @@ def _coefficient(build: Builder, row: str, weight: Weight) -> Operand | float:
 def _sink(build: Builder, row: str, weight: Weight) -> Operand | None:
     if weight.sink is None:
         return None
-    if weight.sink.free - {"b", "h", row}:
+    if weight.sink.free - {"b", "h", row, *build.lanes}:
         raise Unsupported("a sink that is a vector")
     return build.made("sink", weight.sink, "b", "h", row)
 
@@ -213,7 +215,8 @@ def _around(build: Builder, found: Match) -> tuple[Operand | None, Operand | Non
     value = gate = None
     if found.value is not None:
         hint = found.value.name if isinstance(found.value, Read) else "value"
-        value = build.made(hint, found.value, "b", "h", found.column, *_channel(build, found.value))
+        channel = _channel(build, found.value) or (UNIT,)
+        value = build.made(hint, found.value, "b", "h", found.column, *channel)
     if found.gate is not None:
         channel = _channel(build, found.gate)
         gate = build.made("gate", found.gate, "b", "h", found.row, *channel)
@@ -271,7 +274,7 @@ def _walks(spec: Spec, facts: Facts, found: Match) -> _Walks:
 
 
 def _channel(build: Builder, expr: Expr) -> tuple[str, ...]:
-    channels = tuple(sorted(expr.free - {"b", "h"} - build.sides))
+    channels = tuple(sorted(expr.free - {"b", "h", *build.lanes} - build.sides))
     if len(channels) > 1:
         raise Unsupported("a value or gate with two channel axes")
     return channels

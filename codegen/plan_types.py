@@ -17,6 +17,9 @@ TABLES = ("table", "row_table", "column_table")  # looked up at an index of both
 Result: TypeAlias = Literal["vector", "number", "map", "entries", "position", "threshold", "cuts"]
 
 
+UNIT = "unit"  # the channel of a value that is a number
+
+
 class Unsupported(Exception):
     """No kernel covers this yet; the text says what, and becomes the stage's `why`."""
 
@@ -36,24 +39,36 @@ class Operand:
     """A tensor that the host stage makes and the kernels read.
 
     `dims` are its axes in order as kernels call them, rows `i` and columns `j`; `tokens` those
-    that are called otherwise in the spec, by what kernels call them.
+    that are called otherwise in the spec, by what kernels call them. What kernels take for its
+    heads are the indices of the axes `lanes` and of `h`, for its channel those of all of `joined`.
     """
 
     name: str
     expr: Expr
     dims: tuple[str, ...]
     tokens: tuple[tuple[str, str], ...] = ()
+    lanes: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Its axes in order as the spec calls them."""
         names = dict(self.tokens)
-        return tuple(names.get(d, d) for d in self.dims)
+        lead, rest = (self.dims[:-1], self.joined) if self.joined else (self.dims, ())
+        found = tuple(names.get(d, d) for d in (*lead, *rest))
+        # a lane that is a channel of the operand, too, is another index of it
+        lanes = ("" if lane in found else lane for lane in self.lanes)
+        return (*found[:1], *lanes, *found[1:])
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those after its batches, heads and tokens."""
+        return self.axes[3 + len(self.lanes) :]
 
     @property
     def labels(self) -> tuple[str, ...]:
         """`dims` as parts of names: the axis of a concatenation is called `e+r`."""
-        return tuple(d.replace("+", "__") for d in self.dims)
+        return tuple(d.replace("+", "__").replace("*", "_by_") for d in self.dims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +342,12 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """One sum over `column` for every `row` of a weight, the sum of its `branches`, forward and
-    backward. It gives what `form` says: the weighted sum of `value`, a number, the weights, what
-    they add up to for each of the `entries`, or without a gradient the position of the row's
-    largest score, its threshold or its cuts, which a `search` finds; a softmax without a value
-    gives its log-sum-exp alone. Several branches have a value, and one of them at most is no
-    softmax.
+    """One sum over `column` for every `row`, and for every index of the axes `lanes`, of a weight,
+    the sum of its `branches`, forward and backward. It gives what `form` says: the weighted sum of
+    `value`, a number, the weights, what they add up to for each of the `entries`, or without a
+    gradient the position of the row's largest score, its threshold or its cuts, which a `search`
+    finds; a softmax without a value gives its log-sum-exp alone. Several branches have a value, and
+    one of them at most is no softmax.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair).
     `rows` bounds the loop over keys for a tile of queries, `columns` the reverse. Instead of them
@@ -341,6 +356,7 @@ class PairPlan:
 
     row: str
     column: str
+    lanes: tuple[str, ...]
     form: Result
     branches: tuple[Branch, ...]
     dots: tuple[Dot, ...]

@@ -250,6 +250,9 @@ class _Rewriter:
             rest = tuple(a for a in node.axes if a != inner)
             within = self.visit(replace(node, axes=(inner,)), None)
             return self.visit(Reduce("sum", rest, within, kind=node.kind), None)
+        spread = self._spread_out(node)
+        if spread is not None:
+            return self.visit(spread, None)
         parts = self._terms(node, node.body)
         if len(parts) == 1 and not any(self._of_row(node, f) for f in parts[0]):
             return self._one(node, parts[0])
@@ -259,6 +262,44 @@ class _Rewriter:
             inside = [f for f in factors if f not in outside] or [ONE]
             sums.append(times([*(self.visit(f, None) for f in outside), self._one(node, inside)]))
         return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
+
+    def _spread_out(self, node: Reduce) -> Expr | None:
+        """A sum over tokens of what is mixed over another axis, heads say, as the mixture of the
+        sums; and of a choice that holds such a mixture as the sum of both sides."""
+        factors = factors_in(node.body)
+        for place, factor in enumerate(factors):
+            rest = [*factors[:place], *factors[place + 1 :]]
+            match factor:
+                case Reduce(op="sum" | "mean" as op, axes=axes, where=where) if self._mixes(factor):
+                    choice = frozenset() if where is None else where.free
+                    if set(node.axes) & choice or set(axes) & times([ONE, *rest]).free:
+                        continue
+                    inner = replace(node, body=times([factor.body, *rest]))
+                    return Reduce(op, axes, inner, where, kind=_FLOAT)
+                case Apply(op="where", args=(chosen, *sides)) if any(map(self._holds, sides)):
+                    otherwise = Apply("not", (chosen,), kind=Kind.BOOL)
+                    conditions = (chosen, otherwise)
+                    found = (
+                        replace(node, body=times([side, *rest]), where=_both(node.where, condition))
+                        for side, condition in zip(sides, conditions, strict=True)
+                    )
+                    return Apply("add", tuple(found), kind=_FLOAT)
+        return None
+
+    def _holds(self, expr: Expr) -> bool:
+        return any(isinstance(n, Reduce) and self._mixes(n) for n in walk(expr))
+
+    def _mixes(self, node: Reduce) -> bool:
+        """Whether a reduction over other axes than tokens runs over what passes compute, or over
+        products of a query and a key, for each of its indices."""
+        run = frozenset(node.axes)
+        if tokens(self.spec, run):
+            return False
+        return any(
+            run & n.free and len(tokens(self.spec, n.free)) > 1
+            for n in walk(node.body)
+            if isinstance(n, Contract) or over_pairs(self.spec, n)
+        )
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         looked_up = [f for f in factors if self._table(node, f)]
@@ -338,7 +379,7 @@ class _Rewriter:
             case Apply(op="neg", args=(a,)):
                 return [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, a)]
             case Apply(op="mul"):
-                choices = product(*(self._terms(node, f) for f in _factors(expr)))
+                choices = product(*(self._terms(node, f) for f in factors_in(expr)))
                 return [[f for part in parts for f in part] for parts in choices]
             case Apply(op="div", args=(a, b)) if not any(self._own(node, n) for n in walk(b)):
                 inverse = Apply("div", (ONE, b), kind=_FLOAT)
@@ -391,6 +432,11 @@ def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:
     return renamed(canonical(spec, spec.mask), dict(zip("ij", at, strict=True)))
 
 
+def _both(first: Expr | None, second: Expr) -> Expr:
+    """Two conditions in one."""
+    return second if first is None else Apply("and", (first, second), kind=Kind.BOOL)
+
+
 def negative(expr: Expr) -> Expr:
     """-expr."""
     return Apply("neg", (expr,), kind=expr.kind)
@@ -404,8 +450,8 @@ def times(factors: list[Expr]) -> Expr:
     return result
 
 
-def _factors(expr: Expr) -> list[Expr]:
+def factors_in(expr: Expr) -> list[Expr]:
     """The factors of a product of products."""
     if isinstance(expr, Apply) and expr.op == "mul":
-        return [factor for arg in expr.args for factor in _factors(arg)]
+        return [factor for arg in expr.args for factor in factors_in(arg)]
     return [expr]

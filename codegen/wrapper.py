@@ -8,7 +8,7 @@ from attnspec.codegen.host import Host
 from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
-from attnspec.codegen.plan_types import Operand, PairPlan
+from attnspec.codegen.plan_types import UNIT, Operand, PairPlan
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
@@ -78,12 +78,21 @@ def wrap(spec: Spec, passes: tuple[PairPlan, ...], roots: tuple[tuple[str, Expr]
 
 def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     """Tell the host what the results of a pass are called."""
-    rows = ("b", "h", plan.row)
-    channel = () if plan.value is None else plan.value.axes[3:]
+    rows = ("b", *plan.lanes, "h", plan.row)
+    channel = () if plan.value is None else plan.value.channels
     entries = () if plan.entries is None else plan.entries.axes
     dims = {"vector": (*rows, *channel), "map": (*rows, plan.column), "entries": (*rows, *entries)}
     kind = Kind.INT if plan.form in ("position", "cuts") else Kind.FLOAT
-    for node, result in known(plan):
+    results = list(known(plan))
+    if UNIT in channel:
+        host.lines.append(f"out{end} = out{end}[..., 0]")
+        dims["vector"] = rows
+    if plan.lanes:
+        sizes = ", ".join(host.size(host.base(lane)) for lane in plan.lanes)
+        for name in sorted({result.partition("[")[0] for _, result in results}):
+            place = 2 if name == "lse" and len(plan.branches) > 1 else 1
+            host.lines.append(f"{name}{end} = from_lanes({name}{end}, {place}, {sizes})")
+    for node, result in results:
         value = Value(result.replace("lse", f"lse{end}"), rows, Kind.FLOAT)
         if result.startswith("out"):
             name = result.replace("out", f"out{end}")
@@ -103,7 +112,8 @@ def _of(spec: Spec, value: Value, node: Expr) -> Value:
     same -= spec.mask.free if masked and spec.mask is not None else set()
     if not same:
         return value
-    places = ", ".join("0" if d in same else ":" for d in ("b", "h"))
+    lead = value.dims[: value.dims.index("h") + 1]
+    places = ", ".join("0" if d in same else ":" for d in lead)
     dims = tuple(d for d in value.dims if d not in same)
     return replace(value, code=f"{value.code}[{places}]", dims=dims)
 
@@ -165,7 +175,9 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
                 assert isinstance(operand.expr, Read)
                 source = f'tensor["{operand.expr.name}"]'
             else:
-                source = host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)
+                source = _in_lanes(
+                    host, operand, host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)
+                )
             lines.append(
                 f"{name} = over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
             )
@@ -193,18 +205,27 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
 def _place(plan: PairPlan, host: Host, columns: list[tuple[Operand, str]]) -> list[str]:
     """Batches, heads, key heads, rows, columns and the first positions."""
     row, column = (host.base(axis) for axis in (plan.row, plan.column))
-    key_heads = f"{columns[0][0].name}.shape[1]" if columns else host.size("h")
-    sizes = [host.size("b"), host.size("h"), key_heads, host.size(row), host.size(column)]
+    heads = _heads(plan, host)
+    key_heads = f"{columns[0][0].name}.shape[1]" if columns else heads
+    sizes = [host.size("b"), heads, key_heads, host.size(row), host.size(column)]
     return [*sizes, *(STARTS.get(axis, "0") for axis in (row, column))]
+
+
+def _heads(plan: PairPlan, host: Host) -> str:
+    """How many heads kernels see."""
+    return " * ".join(host.size(host.base(axis)) for axis in (*plan.lanes, "h"))
 
 
 def _sizes(plan: PairPlan, host: Host) -> str:
     """The sizes by the names that kernels use."""
     base = {"i": host.base(plan.row), "j": host.base(plan.column)}
-    if all(name == axis for name, axis in base.items()):
+    turned = {name: host.size(axis) for name, axis in base.items() if name != axis}
+    if plan.lanes:
+        turned["h"] = _heads(plan, host)
+    if not turned:
         return "size"
-    turned = ", ".join(f'"{name}": size["{axis}"]' for name, axis in base.items())
-    return f"size | {{{turned}}}"
+    items = ", ".join(f'"{name}": {size}' for name, size in turned.items())
+    return f"size | {{{items}}}"
 
 
 def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
@@ -214,11 +235,25 @@ def _aligned(host: Host, operand: Operand, ungroup: bool) -> str:
         dtype = ", dtype=wide" if value.kind is Kind.FLOAT else ""
         return f"torch.tensor({value.code}{dtype}, device=bound.device).view({ones})"
     code = host.aligned(value, operand.axes, ungroup)
-    channel = operand.axes[-1]
-    if host.spec.axis(channel).role not in _CHANNELS or channel in value.dims:
+    sizes = ["-1"] * len(operand.axes)
+    for place, axis in enumerate(operand.axes):
+        if 0 < place <= len(operand.lanes) or axis == UNIT or axis in value.dims:
+            continue
+        if axis in operand.joined or host.spec.axis(axis).role in _CHANNELS:
+            sizes[place] = host.size(host.base(axis))  # the same at every channel
+    if set(sizes) != {"-1"}:
+        code = f"{code}.expand({', '.join(sizes)})"
+    code = _in_lanes(host, operand, code, ungroup)
+    return f"{code}.flatten({len(operand.dims) - 1})" if operand.joined else code
+
+
+def _in_lanes(host: Host, operand: Operand, code: str, ungroup: bool = True) -> str:
+    """Lanes and heads in one; with `ungroup` the heads of queries."""
+    if not operand.lanes:
         return code
-    same = "-1, " * (len(operand.axes) - 1)  # the same at every channel
-    return f"{code}.expand({same}{host.size(channel)})"
+    heads = host.size("h") if ungroup else "None"
+    sizes = ", ".join(host.size(host.base(lane)) for lane in operand.lanes)
+    return f"in_lanes({code}, {heads}, {sizes})"
 
 
 def _after(spec: Spec, roots: dict[str, Expr], host: Host) -> tuple[str, ...]:
@@ -232,7 +267,9 @@ def _after(spec: Spec, roots: dict[str, Expr], host: Host) -> tuple[str, ...]:
         code = host.whole(host.emit(roots[item.name]), item.axes)
         returned.append(f'"{item.name}": {code}')
     if "lse" in roots and all(r.name != "lse" for r in spec.returns):
-        code = host.whole(host.emit(roots["lse"]), ("b", "h", "i"))
+        total = host.emit(roots["lse"])
+        lead = ("b", "h", "i")
+        code = host.whole(total, (*lead, *(d for d in total.dims if d not in lead)))
         returned.insert(0, f'"lse": {code}')
     cast = "" if result in ("out", "None") else ".to(bound.dtype)"
     lines = [*host.lines, f"result = {result}{cast}", f"found = {{{', '.join(returned)}}}"]

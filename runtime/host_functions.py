@@ -18,6 +18,23 @@ def all_heads(x: Tensor, axis: int, heads: int) -> Tensor:
     return x if have in (heads, 1) else x.repeat_interleave(heads // have, dim=axis)
 
 
+def in_lanes(x: Tensor, heads: int | None, *lanes: int) -> Tensor:
+    """x [B, lanes.., H, ...] as [B, lanes.. * H, ...], each dimension there or 1: with all lanes if
+    anything differs, and with `heads` heads if that is a number."""
+    count = len(lanes) + 1
+    have = x.shape[1 : count + 1]
+    if any(size != 1 for size in have):
+        x = x.expand(
+            -1, *lanes, have[-1] if heads is None else heads, *[-1] * (x.dim() - count - 1)
+        )
+    return x.flatten(1, count)
+
+
+def from_lanes(x: Tensor, at: int, *lanes: int) -> Tensor:
+    """x with its dimension `at` as lanes and heads."""
+    return x.unflatten(at, (*lanes, -1))
+
+
 def _tensor(x: Tensor | float, like: Tensor | float) -> Tensor:
     if isinstance(x, Tensor):
         return x
