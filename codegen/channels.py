@@ -26,6 +26,8 @@ class TileBuilder(Builder):
 
     def emit(self, expr: Expr, flows: bool = False) -> Atom:
         """Lower to operations; gives the atom of the value."""
+        if isinstance(expr, Reduce) and expr.op in ("any", "all") and expr.free >= self.sides:
+            return self._counted(expr)
         expr = self._contracted(expr)
         atom = Builder.emit(self, expr, flows)
         return self.tape.add("max", (atom, 0.0), Kind.FLOAT) if self._square(expr) else atom
@@ -35,6 +37,16 @@ class TileBuilder(Builder):
         expr = self._contracted(expr)
         found = Builder.sym(self, expr)
         return symbolic.apply("max", [found, sp.Integer(0)]) if self._square(expr) else found
+
+    def _counted(self, expr: Reduce) -> Atom:
+        """Whether a condition on a channel holds for any, or for all: a count of the channels
+        where it does, or does not, as a sum of products of what either token decides."""
+        body = expr.body if expr.op == "any" else Apply("not", (expr.body,), kind=Kind.BOOL)
+        parts = [*_conjuncts(body), *([] if expr.where is None else _conjuncts(expr.where))]
+        first, *rest = (Apply("where", (x, _ONE, _ZERO), kind=Kind.FLOAT) for x in parts)
+        count = self.emit(Contract(expr.axes, first, _product([*rest] or [_ONE]), kind=Kind.FLOAT))
+        some = "gt" if expr.op == "any" else "eq"
+        return self.tape.add(some, (count, 0.0), Kind.BOOL)
 
     def _square(self, expr: Expr) -> bool:
         """Whether a sum of squares will be multiplied out, after which it may lie below 0."""
@@ -147,6 +159,12 @@ class Inside(Builder):
         """Lower to SymPy over atoms, the largest parts of one token as vectors."""
         found = self.outside(expr, flows=True)
         return Builder.sym(self, expr) if found is None else self.symbol(self.widened(found))
+
+
+def _conjuncts(expr: Expr) -> list[Expr]:
+    if isinstance(expr, Apply) and expr.op == "and":
+        return [part for arg in expr.args for part in _conjuncts(arg)]
+    return [expr]
 
 
 def _product(factors: list[Expr]) -> Expr:

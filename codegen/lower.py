@@ -69,6 +69,7 @@ class Builder(Arithmetic):
     settled: set[Expr] = field(default_factory=set)
     choices: dict[Expr, Choice] = field(default_factory=dict)
     dots: list[Dot] = field(default_factory=list)
+    flowing: set[str] = field(default_factory=set)  # the dots that a gradient reaches
     leaves: list[Leaf] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
     operands: dict[Expr, Operand] = field(default_factory=dict)
@@ -236,9 +237,12 @@ class Builder(Arithmetic):
         )
         for other in self.dots:
             if (other.left, other.right) == (dot.left, dot.right):
-                return other.name
-        self.dots.append(dot)
-        return self.tape.declare(dot.name, Kind.FLOAT, "ij")
+                dot = other
+        if dot not in self.dots:
+            self.dots.append(dot)
+            self.tape.declare(dot.name, Kind.FLOAT, "ij")
+        self.flowing |= {dot.name} if flows else set()
+        return dot.name
 
     # expressions
 

@@ -122,6 +122,8 @@ def dot_gradients(plan: PairPlan, side: str) -> list[Gradient]:
         other = dot.right if side == "rows" else dot.left
         shared = [o.name for o in own].count(mine.name) > 1
         slopes = slopes_of(plan, dot.name)
+        if not slopes:
+            continue
         # a key head's sum runs over several query heads, each with its own numbers
         apart = shared or (side == "columns" and not one_number(plan, slopes[0].value))
         once = "" if apart else _once(plan, slopes)

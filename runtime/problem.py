@@ -196,7 +196,7 @@ class Pairwise:
         apart |= {n for weight in self.weights for n in weight.of_row}
         if not (self.wanted or apart):
             return ()
-        floats = apart | {n for _, x, y in self.dots for n in (x, y)}
+        floats = apart | {n for dot, x, y in self.dots if dot in self.wanted for n in (x, y)}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
         floats |= {v.operand for part in self.sums for v in part.vectors if v.grad}
         return tuple(n for n, _ in self.operands if n in floats)
