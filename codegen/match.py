@@ -9,7 +9,16 @@ from typing import Literal as OneOf
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import FIRST, ONE, PLACE, ZERO, log_sum_exp, mask_at, times
+from attnspec.codegen.rewrite import (
+    FIRST,
+    ONE,
+    PLACE,
+    ZERO,
+    factors_in,
+    log_sum_exp,
+    mask_at,
+    times,
+)
 from attnspec.codegen.rewrite_ranks import CUTS
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
@@ -31,7 +40,7 @@ from attnspec.dsl.ast import (
 from attnspec.dsl.build import add
 
 Side = OneOf["i", "j"]
-_INSIDE = frozenset({Role.CHANNEL, Role.CONCAT, Role.HEAD})  # what a tile may sum over
+_CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,15 +253,23 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
             continue
         seen.add(id(node))
         stack.extend(children(node))
-        if isinstance(node, Reduce) and all(
-            spec.axis(base(spec, axis)).role in _INSIDE for axis in node.axes
-        ):
+        if isinstance(node, Reduce) and _inside(spec, node, frozenset({row, column})):
             continue
         if not isinstance(node, Apply | Read | Contract | Random):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
         found = spec.definition(node.name) if isinstance(node, Read) else None
         if found is not None and {row, column}.issubset(found.axes):
             raise Unsupported(f"`{found.name}` is read at other indices than its own")
+
+
+def _inside(spec: Spec, node: Reduce, pair: frozenset[str]) -> bool:
+    """Whether a tile computes a reduction: over channels, or a sum over heads of dot products."""
+    roles = {spec.axis(base(spec, axis)).role for axis in node.axes}
+    if roles <= _CHANNELS:
+        return True
+    both = [x for x in factors_in(node.body) if x.free >= pair]
+    products = len(both) == 1 and isinstance(both[0], Contract)
+    return roles <= {*_CHANNELS, Role.HEAD} and node.op == "sum" and products
 
 
 def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:

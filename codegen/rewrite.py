@@ -303,8 +303,11 @@ class _Rewriter:
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         looked_up = [f for f in factors if self._table(node, f)]
-        if looked_up:
-            return self._from_table(node, looked_up, [f for f in factors if f not in looked_up])
+        rest = [f for f in factors if f not in looked_up]
+        if looked_up and not any(f.free - {"b", "h"} - tokens(self.spec, f.free) for f in rest):
+            found = self._table(node, times(looked_up))
+            if found is not None:
+                return self._from_table(node, found, rest)
         node = counted(self.spec, node)
         softmaxes = [f for f in factors if isinstance(f, Normalize) and self._own(node, f)]
         apart = [f for f in factors if f not in softmaxes]
@@ -317,11 +320,8 @@ class _Rewriter:
         softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
         return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))
 
-    def _from_table(self, node: Reduce, vectors: list[Expr], rest: list[Expr]) -> Expr:
+    def _from_table(self, node: Reduce, found: tuple[Lookup, list[Expr]], rest: list[Expr]) -> Expr:
         """The sum of vectors of a table, each times what the weights of its pairs add up to."""
-        found = self._table(node, times(vectors))
-        if found is None:
-            raise Unsupported("a product of vectors that are read at different places")
         table, more = found
         weight = self.visit(times([*rest, *more] or [ONE]), node.mask)
         share = self._reduced(at_entry(node, table.places), weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log
+from math import log, prod
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def in_lanes(x: Tensor, heads: int | None, *lanes: int) -> Tensor:
 
 def from_lanes(x: Tensor, at: int, *lanes: int) -> Tensor:
     """x with its dimension `at` as lanes and heads."""
-    return x.unflatten(at, (*lanes, -1))
+    return x.view(*x.shape[:at], *lanes, x.shape[at] // prod(lanes), *x.shape[at + 1 :])
 
 
 def _tensor(x: Tensor | float, like: Tensor | float) -> Tensor:

@@ -155,20 +155,6 @@ def test_what_it_gives(name: str, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
-    [
-        (f"v[j] * {CLIPPED}", "vectors by the entry of a table"),
-        (f"tanh(v[j] + {CLIPPED})", "a weight that is a vector"),
-        (f"{CLIPPED} * rows[(i + j) % 17]", "read at different places"),
-    ],
-)
-def test_what_is_no_table(value: str, why: str) -> None:
-    (stage,) = attnspec.compile(f"attention a\n{SHAW}value = {value}").plan.stages
-    assert stage.lowering == "dense"
-    assert why in stage.why
-
-
-@pytest.mark.parametrize(
     ("index", "used"),
     [("i - j + 150", "set"), ("clamp(i - j, 0, 4)", "set"), ("abs(i - j)", "add")],
 )
