@@ -170,8 +170,6 @@ class Builder(Arithmetic):
         if tuple(base(self.spec, a) for a in at) != decl.axes or set(at) - {"b", "h"} != self.sides:
             return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
-            if self.lanes and "h" in at:
-                raise Unsupported("numbers for every pair and head beside vectors of a pair")
             operand = self.made(decl.name, expr, *at)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
         return self._reached(self._leaf_of["pair", expr], flows)

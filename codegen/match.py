@@ -139,6 +139,8 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     if not normal and apart <= _vectors(weights, node.where) - here:
         weights, values = [*weights, *values], []  # a number for every lane
     value = times(values) if values else None
+    if value is None:  # numbers have no gate
+        gate = gated = None
     places, where = entry_of(spec, node)
     if places:
         if value is not None:

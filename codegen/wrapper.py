@@ -178,9 +178,10 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
                 source = _in_lanes(
                     host, operand, host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)
                 )
-            lines.append(
-                f"{name} = over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
-            )
+            code = f"over_pairs({source}, {layout(repr(operand.dims))}, {role == 'table'})"
+            if role == "pair" and operand.lanes:
+                code = _in_lanes(host, operand, f"{code}[:{', None' * len(operand.lanes)}]")
+            lines.append(f"{name} = {code}")
         elif len(operand.dims) > 2 and operand.dims[2] == "j":
             code = _aligned(host, operand, ungroup=False)
             columns.append((operand, f"entries({code})" if role == "column_table" else code))

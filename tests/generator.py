@@ -113,13 +113,35 @@ class _Spec(Pieces):
         else:
             family = self.rng.choice((
                 self.mixture, self.over_queries, self.row_sums, self.chain, self.other_tokens,
-                self.branches, self.readouts, self.map,
+                self.branches, self.readouts, self.map, self.vectors,
             ))  # fmt: skip
             clauses = [f"score = {self.score()}", *family()]
         clauses += [f"mask {line}" for line in mask]
         self.rng.shuffle(clauses)
         head = ["attention generated"] + ([f"grid {self.grid}"] if self.grid else [])
         return "\n".join([*head, *self.lines, *clauses]) + "\n"
+
+    # several numbers a pair
+
+    def vectors(self) -> list[str]:
+        """A weight for every channel, or a mixture over heads."""
+        key, query = self.once("key of_e[e]"), self.once("query open_y[e]")
+        mixing = "param mixing[h, g] = 0.25"
+        return self.rng.choice((
+            lambda: [f"weight = softmax(score + {key}[j])"],
+            lambda: [f"weight = softmax(score * tanh({key}[j] + {query}[i]), sink={self.sink()})"],
+            lambda: [f"weight = sigmoid(score + {key}[j]) * tanh({query}[i] - {key}[j]) / N"],
+            lambda: [f"weight = softmax(score - abs(i - j) * sigmoid({key}[j]), over=i)"],
+            lambda: ["let told[i, j] = softmax(score)",
+                     f"weight = sum(g, {self.talk(mixing)} * told[i, j, h=g])"],
+            lambda: ["let told[i, j] = tanh(score) / N",
+                     f"weight = sum(g, {self.talk(mixing)} * told[i, j, h=g])"],
+        ))()  # fmt: skip
+
+    def talk(self, declared: str) -> str:
+        """Numbers for every two heads."""
+        self.once("index g = h")
+        return self.once(declared)
 
     # one pass
 

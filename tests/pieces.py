@@ -138,7 +138,14 @@ class Pieces:
             lambda: f"dot({self.channels()}, {self.rng.choice(_INSIDE)}({self.query()} + k[j]))",
             lambda: f"sum(d, {self.rng.choice(_INSIDE)}(q[i, d] * {self.scalar('row')} + k[j, d]))",
             lambda: f"sum(d, max(q[i, d], k[j, d]), where=d < 5) / D * {self.scalar('head')}",
+            self.between,
         )
+
+    def between(self) -> str:
+        """A matrix between a query and another vector of a key."""
+        self.once("axis c")
+        matrix = self.once("param left[h, d, c]")
+        return f"sum(d, c, {matrix} * q[i] * {self.once('key low[c]')}[j]) / D"
 
     def dot(self) -> str:
         q, k = self.query(), self.key()
@@ -325,6 +332,8 @@ class Pieces:
             self.mixed_channels,
             self.relative_value,
             self.relative_value,
+            lambda: f"tanh(v[j] - {self.once('query open_y[e]')}[i])",
+            lambda: f"v[j] * sigmoid({self.scalar('row')} + v[j] * {self.scalar('column')})",
         )
 
     def relative_value(self) -> str:
