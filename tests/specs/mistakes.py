@@ -1,4 +1,5 @@
-"""Wrong readings of the formulas in `choices`, `features`, `pooling`, `readouts` and `streams`."""
+"""Wrong readings of the formulas in `choices`, `features`, `pooling`, `readouts`, `streams`
+and `vectors`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from tests.specs import choices, features, gates, pooling, readouts
+from tests.specs import choices, features, gates, pooling, readouts, vectors
 from tests.specs.case import attend, joined, scaled
 from tests.specs.positions import local
 from torch import Tensor
@@ -195,6 +196,10 @@ def merging_normalised(
 
 WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("bipartite_halves", halves_at_once),
+    ("talking_heads", vectors.mixed_once),
+    ("vector_attention", vectors.weights_of_points),
+    ("lightnet", vectors.whole_sequence_normalised),
+    ("bidirectional_wkv", vectors.no_step_less),
     ("stochastic_window", shuffled_and_left),
     ("head_windows", border_wraps_around),
     ("hashed_linear", features.hashed_linear_self),

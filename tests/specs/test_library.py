@@ -139,6 +139,7 @@ WHOLE |= {
     "gated_delta",
     "gla",
     "guided_context",
+    "guided_wkv",
     "hashed_linear",
     "hashed_linear_self",
     "head_tokens",
