@@ -140,8 +140,8 @@ def softmax(
 def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding) -> Named:
     """Softmax weights as a kernel has them that keeps two numbers a row and rounds both.
 
-    The log-sum-exp is off by a share of itself, the sum of the weights times their gradients by a
-    share of its terms.
+    The log-sum-exp is off by a share of itself, the sum of the weights by one of its own, the sum
+    of the weights times their gradients by a share of its terms.
     """
     logits = body.over(weights.dims).expand(weights.tensor.shape)
     if logits.numel() == 0:
@@ -151,7 +151,8 @@ def rounded(weights: Named, body: Named, axes: Sequence[str], rounding: Rounding
     outside = torch.where(inside.any(at[0], True), float("-inf"), 0.0) if len(at) == 1 else 0.0
     total = torch.logsumexp(torch.where(inside, logits.detach(), outside), at, keepdim=True)
     signs = _signs(rounding, total)
-    scale, offset = torch.exp(rounding.numbers * signs[0] * total), rounding.gradients * signs[1]
+    scale = torch.exp(rounding.numbers * signs[0] * (1 + total.abs()))
+    offset = rounding.gradients * signs[1]
     result: Tensor = _Rounded.apply(weights.tensor, logits, scale, offset, at)  # type: ignore[no-untyped-call]
     return Named(result, weights.dims)
 

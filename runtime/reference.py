@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
@@ -133,6 +133,7 @@ class Evaluator:
         self.bound = bound
         self.dtype = dtype
         self.rounding = rounding
+        self._sums = 0
         self.sizes = dict(bound.sizes)
         for axis in spec.axes:
             if root(spec, axis.name) in bound.sizes:
@@ -186,6 +187,11 @@ class Evaluator:
         axes = ("b", "h", "i", *(d for d in value.dims if d not in ("b", "h", "i")))
         return value.full(axes, self.sizes).to(self.dtype)
 
+    def _apart(self, rounding: Rounding) -> Rounding:
+        """That of one more sum, with signs of its own: two equal sums do not round alike."""
+        self._sums += 1
+        return replace(rounding, seed=rounding.seed + 1009 * self._sums)
+
     def forget(self) -> None:
         """Drop values at single positions: the recurrence has gone on."""
         self.memo = {key: value for key, value in self.memo.items() if len(key) == 1}
@@ -235,9 +241,12 @@ class Evaluator:
                 if op == "softmax":
                     last = None if sink is None else self._float(sink, at)
                     found = softmax(x, axes, keep, last, self.sizes)
-                    return rounded(found, x, axes, self.rounding) if self.rounding else found
+                    if self.rounding:
+                        return rounded(found, x, axes, self._apart(self.rounding))
+                    return found
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
-                return entmax(x, axes[0], keep, power, self.sizes, self.rounding)
+                rounding = self._apart(self.rounding) if self.rounding else None
+                return entmax(x, axes[0], keep, power, self.sizes, rounding)
             case ast.Cumsum(axis=axis, body=body, where=where):
                 keep = None if where is None else self.value(where, at)
                 return cumulative_sum(self.value(body, at), axis, keep, self.sizes)
@@ -315,7 +324,7 @@ class Evaluator:
             add_up = sum_product if node.op == "sum" else mean_product
             total = add_up(factors, node.axes, keep, self.sizes)
             if self.rounding and any(side(self.spec, axis) for axis in node.axes):
-                return rounded_sum(total, self.rounding)
+                return rounded_sum(total, self._apart(self.rounding))
             return total
         body = self.value(node.body, inside)
         if node.op == "logsumexp":
