@@ -70,18 +70,9 @@ def _repeated(at: Expr, other: str, pair: frozenset[str]) -> tuple[Expr, ...] | 
     return None if found is None or any(end.free & pair for end in ends) else (*found, *ends)
 
 
-def lookup(spec: Spec, expr: Expr, row: str, column: str, lanes: tuple[str, ...] = ()) -> Lookup:
-    """`expr`, a number of both tokens (and for every index of `lanes`), as a table; `Unsupported`
-    where it is none."""
-    found = table(spec, expr, row, column)
-    rest = found.table.free - {"b", "h", *lanes, row, column, *(axis for axis, _ in found.places)}
-    if rest:
-        raise Unsupported(f"a vector over {', '.join(sorted(rest))} per pair")
-    return found
-
-
 def table(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
-    """`lookup` of a vector, too: its channels stay as they are."""
+    """`expr`, a number or a vector of both tokens, as a table; `Unsupported` where it is none. Its
+    channels stay as they are."""
     pair = frozenset({row, column})
     places: dict[str, Expr] = {}
 

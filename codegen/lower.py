@@ -9,7 +9,7 @@ import sympy as sp
 
 from attnspec.codegen.arithmetic import Arithmetic
 from attnspec.codegen.keep import alike, choice
-from attnspec.codegen.lookups import Lookup, lookup
+from attnspec.codegen.lookups import Lookup, table
 from attnspec.codegen.plan_types import (
     Choice,
     Dot,
@@ -19,7 +19,7 @@ from attnspec.codegen.plan_types import (
     Scalar,
     Unsupported,
 )
-from attnspec.codegen.rewrite import factors_in, times
+from attnspec.codegen.terms import ONE, factors_in, times
 from attnspec.codegen.tile import Atom, needed
 from attnspec.codegen.token_axes import base
 from attnspec.dsl.analysis import symbolic
@@ -179,7 +179,7 @@ class Builder(Arithmetic):
         that depends on both tokens."""
         if ("table", expr) in self._leaf_of:
             return self._reached(self._leaf_of["table", expr], flows)
-        found = lookup(self.spec, expr, self.row, self.column, self.lanes)
+        found = table(self.spec, expr, self.row, self.column)
         role: Role = "table"
         if found.token:
             role = "row_table" if found.token == self.row else "column_table"
@@ -223,8 +223,8 @@ class Builder(Arithmetic):
         axes = tuple(a for a in expr.axes if a in left.free & right.free)
         left = _summed(left, [a for a in expr.axes if a not in right.free])
         right = _summed(right, [a for a in expr.axes if a in right.free and a not in axes])
-        if not axes:
-            raise Unsupported("a dot product of numbers")
+        if not axes or {"b", "h"} & set(axes):
+            raise Unsupported(f"a dot product over {', '.join(axes) or 'nothing'}")
         known = {"b", "h", *self.lanes, *axes}
         if left.free - known - {row} or right.free - known - {column}:
             raise Unsupported("a dot product of matrices")
@@ -376,12 +376,15 @@ class Builder(Arithmetic):
 
 
 def _flat(expr: Contract, pair: frozenset[str]) -> Contract:
-    """A sum of products of which one is itself a sum of products of a pair, as one sum."""
+    """A sum of products of which one is itself a sum of products of a pair as one sum, if none of
+    their indices is called alike."""
     factors = [*factors_in(expr.left), *factors_in(expr.right)]
     inner = [x for x in factors if isinstance(x, Contract) and x.free >= pair]
     if len(inner) != 1:
         return expr
     rest = [x for x in factors if x is not inner[0]]
+    if set(inner[0].axes) & (set(expr.axes) | times([ONE, *rest]).free):
+        return expr  # an index of the same name, but another one
     axes = (*expr.axes, *inner[0].axes)
     return replace(expr, axes=axes, left=times([*rest, inner[0].left]), right=inner[0].right)
 

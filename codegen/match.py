@@ -9,17 +9,9 @@ from typing import Literal as OneOf
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import (
-    FIRST,
-    ONE,
-    PLACE,
-    ZERO,
-    factors_in,
-    log_sum_exp,
-    mask_at,
-    times,
-)
+from attnspec.codegen.rewrite import PLACE, log_sum_exp, mask_at
 from attnspec.codegen.rewrite_ranks import CUTS
+from attnspec.codegen.terms import FIRST, ONE, ZERO, factors_in, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
@@ -134,16 +126,16 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     for factor in factors_of(body, frozenset({row, column})):
         (weights if row in factor.free or factor.free <= here else values).append(factor)
     gate, gated = (None, None) if output is None else _gate(output, node, here)
+    places, where = entry_of(spec, node)
     normal = any(isinstance(n, Normalize) and over_pairs(spec, n) for w in weights for n in walk(w))
     apart = frozenset().union(*(x.free for x in values)) - here
-    if not normal and apart <= _vectors(weights, node.where) - here:
+    if not normal and apart <= _vectors(weights, where) - here:
         weights, values = [*weights, *values], []  # a number for every lane
     value = times(values) if values else None
     if value is None:  # numbers have no gate
         gate = gated = None
-    places, where = entry_of(spec, node)
     if places:
-        if value is not None:
+        if value is not None or _vectors(weights, where) & {axis for axis, _ in places}:
             raise Unsupported("vectors by the entry of a table")
         weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
         pointwise(spec, weight, row, column)
@@ -271,7 +263,8 @@ def _inside(spec: Spec, node: Reduce, pair: frozenset[str]) -> bool:
         return True
     both = [x for x in factors_in(node.body) if x.free >= pair]
     products = len(both) == 1 and isinstance(both[0], Contract)
-    return roles <= {*_CHANNELS, Role.HEAD} and node.op == "sum" and products
+    heads = roles <= {*_CHANNELS, Role.HEAD} and "h" not in node.axes
+    return heads and node.op == "sum" and products
 
 
 def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:

@@ -13,7 +13,8 @@ from functools import reduce
 
 from attnspec.codegen.match import Match, factors_of, match_reduce
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite import ONE, times
+from attnspec.codegen.rewrite import log_sum_exp, reached
+from attnspec.codegen.terms import ONE, times
 from attnspec.codegen.token_axes import over_pairs
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Literal, Normalize, Reduce, Spec, walk
@@ -35,7 +36,7 @@ class _Term:
     def key(self) -> tuple[object, ...]:
         """What several must share."""
         found = self.found
-        return found.row, found.column, found.mask, found.where, found.value
+        return found.row, found.column, found.lanes, found.mask, found.where, found.value
 
 
 def joined(spec: Spec, exprs: Sequence[Expr]) -> list[Expr]:
@@ -73,7 +74,7 @@ class _Joiner:
         for term in terms:
             if isinstance(term, _Term):
                 groups.setdefault(term.key, []).append(term)
-        sums = {key: self._one(found) for key, found in groups.items() if _together(found)}
+        sums = {key: self._one(found) for key, found in groups.items() if self._together(found)}
         if not sums:
             return rebuild(node, self.visit)
         others = [t for t in terms if not isinstance(t, _Term) or t.key not in sums]
@@ -109,6 +110,24 @@ class _Joiner:
             return None
         return _Term(sums[0], found, others)
 
+    def _together(self, terms: list[_Term]) -> bool:
+        """Whether one pass is to compute several sums: not if one is scaled by what another one's
+        pass has to give first, its log-sum-exp."""
+        weights = [(t.found, t.found.weights[0]) for t in terms]
+        softmaxes = {found.softmax(weight) for found, weight in weights if weight.softmax}
+        if not softmaxes or len(terms) < 2:
+            return False
+        pair = {terms[0].found.row, terms[0].found.column}
+        scores = [weight.score for _, weight in weights]
+        nodes = (node for score in scores for node in walk(score))
+        products = {n for n in nodes if isinstance(n, Contract) and n.free >= pair}
+        several = len(softmaxes) + any(not weight.softmax for _, weight in weights)
+        if max(several, len(products)) > PRODUCTS:
+            return False
+        totals = {log_sum_exp(softmax) for softmax in softmaxes}
+        factors = [factor for term in terms for factor in term.factors]
+        return totals.isdisjoint(reached(self.spec, *factors))
+
     def _one(self, terms: list[_Term]) -> Expr:
         """The sum of all of them: a softmax that several have counts once."""
         self.taken |= {term.node for term in terms}
@@ -126,12 +145,3 @@ class _Joiner:
         body = times([total if len(total.args) > 1 else total.args[0], found.value])
         node = Reduce("sum", (found.column,), body, found.where, found.mask, kind=Kind.FLOAT)
         return rebuild(node, self.visit)
-
-
-def _together(terms: list[_Term]) -> bool:
-    """Whether one pass is to compute several sums."""
-    softmaxes = [t for t in terms if t.found.weights[0].softmax]
-    pair = {terms[0].found.row, terms[0].found.column}
-    scores = [t.found.weights[0].score for t in terms]
-    products = {n for x in scores for n in walk(x) if isinstance(n, Contract) and n.free >= pair}
-    return bool(softmaxes) and len(terms) > 1 and max(len(terms), len(products)) <= PRODUCTS

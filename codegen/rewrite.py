@@ -10,7 +10,6 @@ gradient like any other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -20,6 +19,8 @@ from attnspec.codegen.entmax import weights
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_ranks import CUTS, chosen
+from attnspec.codegen.spread import spread_out
+from attnspec.codegen.terms import FIRST, LOWEST, ONE, ZERO, factors_in, negative, times
 from attnspec.codegen.token_axes import ends, over_pairs, renamed, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
@@ -30,6 +31,7 @@ from attnspec.dsl.ast import (
     Kind,
     Literal,
     Normalize,
+    Random,
     Rank,
     Read,
     Reduce,
@@ -41,10 +43,6 @@ from attnspec.dsl.build import substitute
 
 _FLOAT = Kind.FLOAT
 PLACE = "place"  # the operation of a reduction that gives `argmax`, but -1 where nothing takes part
-ONE = Literal(1.0, kind=_FLOAT)
-ZERO = Literal(0.0, kind=_FLOAT)
-LOWEST = Literal(-math.inf, kind=_FLOAT)
-FIRST = Literal(0, kind=Kind.INT)
 
 
 def canonical(spec: Spec, expr: Expr, within: tuple[str, str] | None = None) -> Expr:
@@ -84,8 +82,9 @@ def of_token(spec: Spec, read: Read) -> bool:
 def written_out(spec: Spec, expr: Expr) -> Expr:
     """`expr` with every definition over pairs, or made of something over pairs, written out.
 
-    One that is read at other indices than variables (`S[i, last]`), at another head or channel, or
-    at an index that it sums over itself, stays a `Read`.
+    One that is read at other indices than variables (`S[i, last]`), of one token at another head or
+    channel, at another head than that of its mask or its random numbers, or at an index that it
+    sums over itself, stays a `Read`.
     """
     done: dict[Expr, Expr] = {}
 
@@ -109,6 +108,8 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
             if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
             names[axis] = at.axis
+        if _bound_to(spec, body, {axis for axis, at in names.items() if axis != at}):
+            return rebuild(node, visit)
         try:
             return renamed(body, names)
         except Unsupported:
@@ -117,11 +118,28 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
     return visit(expr)
 
 
+def _bound_to(spec: Spec, body: Expr, axes: set[str]) -> bool:
+    """Whether `body` has a mask or random numbers that are those of its own batch and head, of
+    which `axes` are read elsewhere."""
+    axes &= {"b", "h"}
+    masked = spec.mask is not None and bool(axes & spec.mask.free)
+    return bool(axes) and any(
+        isinstance(n, Random)
+        or (masked and isinstance(n, Reduce | Normalize) and n.mask is not None)
+        for n in walk(body)
+    )
+
+
 def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     """A definition over pairs, `body`, at computed indices: 0 for a weight outside the mask."""
     found = spec.definition(read.name)
     assert found is not None
-    if read.pad is None:
+    elsewhere = {
+        axis
+        for axis, x in zip(found.axes, read.index, strict=True)
+        if not isinstance(x, Index) or x.axis != axis
+    }
+    if read.pad is None and not _bound_to(spec, body, elsewhere):
         at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
         try:
             return substitute(coordinates(_Rewriter(spec).visit(body, None), spec), at)
@@ -250,7 +268,7 @@ class _Rewriter:
             rest = tuple(a for a in node.axes if a != inner)
             within = self.visit(replace(node, axes=(inner,)), None)
             return self.visit(Reduce("sum", rest, within, kind=node.kind), None)
-        spread = self._spread_out(node)
+        spread = spread_out(self.spec, node)
         if spread is not None:
             return self.visit(spread, None)
         parts = self._terms(node, node.body)
@@ -262,44 +280,6 @@ class _Rewriter:
             inside = [f for f in factors if f not in outside] or [ONE]
             sums.append(times([*(self.visit(f, None) for f in outside), self._one(node, inside)]))
         return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
-
-    def _spread_out(self, node: Reduce) -> Expr | None:
-        """A sum over tokens of what is mixed over another axis, heads say, as the mixture of the
-        sums; and of a choice that holds such a mixture as the sum of both sides."""
-        factors = factors_in(node.body)
-        for place, factor in enumerate(factors):
-            rest = [*factors[:place], *factors[place + 1 :]]
-            match factor:
-                case Reduce(op="sum" | "mean" as op, axes=axes, where=where) if self._mixes(factor):
-                    choice = frozenset() if where is None else where.free
-                    if set(node.axes) & choice or set(axes) & times([ONE, *rest]).free:
-                        continue
-                    inner = replace(node, body=times([factor.body, *rest]))
-                    return Reduce(op, axes, inner, where, kind=_FLOAT)
-                case Apply(op="where", args=(chosen, *sides)) if any(map(self._holds, sides)):
-                    otherwise = Apply("not", (chosen,), kind=Kind.BOOL)
-                    conditions = (chosen, otherwise)
-                    found = (
-                        replace(node, body=times([side, *rest]), where=_both(node.where, condition))
-                        for side, condition in zip(sides, conditions, strict=True)
-                    )
-                    return Apply("add", tuple(found), kind=_FLOAT)
-        return None
-
-    def _holds(self, expr: Expr) -> bool:
-        return any(isinstance(n, Reduce) and self._mixes(n) for n in walk(expr))
-
-    def _mixes(self, node: Reduce) -> bool:
-        """Whether a reduction over other axes than tokens runs over what passes compute, or over
-        products of a query and a key, for each of its indices."""
-        run = frozenset(node.axes)
-        if tokens(self.spec, run):
-            return False
-        return any(
-            run & n.free and len(tokens(self.spec, n.free)) > 1
-            for n in walk(node.body)
-            if isinstance(n, Contract) or over_pairs(self.spec, n)
-        )
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         looked_up = [f for f in factors if self._table(node, f)]
@@ -430,28 +410,3 @@ def mask_at(spec: Spec, at: tuple[str, str]) -> Expr:
     """The mask of the pair that stands at the two variables."""
     assert spec.mask is not None
     return renamed(canonical(spec, spec.mask), dict(zip("ij", at, strict=True)))
-
-
-def _both(first: Expr | None, second: Expr) -> Expr:
-    """Two conditions in one."""
-    return second if first is None else Apply("and", (first, second), kind=Kind.BOOL)
-
-
-def negative(expr: Expr) -> Expr:
-    """-expr."""
-    return Apply("neg", (expr,), kind=expr.kind)
-
-
-def times(factors: list[Expr]) -> Expr:
-    """The product of expressions, in order."""
-    result = factors[0]
-    for factor in factors[1:]:
-        result = Apply("mul", (result, factor), kind=_FLOAT)
-    return result
-
-
-def factors_in(expr: Expr) -> list[Expr]:
-    """The factors of a product of products."""
-    if isinstance(expr, Apply) and expr.op == "mul":
-        return [factor for arg in expr.args for factor in factors_in(arg)]
-    return [expr]

@@ -15,7 +15,8 @@ from typing import TypeAlias
 from attnspec.codegen.lower import differentiable
 from attnspec.codegen.match import Match, Weight, pointwise
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite import LOWEST, ONE, ZERO, canonical, mask_at, negative
+from attnspec.codegen.rewrite import canonical, mask_at
+from attnspec.codegen.terms import LOWEST, ONE, ZERO, negative
 from attnspec.codegen.token_axes import base, ends, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.analysis.tensors import tensors

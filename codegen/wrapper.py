@@ -88,7 +88,7 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
         host.lines.append(f"out{end} = out{end}[..., 0]")
         dims["vector"] = rows
     if plan.lanes:
-        sizes = ", ".join(host.size(host.base(lane)) for lane in plan.lanes)
+        sizes = ", ".join(host.size(host.base(axis)) for axis in (*plan.lanes, "h"))
         for name in sorted({result.partition("[")[0] for _, result in results}):
             place = 2 if name == "lse" and len(plan.branches) > 1 else 1
             host.lines.append(f"{name}{end} = from_lanes({name}{end}, {place}, {sizes})")

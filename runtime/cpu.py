@@ -197,8 +197,8 @@ def backward(
 ) -> dict[str, Tensor]:
     """Gradients by operand name, in the operands' shapes.
 
-    `grads` are those of what the pass gives before and after any gate, `delta` [S, B, H, M] what
-    each of S softmaxes subtracts, as `lse`. Only operands in `wanted` get one.
+    `grads` are those of what the pass gives before and after any gate, `delta` what each softmax
+    subtracts, of the shape of `lse`. Only operands in `wanted` get one.
     """
     plan, wide = call.plan, call.wide
     grad, of_gated = grads

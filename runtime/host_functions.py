@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log, prod
+from math import log
 from typing import Any
 
 import torch
@@ -30,9 +30,9 @@ def in_lanes(x: Tensor, heads: int | None, *lanes: int) -> Tensor:
     return x.flatten(1, count)
 
 
-def from_lanes(x: Tensor, at: int, *lanes: int) -> Tensor:
-    """x with its dimension `at` as lanes and heads."""
-    return x.view(*x.shape[:at], *lanes, x.shape[at] // prod(lanes), *x.shape[at + 1 :])
+def from_lanes(x: Tensor, at: int, *sizes: int) -> Tensor:
+    """x with its dimension `at` as lanes and heads of these numbers."""
+    return x.view(*x.shape[:at], *sizes, *x.shape[at + 1 :])
 
 
 def _tensor(x: Tensor | float, like: Tensor | float) -> Tensor:

@@ -140,7 +140,7 @@ class Pairwise:
     `blocks` decide what is visited instead.
     Several weights are added up where there are `branches`: `tile` gives the score of each and
     `slopes` score and gradients of each, one after another, softmaxes first; `normalizer` is then
-    "softmax" if all are normalised, `sink` and `between` are theirs.
+    "softmax" if all are normalised, and each has a `sink` and a `between` of its own.
     """
 
     normalizer: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 import attnspec
 from attnspec.runtime.api import Attention
@@ -132,3 +133,63 @@ def test_a_mask_of_channels_has_no_gradient() -> None:
     found = fused(FORMS["a class in common"][0]).plan.passes[0]
     assert len(found.dots) == 2
     assert [g.of for branch in found.branches for g in branch.gradients] == ["s0"]
+
+
+TALK = "index g = h\nparam after[h, g] = 0.25\n"
+# an index that another one of the same name would capture, or that a condition depends on
+CAPTURES = {
+    "a channel summed twice": (
+        f"{CHANNELS}axis c = 3\ninput A[c, e]\nlet s0[i, j] = dot(q[i], k[j])\n"
+        "score = sum(c, A * s0[i, j])"
+    ),
+    "the channel of a product, by name": (
+        "param A[d] = 0.3\nlet s0[i, j] = dot(q[i], k[j])\nscore = sum(d, A * s0[i, j])"
+    ),
+    "heads without another name": "score = sum(h, dot(q[i], k[j])) / sqrt(D)",
+    "a mask for every head": (
+        f"{TALK}input span[h]\nmask j <= i and i - j < 9 + 4 * span\n"
+        "let P[i, j] = softmax(score)\nweight = sum(g, after * P[i, j, h=g])"
+    ),
+    "a mask of another head": (
+        "input span[h]\nmask j <= i and i - j < 9 + 4 * span\nlet P[i, j] = softmax(score)\n"
+        "weight = P[i, j, h=h // 2 * 2]"
+    ),
+    "random numbers of another head": (
+        f"{TALK}mask j <= i\nlet P[i, j] = where(random(3) < 0.4, 0, softmax(score))\n"
+        "weight = sum(g, after * P[i, j, h=g])"
+    ),
+    "the mean over heads that the mask knows": (
+        "input span[h]\ninput x[b, j]\nmask j <= i and i - j < 9 + 4 * span\n"
+        "return r[b, h, i] = sum(j, mean(h, softmax(score)) * x[j])"
+    ),
+    "the mean over heads that a condition knows": (
+        "input own[b, h, j]: bool\ninput x[b, j]\n"
+        "return r[b, h, i] = sum(j, mean(h, softmax(score)) * x[j], where=own[j])"
+    ),
+    "an entry that is a channel, too": (
+        "axis f = 5\ninput x[b, h, j, f]\n"
+        "return m[b, h, i, f] = sum(j, x[j] * dot(q[i], k[j]), where=(i - j) == f)"
+    ),
+    "one weight of channels, one without": (
+        "key k2[e]\nlet P[i, j] = softmax(score)\nweight = P - softmax(score + k2[j])\n"
+        "return z[b, h, i] = logsumexp(j, score)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_what_is_called_alike_is_not_taken_for_the_same(name: str) -> None:
+    attention = attnspec.compile(f"attention a\n{CAPTURES[name]}")
+    if attention.plan.fused:  # else it is computed as it is defined
+        for case in (PLAIN, SELF):
+            outcome = hold(attention, case, "cpu")
+            assert not outcome.problems, outcome.problems
+
+
+def test_no_channels() -> None:
+    attention = fused(
+        "axis c\ninput y[b, h, c, j]\nreturn top[b, h, c, i] = amax(j, y[c, j] + norm2(q[i]))"
+    )
+    q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    _, extras = attention(q, k, v, torch.zeros(1, 2, 0, 5), extras=True)
+    assert extras["top"].shape == (1, 2, 0, 5)

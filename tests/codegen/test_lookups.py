@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attnspec
-from attnspec.codegen.lookups import Lookup, lookup
+from attnspec.codegen.lookups import Lookup, table
 from attnspec.codegen.plan_types import PairPlan, Unsupported
 from attnspec.dsl.analysis.products import products
 from attnspec.dsl.ast import Apply, Contract, Expr, Literal, Spec, walk
@@ -74,7 +74,7 @@ def test_what_a_table_is_over(
     score: str, token: str, axes: list[str], repeated: tuple[int, ...] | None
 ) -> None:
     spec = checked(score)
-    found = lookup(spec, only_product(spec), "i", "j")
+    found = table(spec, only_product(spec), "i", "j")
     assert (found.token, [axis for axis, _ in found.places]) == (token, axes)
     ends = found.repeated
     assert repeated == (None if ends is None else tuple(map(value, ends)))
@@ -92,7 +92,7 @@ def test_what_a_table_is_over(
 def test_what_is_no_table(score: str, why: str) -> None:
     spec = checked(score)
     with pytest.raises(Unsupported, match=why):
-        lookup(spec, only_product(spec), "i", "j")
+        table(spec, only_product(spec), "i", "j")
 
 
 @pytest.mark.parametrize(

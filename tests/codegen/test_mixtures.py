@@ -87,6 +87,17 @@ APART = {
         f"{TWO}output = sum(j, tanh(score) * v[j]) - sum(j, relu(score) * v[j])",
         ["vector ij", "vector ij"],
     ),
+    "one of every channel": (
+        f"{TWO}query c[e]\nkey c2[e]\n"
+        f"output = sum(j, softmax(tanh(c[i] + c2[j])) * v[j]) - sum(j, {B} * v[j])",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
+    "parts merged by their log-sum-exps": (
+        f"{TWO}let one[i] = logsumexp(j, score)\nlet two[i] = logsumexp(j, dot(q2[i], k2[j]))\n"
+        f"output = sigmoid(one - two) * sum(j, {A} * v[j])"
+        f" + sigmoid(two - one) * sum(j, {B} * v[j])",
+        ["vector ij softmax", "vector ij softmax"],
+    ),
     "a factor of channels": (
         f"{TWO}input open[b, i, e]\noutput = open[i] * sum(j, {A} * v[j]) - sum(j, {B} * v[j])",
         ["vector ij softmax", "vector ij softmax"],

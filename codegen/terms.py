@@ -1,0 +1,38 @@
+"""Small expressions that the forms of passes are made of."""
+
+from __future__ import annotations
+
+import math
+
+from attnspec.dsl.ast import Apply, Expr, Kind, Literal
+
+_FLOAT = Kind.FLOAT
+ONE = Literal(1.0, kind=_FLOAT)
+ZERO = Literal(0.0, kind=_FLOAT)
+LOWEST = Literal(-math.inf, kind=_FLOAT)
+FIRST = Literal(0, kind=Kind.INT)
+
+
+def negative(expr: Expr) -> Expr:
+    """-expr."""
+    return Apply("neg", (expr,), kind=expr.kind)
+
+
+def times(factors: list[Expr]) -> Expr:
+    """The product of expressions, in order."""
+    result = factors[0]
+    for factor in factors[1:]:
+        result = Apply("mul", (result, factor), kind=_FLOAT)
+    return result
+
+
+def factors_in(expr: Expr) -> list[Expr]:
+    """The factors of a product of products."""
+    if isinstance(expr, Apply) and expr.op == "mul":
+        return [factor for arg in expr.args for factor in factors_in(arg)]
+    return [expr]
+
+
+def both(first: Expr | None, second: Expr) -> Expr:
+    """Two conditions in one."""
+    return second if first is None else Apply("and", (first, second), kind=Kind.BOOL)
