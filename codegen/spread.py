@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attnspec.codegen.terms import ONE, both, factors_in, times
-from attnspec.codegen.token_axes import over_pairs, tokens
+from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Reduce, Spec, walk
 
 
@@ -40,11 +40,13 @@ def _holds(spec: Spec, expr: Expr) -> bool:
 
 
 def _mixes(spec: Spec, node: Reduce) -> bool:
-    """Whether a reduction over other axes than tokens runs over what passes compute, or over
-    products of a query and a key, for each of its indices."""
+    """Whether a reduction over other axes than tokens runs over heads, over what passes compute, or
+    over products of a query and a key, for each of its indices."""
     run = frozenset(node.axes)
     if tokens(spec, run):
         return False
+    if any(base(spec, axis) == "h" for axis in run) and len(tokens(spec, node.free)) > 1:
+        return True
     return any(
         run & n.free and len(tokens(spec, n.free)) > 1
         for n in walk(node.body)

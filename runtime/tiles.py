@@ -186,8 +186,9 @@ _TABLES = {
 }
 TARGETS = tuple(_TABLES)
 
-# Many products of few vectors, as with every place of a block: one side far wider than the other.
-_LOPSIDED, _OTHER = _row(1024, Config(16, 16, 8, 1)), 128
+# Many products of few vectors, as with every place of a block, where one side is far wider than the
+# other; or several weights of wide vectors.
+_WIDEST, _OTHER = _row(1024, Config(16, 16, 8, 1)), 128
 SHARED = {
     "cuda:80": 163 * 1024,
     "cuda:90": 227 * 1024,
@@ -212,10 +213,13 @@ def config(need: Need, target: str) -> Config:
     for limit, by_load in table:
         if wide <= limit:
             return by_load[need.load]
-    few = sorted((need.left, need.right, need.value))[1] <= _OTHER
-    fits = need.dtype is not torch.float32 or not known.startswith("hip")
-    if wide <= _LOPSIDED[0] and few and fits:
-        return _LOPSIDED[1][need.load]
+    whole = need.dtype is torch.float32
+    fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
+    fits &= not (whole and known.startswith("hip"))
+    if need.load == "several":  # which one pass for each would take
+        fits = SHARED.get(known, 99 * 1024) >= (136 if whole else 80) * 1024
+    if wide <= _WIDEST[0] and fits:
+        return _WIDEST[1][need.load]
     raise AttnError(
         f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'

@@ -20,11 +20,13 @@ from attnspec.dsl.ast import (
     Form,
     Index,
     Kind,
+    Normalize,
     Read,
     Reduce,
     Role,
     Spec,
     children,
+    walk,
 )
 from attnspec.dsl.check_gradient import parts_with_gradient
 
@@ -39,6 +41,7 @@ _REDUCED = {
     "pair": "at its own pair",
 }
 _CHANNELS = (Role.CHANNEL, Role.CONCAT)
+_LINEAR = ("add", "sub", "neg", "mul", "div")
 _TABLES = {"i": "row_table", "j": "column_table", "": "table"}  # by the token of its rows
 
 
@@ -72,18 +75,22 @@ def describe(spec: Spec) -> Iterator[Fact]:
 
 
 def places(spec: Spec) -> tuple[Place, ...]:
-    """Every float argument that pairs read with a gradient, in the order of the call."""
-    walk = _Walk(spec)
+    """Every float argument that pairs read with a gradient, in the order of the call; none of a
+    spec whose pairs have vectors, of which it is the plan's choice what is made as a whole."""
+    walker = _Walk(spec)
     roots = [r.expr for r in spec.returns]
     if spec.output is not None:
         roots.insert(0, spec.output)
-    for root in roots:
-        walk.visit(inline(spec, root), within=False)
+    written = [inline(spec, root) for root in roots]
+    if any(walker.vectors(expr) for expr in written):
+        return ()
+    for expr in written:
+        walker.visit(expr, within=False)
     order = tuple(_REDUCED)
     found = []
     for decl in spec.decls:
         for where in order:
-            axes = walk.found.get((decl.name, where))
+            axes = walker.found.get((decl.name, where))
             if axes is not None:
                 shown = tuple(a for a in ("b", "h", "i", "j") if a in axes)
                 found.append(Place(decl.name, where, shown))
@@ -129,6 +136,35 @@ class _Walk:
                 where = where or _TABLES["".join(tokens)]
         for part in self._parts(expr):
             self.visit(part, within or self._sides(part) >= PAIR, where)
+
+    def vectors(self, expr: Expr) -> bool:
+        """Whether pairs have numbers for every channel, or are mixed across heads: a normaliser
+        over tokens of what has channels, a function of what has both, a sum over heads."""
+        seen, stack = set[int](), [expr]
+        while stack:
+            node = stack.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            self._alive.append(node)
+            pair = self._sides(node) >= PAIR
+            match node:
+                case Normalize(axes=axes, body=body) if {self._root(a) for a in axes} & PAIR:
+                    if (pair or node.mask is not None) and self._has_channels(body):
+                        return True
+                case Reduce(axes=axes) | Contract(axes=axes) if pair:
+                    if any(axis != "h" and self._root(axis) == "h" for axis in axes):
+                        return True
+                    continue
+                case Apply(op=op) if pair and op not in _LINEAR and self._has_channels(node):
+                    return True
+            if isinstance(node, Read):
+                stack.extend(self._parts(node))
+            stack.extend(children(node))
+        return False
+
+    def _has_channels(self, expr: Expr) -> bool:
+        return any(self.spec.axis(self._root(axis)).role in _CHANNELS for axis in expr.free)
 
     def _parts(self, expr: Expr) -> Iterator[Expr]:
         """The parts of an expression that it learns through; definitions over pairs written out."""
@@ -207,7 +243,7 @@ class _Walk:
 def _looked_up(product: Contract) -> str:
     """Where the gradient of a product is summed that pairs look up; empty where they compute it."""
     sides = (product.left, product.right)
-    if not any(side.free >= PAIR for side in sides):
+    if not any(isinstance(n, Read) and n.free >= PAIR for side in sides for n in walk(side)):
         return ""
     owner = frozenset[str]().union(*map(_owner, sides))
     return _TABLES.get("".join(owner), "table")

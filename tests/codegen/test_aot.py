@@ -71,6 +71,14 @@ def test_other_head_dimensions_fit(target: str, head_dim: int) -> None:
         assert found.shared <= SHARED[target], found
 
 
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90"])
+def test_several_weights_of_wide_vectors_fit(target: str) -> None:
+    """Each alone would."""
+    for kernel in ("forward", "backward_rows", "backward_columns"):
+        found = built("differential", kernel, target, head_dim=512)
+        assert found.shared <= SHARED[target], found
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_other_dtypes_fit(dtype: str) -> None:
     for kernel in ("forward", "backward_rows", "backward_columns"):

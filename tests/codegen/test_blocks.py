@@ -110,11 +110,13 @@ def test_the_first_of_equal_numbers_of_a_block_gets_the_gradient() -> None:
 
 @pytest.mark.parametrize("length", [LONGEST, LONGEST + 1])
 def test_a_long_block_is_not_written_out(length: int) -> None:
-    attention = attnspec.compile(
-        f"attention a\nblocks c = j // {length}\n"
-        "return top[b, h, i, c] = logsumexp(j, score, where=j in c)"
+    attention = fused(
+        f"blocks c = j // {length}\nreturn top[b, h, i, c] = logsumexp(j, score, where=j in c)"
     )
-    assert attention.plan.fused == (length == LONGEST)
+    found = [(p.form, p.lanes) for p in attention.plan.passes]
+    assert (("map", ()) if length == LONGEST else ("number", ("c",))) in found
+    outcome = hold(attention, SELF, "cpu")
+    assert not outcome.problems, outcome.problems
 
 
 def test_what_differs_inside_a_block_is_no_number_of_it() -> None:
