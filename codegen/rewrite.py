@@ -20,7 +20,7 @@ from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_ranks import CUTS, chosen
 from attnspec.codegen.spread import spread_out
-from attnspec.codegen.terms import FIRST, LOWEST, ONE, ZERO, factors_in, negative, times
+from attnspec.codegen.terms import FIRST, LOWEST, ONE, ZERO, both, factors_in, negative, times
 from attnspec.codegen.token_axes import ends, over_pairs, renamed, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
@@ -83,8 +83,8 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
     """`expr` with every definition over pairs, or made of something over pairs, written out.
 
     One that is read at other indices than variables (`S[i, last]`), of one token at another head or
-    channel, at another head than that of its mask or its random numbers, or at an index that it
-    sums over itself, stays a `Read`.
+    channel, at another head than that of its random numbers, or at an index that it sums over
+    itself, stays a `Read`.
     """
     done: dict[Expr, Expr] = {}
 
@@ -108,26 +108,35 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
             if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
             names[axis] = at.axis
-        if _bound_to(spec, body, {axis for axis, at in names.items() if axis != at}):
+        apart = _apart(spec, body, {axis for axis, at in names.items() if axis != at})
+        if apart is None:
             return rebuild(node, visit)
         try:
-            return renamed(body, names)
+            return renamed(apart, names)
         except Unsupported:
             return rebuild(node, visit)
 
     return visit(expr)
 
 
-def _bound_to(spec: Spec, body: Expr, axes: set[str]) -> bool:
-    """Whether `body` has a mask or random numbers that are those of its own batch and head, of
-    which `axes` are read elsewhere."""
+def _apart(spec: Spec, body: Expr, axes: set[str]) -> Expr | None:
+    """`body`, of which `axes` are to be read elsewhere, with the mask of its own batch and head
+    written out as a condition; None for random numbers, which have no other head."""
     axes &= {"b", "h"}
-    masked = spec.mask is not None and bool(axes & spec.mask.free)
-    return bool(axes) and any(
-        isinstance(n, Random)
-        or (masked and isinstance(n, Reduce | Normalize) and n.mask is not None)
-        for n in walk(body)
-    )
+    if axes and any(isinstance(n, Random) for n in walk(body)):
+        return None
+    if spec.mask is None or not axes & spec.mask.free:
+        return body
+
+    def visit(node: Expr) -> Expr:
+        built = rebuild(node, visit)
+        if not isinstance(built, Reduce | Normalize) or built.mask is None:
+            return built
+        allowed = mask_at(spec, built.mask)
+        where = allowed if built.where is None else both(built.where, allowed)
+        return replace(built, where=where, mask=None)
+
+    return visit(body)
 
 
 def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -> Expr:
@@ -139,10 +148,11 @@ def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -
         for axis, x in zip(found.axes, read.index, strict=True)
         if not isinstance(x, Index) or x.axis != axis
     }
-    if read.pad is None and not _bound_to(spec, body, elsewhere):
+    apart = _apart(spec, body, elsewhere)
+    if read.pad is None and apart is not None:
         at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
         try:
-            return substitute(coordinates(_Rewriter(spec).visit(body, None), spec), at)
+            return substitute(coordinates(_Rewriter(spec).visit(apart, None), spec), at)
         except (Unsupported, ValueError):  # of what sums over such an index itself
             pass
     return rebuild(read, visit)
