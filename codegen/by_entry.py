@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from attnspec.codegen.lookups import OPEN, Lookup, table
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.terms import ONE, ZERO
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, Read, Reduce, Size, Spec
 
@@ -40,8 +41,7 @@ def table_of(
     if expr != padded[0]:  # a function of what stands outside
         return None
     there = Apply("and", tuple(inside(found.places)), kind=_BOOL)
-    numbers = Literal(1.0, kind=Kind.FLOAT), Literal(0.0, kind=Kind.FLOAT)
-    factor = Apply("where", (there, *numbers), kind=Kind.FLOAT)
+    factor = Apply("where", (there, ONE, ZERO), kind=Kind.FLOAT)
     return replace(found, places=_nearest(found.places)), [factor]
 
 

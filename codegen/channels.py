@@ -9,13 +9,11 @@ import sympy as sp
 
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.plan_types import ChannelSum, Gradient, Leaf, Role, Unsupported
+from attnspec.codegen.terms import ONE, ZERO
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.products import products
-from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Literal, Read, Reduce
-
-_ONE = Literal(1.0, kind=Kind.FLOAT)
-_ZERO = Literal(0.0, kind=Kind.FLOAT)
+from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Literal, Read, Reduce, conjuncts
 
 
 @dataclass(slots=True)
@@ -42,9 +40,9 @@ class TileBuilder(Builder):
         """Whether a condition on a channel holds for any, or for all: a count of the channels
         where it does, or does not, as a sum of products of what either token decides."""
         body = expr.body if expr.op == "any" else Apply("not", (expr.body,), kind=Kind.BOOL)
-        parts = [*_conjuncts(body), *([] if expr.where is None else _conjuncts(expr.where))]
-        first, *rest = (Apply("where", (x, _ONE, _ZERO), kind=Kind.FLOAT) for x in parts)
-        count = self.emit(Contract(expr.axes, first, _product([*rest] or [_ONE]), kind=Kind.FLOAT))
+        parts = [*conjuncts(body), *([] if expr.where is None else conjuncts(expr.where))]
+        first, *rest = (Apply("where", (x, ONE, ZERO), kind=Kind.FLOAT) for x in parts)
+        count = self.emit(Contract(expr.axes, first, _product([*rest] or [ONE]), kind=Kind.FLOAT))
         some = "gt" if expr.op == "any" else "eq"
         return self.tape.add(some, (count, 0.0), Kind.BOOL)
 
@@ -58,7 +56,7 @@ class TileBuilder(Builder):
         """A pair's sum over a channel as one of products, so that it can be multiplied out."""
         if not isinstance(expr, Reduce) or expr.op != "sum" or not expr.free >= self.sides:
             return expr
-        left: Expr = _ONE
+        left: Expr = ONE
         right = expr.body
         match expr.body:
             case Apply(op="pow", args=(base, Literal(value=2))):
@@ -66,7 +64,7 @@ class TileBuilder(Builder):
             case Apply(op="mul", args=(first, *rest)):
                 left, right = first, _product(rest)
         if expr.where is not None:
-            right = Apply("where", (expr.where, right, _ZERO), kind=Kind.FLOAT)
+            right = Apply("where", (expr.where, right, ZERO), kind=Kind.FLOAT)
         return Contract(expr.axes, left, right, kind=Kind.FLOAT, span=expr.span)
 
     def dot(self, expr: Contract, flows: bool = False) -> str:
@@ -76,7 +74,7 @@ class TileBuilder(Builder):
         except Unsupported:
             if len(expr.axes) != 1:
                 raise
-        factors = [x for x in (expr.left, expr.right) if x != _ONE]
+        factors = [x for x in (expr.left, expr.right) if x != ONE]
         return self._sum_over(expr.axes[0], _product(factors))
 
     def _sum_over(self, channel: str, term: Expr) -> str:
@@ -159,12 +157,6 @@ class Inside(Builder):
         """Lower to SymPy over atoms, the largest parts of one token as vectors."""
         found = self.outside(expr, flows=True)
         return Builder.sym(self, expr) if found is None else self.symbol(self.widened(found))
-
-
-def _conjuncts(expr: Expr) -> list[Expr]:
-    if isinstance(expr, Apply) and expr.op == "and":
-        return [part for arg in expr.args for part in _conjuncts(arg)]
-    return [expr]
 
 
 def _product(factors: list[Expr]) -> Expr:

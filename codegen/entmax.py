@@ -8,11 +8,10 @@ the implicit function. So the weights are a function of the pair and of a number
 
 from __future__ import annotations
 
+from attnspec.codegen.terms import ONE, ZERO
 from attnspec.dsl.ast import Apply, Expr, Kind, Literal, Normalize, Reduce
 
 _FLOAT = Kind.FLOAT
-_ONE = Literal(1.0, kind=_FLOAT)
-_ZERO = Literal(0.0, kind=_FLOAT)
 # The operation of a reduction of tempered(x, a) that gives the number t of a row at which
 # tempered(x - t, a) sums to 1.
 THRESHOLD = "threshold"
@@ -30,9 +29,9 @@ def weights(entmax: Normalize) -> Expr:
     gap = _two("sub", score, found)
     total = summed("sum", _two("tempered", gap, order))
     slope = _still(summed("sum", _still(_two("tempered_slope", gap, order))))
-    none = Apply("eq", (slope, _ZERO), kind=Kind.BOOL)
-    step = _two("div", _two("sub", total, _ONE), _where(none, _ONE, slope))
-    threshold = _two("add", found, _where(none, _ZERO, step))
+    none = Apply("eq", (slope, ZERO), kind=Kind.BOOL)
+    step = _two("div", _two("sub", total, ONE), _where(none, ONE, slope))
+    threshold = _two("add", found, _where(none, ZERO, step))
     return _two("tempered", _two("sub", score, threshold), order)
 
 
@@ -46,7 +45,7 @@ def _lessened(alpha: Expr) -> Expr:
             | Apply(op="add", args=(x, Literal(value=1)))
         ):
             return x
-    return _two("sub", alpha, _ONE)
+    return _two("sub", alpha, ONE)
 
 
 def _two(op: str, left: Expr, right: Expr) -> Expr:

@@ -217,7 +217,7 @@ class Builder(Arithmetic):
     def dot(self, expr: Contract, flows: bool = False) -> str:
         row, column = self.row, self.column
         expr = _flat(expr, self.sides)
-        left, right = _apart(expr, row, column)
+        left, right = _by_side(expr, row, column)
         if column in left.free or row in right.free:
             return self.look_up(expr, flows)
         axes = tuple(a for a in expr.axes if a in left.free & right.free)
@@ -389,7 +389,7 @@ def _flat(expr: Contract, pair: frozenset[str]) -> Contract:
     return replace(expr, axes=axes, left=times([*rest, inner[0].left]), right=inner[0].right)
 
 
-def _apart(expr: Contract, row: str, column: str) -> tuple[Expr, Expr]:
+def _by_side(expr: Contract, row: str, column: str) -> tuple[Expr, Expr]:
     """The factors of a row and of a column in a sum of products, as far as they are apart."""
     left, right = expr.left, expr.right
     if row in right.free or column in left.free:

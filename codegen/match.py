@@ -11,14 +11,13 @@ from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import PLACE, log_sum_exp, mask_at
 from attnspec.codegen.rewrite_ranks import CUTS
-from attnspec.codegen.terms import FIRST, ONE, ZERO, factors_in, times
+from attnspec.codegen.terms import FIRST, MINUS, ONE, ZERO, factors_in, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
     Contract,
     Expr,
     Kind,
-    Literal,
     Normalize,
     Random,
     Rank,
@@ -137,7 +136,7 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
     if places:
         if value is not None or _vectors(weights, where) & {axis for axis, _ in places}:
             raise Unsupported("vectors by the entry of a table")
-        weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
+        weight = times(weights) if weights else ONE
         pointwise(spec, weight, row, column)
         return Match(node, "entries", row, column, (Weight(False, weight),), mask=node.mask,
                      where=where, places=places)  # fmt: skip
@@ -151,7 +150,7 @@ def match_reduce(spec: Spec, node: Reduce, output: Expr | None = None) -> Match:
         return Match(node, form, row, column, mixed, value, node.mask, node.where, gate, gated)
     softmaxes = [w for w in weights if isinstance(w, Normalize) and over_pairs(spec, w)]
     if not softmaxes:
-        weight = times(weights) if weights else Literal(1.0, kind=Kind.FLOAT)
+        weight = times(weights) if weights else ONE
         pointwise(spec, weight, row, column)
         return Match(node, form, row, column, (Weight(False, weight),), value, node.mask,
                      node.where, gate, gated, still=still)  # fmt: skip
@@ -273,10 +272,10 @@ def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:
         case Apply(op="mul", args=args):
             return [f for a in args for f in factors_of(a, pair)]
         case Apply(op="div", args=(a, b)) if any(n.free >= pair for n in walk(a)):
-            one = Literal(1.0, kind=Kind.FLOAT)
+            one = ONE
             return [*factors_of(a, pair), Apply("div", (one, b), kind=Kind.FLOAT)]
         case Apply(op="neg", args=(a,)) if any(n.free >= pair for n in walk(a)):
-            return [Literal(-1.0, kind=Kind.FLOAT), *factors_of(a, pair)]
+            return [MINUS, *factors_of(a, pair)]
     return [expr]
 
 

@@ -14,14 +14,13 @@ from functools import reduce
 from attnspec.codegen.match import Match, factors_of, match_reduce
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import log_sum_exp, reached
-from attnspec.codegen.terms import ONE, times
+from attnspec.codegen.terms import MINUS, ONE, times
 from attnspec.codegen.token_axes import over_pairs
 from attnspec.dsl.analysis.positions import rebuild
-from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Literal, Normalize, Reduce, Spec, walk
+from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Normalize, Reduce, Spec, walk
 from attnspec.dsl.build import add
 
 PRODUCTS = 4  # of queries and keys in one pass, whose tiles hold the operands of all of them
-MINUS = Literal(-1.0, kind=Kind.FLOAT)
 
 
 @dataclass(frozen=True, slots=True)

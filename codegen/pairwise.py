@@ -30,6 +30,7 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.rewrite import canonical, mask_at
+from attnspec.codegen.terms import ONE
 from attnspec.codegen.threshold import ranked, searched
 from attnspec.codegen.tile import Atom, needed
 from attnspec.dsl.analysis import Facts, symbolic
@@ -90,7 +91,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     value, gate = _around(build, found)
     read = [leaf.kind for leaf in build.leaves]
     if not (build.operands or value or Kind.FLOAT in read):  # which tells the dtype of sums
-        build.leaf(Literal(1.0, kind=Kind.FLOAT))
+        build.leaf(ONE)
     ranges, blocks = _ranges(build, walks.ranges), _blocks(build, walks.blocks)
     if blocks is not None or ranges is not None:
         full = blocks is None or blocks.certain is not False

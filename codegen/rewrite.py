@@ -18,9 +18,19 @@ from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.entmax import weights
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.rewrite_mixed import spread_out
 from attnspec.codegen.rewrite_ranks import CUTS, chosen
-from attnspec.codegen.spread import spread_out
-from attnspec.codegen.terms import FIRST, LOWEST, ONE, ZERO, both, factors_in, negative, times
+from attnspec.codegen.terms import (
+    FIRST,
+    LOWEST,
+    MINUS,
+    ONE,
+    ZERO,
+    both,
+    factors_in,
+    negative,
+    times,
+)
 from attnspec.codegen.token_axes import ends, over_pairs, renamed, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
@@ -29,7 +39,6 @@ from attnspec.dsl.ast import (
     Expr,
     Index,
     Kind,
-    Literal,
     Normalize,
     Random,
     Rank,
@@ -108,7 +117,7 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
             if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
             names[axis] = at.axis
-        apart = _apart(spec, body, {axis for axis, at in names.items() if axis != at})
+        apart = _own_mask_written(spec, body, {axis for axis, at in names.items() if axis != at})
         if apart is None:
             return rebuild(node, visit)
         try:
@@ -119,7 +128,7 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
     return visit(expr)
 
 
-def _apart(spec: Spec, body: Expr, axes: set[str]) -> Expr | None:
+def _own_mask_written(spec: Spec, body: Expr, axes: set[str]) -> Expr | None:
     """`body`, of which `axes` are to be read elsewhere, with the mask of its own batch and head
     written out as a condition; None for random numbers, which have no other head."""
     axes &= {"b", "h"}
@@ -148,7 +157,7 @@ def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -
         for axis, x in zip(found.axes, read.index, strict=True)
         if not isinstance(x, Index) or x.axis != axis
     }
-    apart = _apart(spec, body, elsewhere)
+    apart = _own_mask_written(spec, body, elsewhere)
     if read.pad is None and apart is not None:
         at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
         try:
@@ -364,10 +373,10 @@ class _Rewriter:
             case Apply(op="add", args=args):
                 return [part for a in args for part in self._terms(node, a)]
             case Apply(op="sub", args=(a, b)):
-                minus = [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, b)]
+                minus = [[MINUS, *part] for part in self._terms(node, b)]
                 return [*self._terms(node, a), *minus]
             case Apply(op="neg", args=(a,)):
-                return [[Literal(-1.0, kind=_FLOAT), *part] for part in self._terms(node, a)]
+                return [[MINUS, *part] for part in self._terms(node, a)]
             case Apply(op="mul"):
                 choices = product(*(self._terms(node, f) for f in factors_in(expr)))
                 return [[f for part in parts for f in part] for parts in choices]

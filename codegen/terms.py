@@ -9,6 +9,7 @@ from attnspec.dsl.ast import Apply, Expr, Kind, Literal
 _FLOAT = Kind.FLOAT
 ONE = Literal(1.0, kind=_FLOAT)
 ZERO = Literal(0.0, kind=_FLOAT)
+MINUS = Literal(-1.0, kind=_FLOAT)
 LOWEST = Literal(-math.inf, kind=_FLOAT)
 FIRST = Literal(0, kind=Kind.INT)
 

@@ -187,7 +187,7 @@ class Evaluator:
         axes = ("b", "h", "i", *(d for d in value.dims if d not in ("b", "h", "i")))
         return value.full(axes, self.sizes).to(self.dtype)
 
-    def _apart(self, rounding: Rounding) -> Rounding:
+    def _another(self, rounding: Rounding) -> Rounding:
         """That of one more sum, with signs of its own: two equal sums do not round alike."""
         self._sums += 1
         return replace(rounding, seed=rounding.seed + 1009 * self._sums)
@@ -242,10 +242,10 @@ class Evaluator:
                     last = None if sink is None else self._float(sink, at)
                     found = softmax(x, axes, keep, last, self.sizes)
                     if self.rounding:
-                        return rounded(found, x, axes, self._apart(self.rounding))
+                        return rounded(found, x, axes, self._another(self.rounding))
                     return found
                 power = self.constant(2.0) if alpha is None else self._float(alpha, at)
-                rounding = self._apart(self.rounding) if self.rounding else None
+                rounding = self._another(self.rounding) if self.rounding else None
                 return entmax(x, axes[0], keep, power, self.sizes, rounding)
             case ast.Cumsum(axis=axis, body=body, where=where):
                 keep = None if where is None else self.value(where, at)
@@ -324,7 +324,7 @@ class Evaluator:
             add_up = sum_product if node.op == "sum" else mean_product
             total = add_up(factors, node.axes, keep, self.sizes)
             if self.rounding and any(side(self.spec, axis) for axis in node.axes):
-                return rounded_sum(total, self._apart(self.rounding))
+                return rounded_sum(total, self._another(self.rounding))
             return total
         body = self.value(node.body, inside)
         if node.op == "logsumexp":

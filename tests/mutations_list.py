@@ -370,7 +370,7 @@ MUTATIONS = (
         BOUNDS,
     ),
     # entmax
-    Mutation(ENTMAX, "_where(none, _ZERO, step)", "_ZERO", SPARSE),
+    Mutation(ENTMAX, "_where(none, ZERO, step)", "ZERO", SPARSE),
     Mutation(SWEPT, "torch.where(convex, near, low)", "near", SPARSE),
     Mutation(SWEPT, "total / slope * height * lower", "(total - 1) / slope", SPARSE),
     Mutation(SWEPT, "(n - 1) / n - series * near", "(n - 1) / n + series * near", SPARSE),

@@ -6,15 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.codegen.test_passes import PLAIN, SELF, SIZES, fused
 
 import attnspec
-from attnspec.runtime.api import Attention
-from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
-SIZES = (("b", 2), ("h", 4), ("heads", 2), ("i", 33), ("j", 41), ("d", 4), ("e", 6))
-PLAIN = Case(SIZES, 3, 0, "float32", "contiguous", "normal", 7)
-SELF = replace(PLAIN, sizes=tuple((n, 33 if n == "j" else s) for n, s in SIZES), q_start=0)
 CASES = {
     "plain": PLAIN,
     "self": SELF,
@@ -106,12 +102,6 @@ FORMS = {
         ["ij vector"],
     ),
 }  # fmt: skip
-
-
-def fused(text: str) -> Attention:
-    attention = attnspec.compile(f"attention a\n{text}")
-    assert attention.plan.fused, attention.plan.stages
-    return attention
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -156,27 +156,17 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, kept: int) -> Tensor:
     return attend(score, v, keys)
 
 
-def predicted(
-    asked: Tensor, offered: Tensor, pooling: Tensor, basis: Tensor, least: float
-) -> Tensor:
-    """The map [B, H, M, N] of a low-rank predictor."""
+def compressed(asked: Tensor, offered: Tensor, pooling: Tensor) -> Tensor:
+    """The map of a predictor to few pooled keys, [B, H, M, r]."""
     pooled = torch.einsum("bhjc,jr->bhrc", offered, pooling)
-    down = torch.softmax(asked @ pooled.mT / math.sqrt(asked.shape[-1]), -1)
-    return down @ torch.nn.functional.threshold(basis.abs(), least, 0.0)
+    return torch.softmax(asked @ pooled.mT / math.sqrt(asked.shape[-1]), -1)
 
 
 def sparsifiner(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    asked: Tensor,
-    offered: Tensor,
-    pooling: Tensor,
-    basis: Tensor,
-    least: float,
-    share: float,
+    q: Tensor, k: Tensor, v: Tensor, *, share: float, basis: Tensor, least: float, **given: Tensor
 ) -> Tensor:
-    likely = predicted(asked, offered, pooling, basis, least).detach()
+    basis = torch.nn.functional.threshold(basis.abs(), least, 0.0)
+    likely = (compressed(**given) @ basis).detach()
     n = k.shape[2]
 
     def keys(b: int, h: int, i: int) -> list[int]:

@@ -128,20 +128,10 @@ def largest_of_all_keys(q: Tensor, k: Tensor, v: Tensor, kept: int) -> Tensor:
 
 
 def basis_not_thresholded(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    asked: Tensor,
-    offered: Tensor,
-    pooling: Tensor,
-    basis: Tensor,
-    least: float,
-    share: float,
+    q: Tensor, k: Tensor, v: Tensor, *, share: float, basis: Tensor, least: float, **given: Tensor
 ) -> Tensor:
     """The second matrix as it is, negative entries and small ones too."""
-    pooled = torch.einsum("bhjc,jr->bhrc", offered, pooling)
-    likely = torch.softmax(asked @ pooled.mT / math.sqrt(asked.shape[-1]), -1) @ basis
-    return _budget(q, k, v, likely, share)
+    return _budget(q, k, v, choices.compressed(**given) @ basis, share)
 
 
 def largest_logits(

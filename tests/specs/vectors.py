@@ -21,13 +21,20 @@ def mixed_once(q: Tensor, k: Tensor, v: Tensor, before: Tensor, after: Tensor) -
     return torch.softmax(mixed, -1) @ v
 
 
-def vector_attention(
-    q: Tensor, k: Tensor, v: Tensor, point: Tensor, place: Tensor, slope: Tensor
-) -> Tensor:
+def related(
+    q: Tensor, k: Tensor, point: Tensor, place: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The weights and the offsets of every channel, [B, H, M, N, E]."""
     between = point[:, :, None] - point[:, None]
     offset = torch.einsum("bijx,hxe->bhije", between, place)
     relation = relu(q[:, :, :, None] - k[:, :, None] + offset)
-    weights = torch.softmax(slope[:, None, None] * relation, 3)
+    return torch.softmax(slope[:, None, None] * relation, 3), offset
+
+
+def vector_attention(
+    q: Tensor, k: Tensor, v: Tensor, point: Tensor, place: Tensor, slope: Tensor
+) -> Tensor:
+    weights, offset = related(q, k, point, place, slope)
     return (weights * (v[:, :, None] + offset)).sum(3)
 
 
@@ -35,10 +42,7 @@ def weights_of_points(
     q: Tensor, k: Tensor, v: Tensor, point: Tensor, place: Tensor, slope: Tensor
 ) -> Tensor:
     """The offset counts for the weights alone."""
-    between = point[:, :, None] - point[:, None]
-    offset = torch.einsum("bijx,hxe->bhije", between, place)
-    relation = relu(q[:, :, :, None] - k[:, :, None] + offset)
-    return (torch.softmax(slope[:, None, None] * relation, 3) * v[:, :, None]).sum(3)
+    return (related(q, k, point, place, slope)[0] * v[:, :, None]).sum(3)
 
 
 def lightnet(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
