@@ -10,7 +10,7 @@ from functools import cache
 import jinja2
 
 from attnspec import __version__
-from attnspec.codegen.check_module import PROVIDED, check_module
+from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
 from attnspec.codegen.passes import operands
@@ -96,8 +96,9 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "epilogue": host.after,
         "initial": host.initial,
     }
-    imports = sorted(PROVIDED, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
-    text = env.get_template("module.py.jinja").render(imports=imports, **context)
+    text = env.get_template("module.py.jinja").render(
+        provided=_sorted(PROVIDED), language=_sorted(LANGUAGE), **context
+    )
     return _tidy(_without_unused(text, check_module(text)))
 
 
@@ -177,12 +178,17 @@ def _shape(plan: PairPlan) -> str:
     return f"[B, H, M{last}]"
 
 
+def _sorted(names: frozenset[str]) -> list[str]:
+    """Names as imports have them: constants, classes, functions."""
+    return sorted(names, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+
+
 def _without_unused(text: str, used: frozenset[str]) -> str:
     """The module, which imports everything there is, with those imports that it uses."""
     above, math, rest = text.partition("\nimport math\n")
     head, start, body = rest.partition("SIGNATURE = ")
-    unused = "|".join(sorted(PROVIDED - used))
-    head = re.sub(rf"^    (?:{unused}),\n", "", head, flags=re.MULTILINE)
+    unused = "|".join(sorted((PROVIDED | LANGUAGE) - used))
+    head = re.sub(rf"^ +(?:{unused}),\n", "", head, flags=re.MULTILINE)
     return f"{above}{math if 'math' in used else ''}{head}{start}{body}"
 
 

@@ -24,8 +24,9 @@ from triton.backends.compiler import GPUTarget
 from attnspec.dsl.ast import Spec
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.arrange import arrange, gradient_buffers, need
-from attnspec.runtime.compat import interpreted, specialized, targeting
+from attnspec.runtime.compat import specialized, targeting
 from attnspec.runtime.disassembly import run_tool
+from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.launch import by_name, outputs
 from attnspec.runtime.problem import Problem, problem
 from attnspec.runtime.tiles import TARGETS, Config, config
@@ -129,7 +130,7 @@ def source_of(
         grads = gradient_buffers(call, names, tile, wanted)
         pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
     args = arrange(call, name, names, pointers, tile).args
-    return specialized(kernel, args, _options(tile), gpu_target(target))
+    return specialized(kernel.jit, args, _options(tile), gpu_target(target))
 
 
 def _options(tile: Config) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -16,12 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-_INTERPRETED = bool(triton.knobs.runtime.interpret)  # as kernels are, once and for all
-
-
-def interpreted() -> bool:
-    """Whether Triton kernels run in Triton's interpreter."""
-    return _INTERPRETED
+from attnspec.runtime.kernel import interpreted
 
 
 @cache
@@ -54,10 +49,15 @@ def _without_waste() -> None:
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
 
-if _INTERPRETED:
+if interpreted():
     from triton.runtime import interpreter
 
     _without_waste()
+
+
+def jit(function: Callable[..., None], unspecialized: list[str]) -> Any:
+    """A Triton kernel, in the interpreter where that is asked for."""
+    return triton.jit(function, do_not_specialize=unspecialized)
 
 
 def specialized(

@@ -14,9 +14,9 @@ from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import cpu
 from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
-from attnspec.runtime.compat import interpreted
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
+from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
@@ -297,49 +297,3 @@ def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor 
 def wide_dtype(bound: Bound) -> torch.dtype:
     """The dtype of host arithmetic on positions and of every sum."""
     return torch.float64 if bound.dtype is torch.float64 else torch.float32
-
-
-def _no_second_derivative(ctx: Any, *grads: Any) -> None:
-    raise AttnError("second derivatives of a generated kernel: not there")
-
-
-def traceable(plan: Pairwise, forward_op: Any) -> None:
-    """Register the fake implementation of `forward_op`."""
-
-    def fake_forward(*args: Any) -> tuple[Tensor, ...]:
-        return outputs(problem(plan, args[:-1]))
-
-    forward_op.register_fake(fake_forward)
-
-
-def differentiable(plan: Pairwise, forward_op: Any, backward_op: Any) -> None:
-    """Register fake implementations, and `backward_op` as the gradient of `forward_op`."""
-    traceable(plan, forward_op)
-    count = len(plan.operands)
-    first = 5 if plan.branches else 4  # after what flows back and what was saved
-    names = [name for name, _ in plan.operands]
-    places = [names.index(n) for n in plan.grads]
-
-    def fake_backward(*args: Any) -> list[Tensor]:
-        call = problem(plan, args[first:-2])
-        return [torch.empty(call.tensors[n].shape, dtype=call.tensors[n].dtype,
-                            device=call.tensors[n].device) for n in plan.grads]  # fmt: skip
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:count], *output)
-        ctx.rest = inputs[count:]
-
-    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None, *_: None) -> Any:
-        kept = ctx.saved_tensors  # once: checkpointing recomputes them for each access
-        tensors, saved = kept[:count], kept[count:]
-        need = [bool(ctx.needs_input_grad[p]) for p in places]
-        found = backward_op(d_out, d_lse, *saved, *tensors, *ctx.rest, need)
-        grads: list[Tensor | None] = [None] * (count + len(ctx.rest))
-        for place, yes, grad in zip(places, need, found, strict=True):
-            grads[place] = grad if yes else None
-        return tuple(grads)
-
-    backward_op.register_fake(fake_backward)
-    forward_op.register_autograd(backward, setup_context=setup)
-    backward_op.register_autograd(_no_second_derivative)

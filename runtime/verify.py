@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from attnspec.runtime.compat import interpreted
+from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.launch import backend_for
 from attnspec.runtime.verify_case import FILLS, LAYOUTS, Case
 from attnspec.runtime.verify_rule import Impossible, Outcome, hold

@@ -13,7 +13,8 @@ import attnspec
 from attnspec.dsl.ast import Spec
 from attnspec.runtime import aot
 from attnspec.runtime.arrange import need
-from attnspec.runtime.compat import interpreted, targeting
+from attnspec.runtime.compat import targeting
+from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import SHARED, TARGETS, Need, config
 

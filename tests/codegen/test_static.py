@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from attnspec.runtime.compat import interpreted
 from attnspec.runtime.disassembly import read, tile_loops
+from attnspec.runtime.kernel import interpreted
 
 ROOT = Path(__file__).parents[2]
 
