@@ -11,23 +11,17 @@ import torch
 from torch import Tensor
 
 from attnspec.codegen.library import find
-from attnspec.codegen.plan import plan as make_plan
-from attnspec.codegen.plan_types import Plan
-from attnspec.codegen.render import render
-from attnspec.dsl.analysis import Facts, analyze
-from attnspec.dsl.ast import Spec
-from attnspec.dsl.check import check
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.dsl.parse import parse
 from attnspec.runtime.bind import Bound, bind
-from attnspec.runtime.cache import cache_key, load_module
-from attnspec.runtime.facts_check import facts_hold
-from attnspec.runtime.reference import Outputs, evaluate, initial
+from attnspec.runtime.cache import cache_key, cached_module, load_module
 from attnspec.runtime.signature import Signature
-from attnspec.runtime.signature_of import signature
 
 if TYPE_CHECKING:
+    from attnspec.codegen.plan_types import Plan
+    from attnspec.dsl.analysis import Facts
+    from attnspec.dsl.ast import Spec
     from attnspec.runtime.module import AttentionModule
+    from attnspec.runtime.reference import Outputs
 
 Result = Tensor | tuple[Tensor, dict[str, Tensor]]
 
@@ -36,44 +30,75 @@ class Attention:
     """A compiled spec: call it like the function that the spec defines.
 
     `spec`, `facts` and `plan` are what was read, proved and planned; `source` is the generated
-    module's text, empty where no kernel covers the spec and it runs densely.
+    module's text, empty where no kernel covers the spec and it runs densely. Each is made when it
+    is first asked for: a module from the cache is called without any of them.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.signature: Signature = signature(spec)
+    def __init__(self, text: str, path: str) -> None:
+        self._text = text
+        self._path = path
 
     def __repr__(self) -> str:
         return f"<attention {self.spec.name}: {self.spec.title}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return compile, (self.spec.text,)
+        return compile, (self._text,)
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What was read."""
+        from attnspec.dsl.check import check
+        from attnspec.dsl.parse import parse
+
+        return check(parse(self._text, self._path))[0]
 
     @cached_property
     def facts(self) -> Facts:
         """What is proved of the spec."""
+        from attnspec.dsl.analysis import analyze
+
         return analyze(self.spec)
 
     @cached_property
     def plan(self) -> Plan:
         """How it is computed."""
-        return make_plan(self.spec, self.facts)
+        from attnspec.codegen.plan import plan
+
+        return plan(self.spec, self.facts)
 
     @cached_property
     def source(self) -> str:
         """The generated module."""
-        return render(self.spec, self.facts, self.plan) if self.plan.fused else ""
+        if not self.plan.fused:
+            return ""
+        from attnspec.codegen.render import render
+
+        return render(self.spec, self.facts, self.plan)
 
     @cached_property
-    def _generated(self) -> ModuleType:
-        key = cache_key(self.spec.text, {})
-        return load_module(key, lambda: self.source, self.spec.name)
+    def signature(self) -> Signature:
+        """The arguments of a call."""
+        if self._module is not None:
+            found: Signature = self._module.SIGNATURE
+            return found
+        from attnspec.runtime.signature_of import signature
 
-    def ready(self) -> Attention:
-        """Itself with the generated module loaded, so that a first call may be a traced one."""
-        if self.plan.fused:
-            _ = self._generated
-        return self
+        return signature(self.spec)
+
+    @cached_property
+    def _module(self) -> ModuleType | None:
+        """The generated module; None where the spec runs densely."""
+        key = cache_key(self._text, {})
+        module = cached_module(key)
+        if module is None and self.plan.fused:
+            module = load_module(key, lambda: self.source, self.spec.name)
+        return module
+
+    @property
+    def _generated(self) -> ModuleType:
+        """The generated module, which there is."""
+        assert self._module is not None
+        return self._module
 
     @overload
     def __call__(
@@ -100,13 +125,13 @@ class Attention:
         default Triton on a GPU or under its interpreter, tiles in PyTorch elsewhere. AttnError
         names the argument that is wrong, before anything is computed.
         """
-        if backend == "dense" or not self.plan.fused:
+        if backend == "dense" or self._module is None:
             return self._dense(args, kwargs, extras, backend)
         names = [a.name for a in self.signature.arguments]
         if len(args) > len(names) or any(n in kwargs for n in names[: len(args)]):
             bind(self.signature, args, kwargs)
         given = dict(zip(names, args, strict=False)) | kwargs
-        result: Result = self._generated.attend_given(given, extras, backend)
+        result: Result = self._module.attend_given(given, extras, backend)
         return result
 
     def _dense(
@@ -117,6 +142,8 @@ class Attention:
         if backend == "triton":
             why = "; ".join(s.why for s in self.plan.stages if s.why)
             raise AttnError(f"backend: no kernel covers `{self.spec.name}` yet ({why})")
+        from attnspec.runtime.reference import evaluate
+
         bound = self.bind(*args, **kwargs)
         wide = torch.float64 if bound.dtype is torch.float64 else torch.float32
         return self._shown(evaluate(self.spec, bound, wide), extras, bound.dtype)
@@ -131,11 +158,16 @@ class Attention:
 
     def reference(self, /, *args: Any, extras: bool = False, **kwargs: Any) -> Result:
         """The definition, dense in float64, on any device; arguments as in a call."""
+        from attnspec.runtime.reference import evaluate
+
         bound = self.bind(*args, **kwargs)
         return self._shown(evaluate(self.spec, bound), extras, torch.float64)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> Bound:
         """The checked arguments of a call, defaults filled in."""
+        from attnspec.runtime.facts_check import facts_hold
+        from attnspec.runtime.reference import initial
+
         bound = bind(self.signature, args, kwargs, lambda name, now: initial(self.spec, name, now))
         facts_hold(self.spec, bound)
         return bound
@@ -160,8 +192,9 @@ class Attention:
 @cache
 def _attention(text: str, path: str) -> Attention:
     """One for each text: it never changes, and its generated module stays in any case."""
-    spec, _ = check(parse(text, path))
-    return Attention(spec)
+    found = Attention(text, path)
+    _ = found._module  # so that a first call may be a traced one, and errors come here
+    return found
 
 
 def compile(source: str, name: str | None = None) -> Attention:
@@ -170,11 +203,12 @@ def compile(source: str, name: str | None = None) -> Attention:
     Raises AttnError with every diagnostic of the text.
     """
     attention = _attention(source, f"{name or '<spec>'}.attn")
-    if name is not None and attention.spec.name != name:
-        raise AttnError(f"expected a spec named `{name}`, got `{attention.spec.name}`")
-    return attention.ready()
+    found = attention.signature.name
+    if name is not None and found != name:
+        raise AttnError(f"expected a spec named `{name}`, got `{found}`")
+    return attention
 
 
 def load(spec: str | Path) -> Attention:
     """The function of a `.attn` file, or of the library's spec of that name."""
-    return _attention(*find(str(spec))).ready()
+    return _attention(*find(str(spec)))

@@ -69,20 +69,34 @@ def cache_key(text: str, options: Mapping[str, str | int | bool]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def cached_module(key: str) -> ModuleType | None:
+    """The module `key` (64 hex digits) where the cache has it, by whatever name."""
+    root = cache_dir() / "modules"
+    with _LOADING:
+        for file, data in (_read_files(root, root / key) or {}).items():
+            name = _module_name(key, file.removesuffix(".py"))
+            return sys.modules.get(name) or _import(name, str(root / key / file), data)
+    return None
+
+
 def load_module(key: str, make_source: Callable[[], str], name: str = "kernel") -> ModuleType:
     """The module `key` (64 hex digits), from the cache or from `make_source()`.
 
     `name` is the file's stem, for people. Raises what `make_source` or the module raises; a
     cache that cannot be used is only a warning.
     """
-    if not re.fullmatch(r"[0-9a-f]{64}", key) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f"not a cache key and a name: {key!r}, {name!r}")
-    module_name = f"attnspec_{name}_{key[:16]}"
+    module_name = _module_name(key, name)
     with _LOADING:
         if module_name in sys.modules:
             return sys.modules[module_name]
         path, data = _fetch(key, f"{name}.py", make_source)
         return _import(module_name, path, data)
+
+
+def _module_name(key: str, name: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", key) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"not a cache key and a name: {key!r}, {name!r}")
+    return f"attnspec_{name}_{key[:16]}"
 
 
 def _fetch(key: str, file: str, make_source: Callable[[], str]) -> tuple[str, bytes]:
@@ -105,13 +119,18 @@ def _fetch(key: str, file: str, make_source: Callable[[], str]) -> tuple[str, by
 
 
 def _read_entry(root: Path, entry: Path, file: str) -> bytes | None:
+    return (_read_files(root, entry) or {}).get(file)
+
+
+def _read_files(root: Path, entry: Path) -> dict[str, bytes] | None:
+    """The one file of an entry, by name; None where anything is amiss with it."""
     try:
         if not is_private_directory(root):
             return None
     except OSError:
         return None
     files = read_directory(entry)
-    return None if files is None or set(files) != {file} else files[file]
+    return files if files is not None and len(files) == 1 else None
 
 
 def _store(root: Path, entry: Path, file: str, data: bytes) -> None:
