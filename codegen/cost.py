@@ -176,7 +176,7 @@ class _Counter:
 
 
 def _is_kernel(decorator: ast.expr) -> bool:
-    return "jit" in _called(decorator)
+    return "kernel" in _called(decorator)
 
 
 def _names(target: ast.expr) -> Iterator[str]:

@@ -9,7 +9,7 @@ from attnspec.codegen import library
 from attnspec.codegen.cost import Cost, costs
 
 KERNEL = """
-@triton.jit(do_not_specialize=["M"])
+@kernel(do_not_specialize=["M"])
 def forward(M, N, slope, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, W_d: tl.constexpr):
     row = tl.arange(0, BLOCK_M)
     i = (row + 1)[:, None]

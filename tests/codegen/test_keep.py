@@ -193,7 +193,7 @@ def test_a_function_is_expanded_where_its_derivative_shares_parts(op: str) -> No
     held(text)
     shared = {"elu": "exp", "gelu": "erf", "silu": "sigmoid"}[op]
     source = re.sub(r" *#.*", "", fused(text).source)
-    forward, rows, columns = source.split("@triton.jit")[1:4]
+    forward, rows, columns = source.split("@kernel")[1:4]
     assert f" {op}(" in forward
     for backward in (rows, columns):
         assert f" {op}(" not in backward
