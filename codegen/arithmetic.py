@@ -61,6 +61,8 @@ class Arithmetic:
             return self._mul(expr)
         if expr.is_Pow:
             return self._power(*expr.args)
+        if isinstance(expr, symbolic.Total):
+            return self.printed(expr.args[0])
         if isinstance(expr, symbolic.Fn):
             op = type(expr).op
             kind = Kind.BOOL if op in COMPARISONS else Kind.FLOAT

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal as OneOf, TypeGuard
 
 import sympy as sp
 
+from attnspec.codegen.channel_forms import SHORT, factors, few, simpler, written_out
 from attnspec.codegen.lower import Builder
-from attnspec.codegen.plan_types import ChannelSum, Gradient, Leaf, Role, Unsupported
-from attnspec.codegen.terms import ONE, ZERO
+from attnspec.codegen.plan_types import CHANNEL, ChannelSum, Gradient, Leaf, Role, Unsupported
+from attnspec.codegen.terms import LOWEST, ONE, ZERO, times
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.products import products
-from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Literal, Read, Reduce, conjuncts
+from attnspec.dsl.ast import (
+    Apply,
+    Contract,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Normalize,
+    Read,
+    Reduce,
+    children,
+    conjuncts,
+    walk,
+)
+from attnspec.dsl.build import apply, index, lit
 
 
 @dataclass(slots=True)
 class TileBuilder(Builder):
-    """Lowers what is computed of a pair, sums over channels too: `sums` by channel and term."""
+    """Lowers what is computed of a pair, reductions over channels too: `sums` by channel, term and
+    what is made of the terms."""
 
-    sums: dict[tuple[str, Expr], ChannelSum] = field(default_factory=dict)
+    sums: dict[tuple[object, ...], ChannelSum] = field(default_factory=dict)
+    _totals: dict[tuple[object, ...], Any] = field(default_factory=dict)  # as SymPy has them
+    _named: int = 0
 
     def emit(self, expr: Expr, flows: bool = False) -> Atom:
         """Lower to operations; gives the atom of the value."""
-        if isinstance(expr, Reduce) and expr.op in ("any", "all") and expr.free >= self.sides:
+        if not _of_channels(expr) or not expr.free >= self.sides:
+            return Builder.emit(self, expr, flows)
+        if isinstance(expr, Reduce) and expr.op in ("any", "all"):
             return self._counted(expr)
+        plain = simpler(expr, False)
+        if plain is not expr:
+            return self.emit(plain, flows)
+        if isinstance(expr, Reduce) and expr.op != "sum":
+            return self._sought(expr)
         expr = self._contracted(expr)
+        if self._short(expr):
+            return self.emit(written_out(self.spec, expr), flows)
         atom = Builder.emit(self, expr, flows)
         return self.tape.add("max", (atom, 0.0), Kind.FLOAT) if self._square(expr) else atom
 
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms."""
+        if not _of_channels(expr) or not expr.free >= self.sides:
+            return Builder.sym(self, expr)
+        plain = simpler(expr, self.carries_gradient(expr))
+        if plain is not expr:
+            return self.sym(plain)
         expr = self._contracted(expr)
+        if self._short(expr):
+            return self.sym(written_out(self.spec, expr))
         found = Builder.sym(self, expr)
         return symbolic.apply("max", [found, sp.Integer(0)]) if self._square(expr) else found
 
@@ -45,6 +79,12 @@ class TileBuilder(Builder):
         count = self.emit(Contract(expr.axes, first, _product([*rest] or [ONE]), kind=Kind.FLOAT))
         some = "gt" if expr.op == "any" else "eq"
         return self.tape.add(some, (count, 0.0), Kind.BOOL)
+
+    def _short(self, expr: Expr) -> TypeGuard[Contract]:
+        """Whether a sum is over so few channels that no product of tiles pays."""
+        if not isinstance(expr, Contract) or not few(self.spec, expr.axes, SHORT):
+            return False
+        return any(side.free >= self.sides for side in (expr.left, expr.right))
 
     def _square(self, expr: Expr) -> bool:
         """Whether a sum of squares will be multiplied out, after which it may lie below 0."""
@@ -72,28 +112,115 @@ class TileBuilder(Builder):
         try:
             return Builder.dot(self, expr, flows)
         except Unsupported:
-            if len(expr.axes) != 1:
-                raise
-        factors = [x for x in (expr.left, expr.right) if x != ONE]
-        return self._sum_over(expr.axes[0], _product(factors))
+            total = self._total(expr, flows)
+        atom = self.printed(total)
+        assert isinstance(atom, str)
+        return atom
 
-    def _sum_over(self, channel: str, term: Expr) -> str:
-        if (channel, term) in self.sums:
-            return self.sums[channel, term].name
-        name = f"a{len(self.sums)}"
-        tape = Tape(prefix=f"{name}_")
-        inside = Inside(
-            self.spec, self.row, self.column, self.lanes, tape=tape, outer=self, channel=channel
+    def term(self, expr: Contract) -> Any:
+        """One of `products` in SymPy: a sum over channels has gradients to what its terms read."""
+        if not expr.free >= self.sides:
+            return Builder.term(self, expr)
+        try:
+            return self.symbol(Builder.dot(self, expr, flows=True))
+        except Unsupported:
+            return self._total(expr, True)
+
+    def _total(self, expr: Reduce | Contract, flows: bool) -> Any:
+        """A sum over channels, what is the same for all of them apart; in SymPy."""
+        lower = self.sym if flows else lambda x: self.symbol(self.widened(self.emit(x)))
+        many = [axis for axis in expr.axes if not few(self.spec, (axis,))]
+        nested = self._nested(expr)
+        if len(many) > 1 or (many and nested):
+            raise Unsupported("a sum over channels inside a sum over channels")
+        if nested or len(expr.axes) > 1:
+            return lower(written_out(self.spec, expr))
+        [channel] = expr.axes
+        parts, where = factors(expr)
+        apart = [x for x in parts if channel not in x.free]
+        rest = times([x for x in parts if channel in x.free] or [ONE])
+        if where is not None:
+            rest = apply("where", where, rest, ZERO)
+        found = self._sum_over(channel, rest, flows)
+        return sp.Mul(found, *map(lower, apart))
+
+    def _nested(self, expr: Reduce | Contract) -> bool:
+        """Whether the terms of a sum hold what a loop over its channels cannot compute."""
+        inside = (x for part in children(expr) for x in walk(part))
+        return any(
+            _of_channels(x)
+            and x.free >= self.sides | {a}
+            and a not in x.axes
+            and not few(self.spec, x.axes)
+            for x in inside
+            for a in expr.axes
         )
-        whole = inside.sym(term)
-        names = [v.name for v in inside.leaves if v.grad]
-        slopes = symbolic.derivatives(whole, names)
-        value = inside.printed(whole)
-        gradients = tuple(Gradient(n, inside.printed(slopes[n])) for n in names)
-        ops = needed(tape.ops, [value, *(g.value for g in gradients)])
-        vectors = tuple(inside.leaves)
-        self.sums[channel, term] = ChannelSum(name, channel, vectors, ops, value, gradients)
-        return self.tape.declare(name, Kind.FLOAT, "ij")
+
+    def _sought(self, expr: Reduce) -> str:
+        """The largest of a pair's numbers over a channel, or its place."""
+        [channel] = expr.axes
+        body, where = expr.body, expr.where or lit(True)
+        if expr.op == "amax" and expr.where is not None:
+            body, where = apply("where", where, body, LOWEST), lit(True)
+        inside = self._inside(channel)
+        value, keep = inside.widened(inside.emit(body)), inside.emit(where)
+        op: OneOf["amax", "place"] = "amax" if expr.op == "amax" else "place"
+        return self._loop(inside, (channel, body, where, op), value, (), op, keep)
+
+    def _sum_over(self, channel: str, term: Expr, flows: bool) -> Any:
+        """The sum of `term` over a channel, in SymPy; shared with one that a gradient reaches."""
+        for key in ((channel, term, True), (channel, term, flows)):
+            if key in self.sums:
+                return self._totals[key]
+        key = channel, term, flows
+        inside = self._inside(channel)
+        whole = inside.sym(term) if flows else self.symbol(inside.widened(inside.emit(term)))
+        slopes = symbolic.derivatives(whole, [v.name for v in inside.leaves if v.grad])
+        gradients = tuple(Gradient(n, inside.printed(slope)) for n, slope in slopes.items())
+        total: list[Any] = [sp.Symbol(self._loop(inside, key, inside.printed(whole), gradients))]
+        for number, found in inside.numbers.items():
+            slope = inside.printed(sp.diff(whole, sp.Symbol(number)))
+            if slope != 0.0:
+                total += [found, sp.Symbol(self._loop(inside, (*key, number), slope, None))]
+        self._totals[key] = symbolic.Total(*total) if len(total) > 1 else total[0]
+        return self._totals[key]
+
+    def _inside(self, channel: str) -> Inside:
+        name = self._another()
+        return Inside(
+            self.spec, self.row, self.column, self.lanes, tape=Tape(prefix=f"{name}_"), outer=self,
+            name=name, channel=channel,
+        )  # fmt: skip
+
+    def _another(self) -> str:
+        self._named += 1
+        return f"a{self._named - 1}"
+
+    def _loop(
+        self,
+        inside: Inside,
+        key: tuple[object, ...],
+        value: Atom,
+        gradients: tuple[Gradient, ...] | None,
+        op: OneOf["sum", "amax", "place"] = "sum",
+        where: Atom = True,
+    ) -> str:
+        """The name of what a loop over a channel makes of terms; without `gradients`, it is
+        one."""
+        if key not in self.sums:
+            name = self._another() if gradients is None else inside.name
+            if not inside.leaves:  # which tells how many channels there are
+                inside.leaf(index(inside.channel))
+            vectors = tuple(
+                v if gradients else replace(v, grad=False) for v in inside.leaves
+            )
+            found = ChannelSum(
+                name, inside.channel, vectors, (), value, gradients or (), op, where,
+                gradients is None,
+            )  # fmt: skip
+            self.sums[key] = replace(found, ops=needed(inside.tape.ops, found.roots))
+            self.tape.declare(name, Kind.INT if op == "place" else Kind.FLOAT, "ij")
+        return self.sums[key].name
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +230,9 @@ class Inside(Builder):
     pair."""
 
     outer: TileBuilder
+    name: str
     channel: str
+    numbers: dict[str, Any] = field(default_factory=dict)
 
     def fresh(self, hint: str) -> str:
         """A name that stands for nothing else."""
@@ -113,9 +242,17 @@ class Inside(Builder):
         """The atom of what does not need the tile, or not the channel."""
         if isinstance(expr, Literal):
             return expr.value
-        if self.channel not in expr.free and not self.carries_gradient(expr):
+        if isinstance(expr, Index) and expr.axis == self.channel:
+            return self.tape.declare(CHANNEL, Kind.INT, "")
+        if self.channel in expr.free:
+            return None if expr.free >= self.sides else self.leaf(expr, flows)
+        if not flows or not self.carries_gradient(expr):
             return self._declared(self.outer.emit(expr))
-        return None if expr.free >= self.sides else self.leaf(expr, flows)
+        found = self.outer.sym(expr)
+        number = self._declared(self.outer.printed(found))
+        if isinstance(number, str):
+            self.numbers[number] = found
+        return number
 
     def _declared(self, atom: Atom) -> Atom:
         """An atom of the tile outside."""
@@ -145,18 +282,36 @@ class Inside(Builder):
         self.tape.declare(operand.name, expr.kind, "".join(map(self.called, token)))
         return self._reached(operand.name, flows)
 
-    def dot(self, expr: Contract, flows: bool = False) -> str:
-        """A sum inside the sum has no kernel."""
-        raise Unsupported("a sum over channels inside a sum over channels")
-
     def pair(self, expr: Read, flows: bool = False) -> str:
-        """Nor has a vector of a pair, or a number of it that has a gradient."""
+        """A vector of a pair has no kernel."""
         raise Unsupported(f"`{expr.name}` of a pair inside a sum over channels")
+
+    def emit(self, expr: Expr, flows: bool = False) -> Atom:
+        """Lower to operations; what is reduced inside the sum is written out."""
+        plain = self._plain(expr, False)
+        return Builder.emit(self, expr, flows) if plain is expr else self.emit(plain, flows)
 
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms, the largest parts of one token as vectors."""
         found = self.outside(expr, flows=True)
-        return Builder.sym(self, expr) if found is None else self.symbol(self.widened(found))
+        if found is not None:
+            return self.symbol(self.widened(found))
+        plain = self._plain(expr, self.carries_gradient(expr))
+        return Builder.sym(self, expr) if plain is expr else self.sym(plain)
+
+    def _plain(self, expr: Expr, flows: bool) -> Expr:
+        """What a tile computes of a reduction or normaliser over another channel."""
+        if not _of_channels(expr) or not expr.free >= self.sides | {self.channel}:
+            return expr
+        plain = simpler(expr, flows)
+        if plain is not expr or not isinstance(expr, Reduce | Contract):
+            return plain
+        return written_out(self.spec, expr)
+
+
+def _of_channels(expr: Expr) -> TypeGuard[Reduce | Contract | Normalize]:
+    """Whether an expression runs over channels."""
+    return isinstance(expr, Reduce | Contract | Normalize)
 
 
 def _product(factors: list[Expr]) -> Expr:

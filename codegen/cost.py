@@ -30,8 +30,8 @@ _BINARY = {
     ast.BitAnd: "and",
     ast.BitOr: "or",
 }
-_CALLS = {"where": "select", "maximum": "max", "minimum": "min"}
-_CALLS |= {"to_float": "convert", "narrow": "convert"}
+_CALLS = {"where": "select", "maximum": "max", "larger": "max", "minimum": "min"}
+_CALLS |= {"first_above": "compare", "to_float": "convert", "narrow": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
 _CALLS |= {"set_entries": "store", "add_entries": "add", "narrow": "convert"}
 _VECTORS = frozenset({"arange", "tokens", "load_side", "load_channel", "point_side"})

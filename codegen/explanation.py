@@ -268,15 +268,24 @@ def _sort(axis: str) -> str:
     return {"i": "queries", "j": "keys"}.get(axis, axis)
 
 
+_TOTALS = {
+    "sum": "the sum of {} over {}",
+    "amax": "the largest {} over {}",
+    "place": "the place of the largest {} over {}",
+}
+
+
 def _sum(part: ChannelSum) -> Iterator[str]:
     """A sum over channels, term by term."""
     for vector in part.vectors:
         owner = f"an element of {part.channel} a {vector.role}"
         yield f"{vector.name}, {owner}: {_operand(vector.operand)}"
-    value = needed(part.ops, [part.value])
+    value = needed(part.ops, [part.value, part.where])
     for op in part.ops:
         yield f"{op.target} = {_operation(op)}" + ("" if op in value else ", backward")
-    yield f"{part.name} = the sum of {part.value} over {part.channel}"
+    what = _TOTALS[part.op].format(part.value, part.channel)
+    what += "" if part.where is True else f" where {part.where}"
+    yield f"{part.name} = {what}" + (", backward" if part.backward else "")
     for gradient in part.gradients:
         yield f"d {part.value} / d {gradient.of} = {gradient.value}"
 

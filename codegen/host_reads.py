@@ -22,7 +22,8 @@ def read(host: Host, expr: Read) -> Value:
     if decl is not None and not decl.axes and decl.form is not Form.PARAM:
         return Value(f'number["{decl.name}"]', (), decl.kind, plain=True)
     if decl is not None:
-        source, axes = _tensor(host, decl, expr.index), decl.axes
+        source = _tensor(host, decl, expr.index)
+        axes = source.dims if decl.paired else decl.axes
     elif found is not None:
         source, axes = host.emit(defined(host.spec, expr.name)), found.axes
     else:
@@ -98,7 +99,7 @@ def _tensor(host: Host, decl: Decl, index: tuple[Expr, ...]) -> Value:
         if key not in host.known:
             host.known[key] = host.assign(code, decl.axes, decl.kind)
         return host.known[key]
-    code = f'tensor["{decl.name}"]'
+    code, dims = f'tensor["{decl.name}"]', decl.axes
     if decl.paired:
         place = next(k for k, a in enumerate(decl.axes) if a in ("i", "j", "t"))
         at = index[place]
@@ -106,8 +107,9 @@ def _tensor(host: Host, decl: Decl, index: tuple[Expr, ...]) -> Value:
         if decl.name == host.only[0]:
             former = host.only[1] == "i"
         code += "[0]" if former else "[1]"
+        dims = (*dims[:place], "i" if former else dims[place], *dims[place + 1 :])
     grouped = decl.name if decl.form in (Form.KEY, Form.VALUE) and "h" in decl.axes else ""
-    return Value(code, decl.axes, decl.kind, grouped=grouped, narrow=decl.kind is Kind.FLOAT)
+    return Value(code, dims, decl.kind, grouped=grouped, narrow=decl.kind is Kind.FLOAT)
 
 
 def _renamed(host: Host, axes: Dims, index: tuple[Expr, ...]) -> dict[str, str] | None:

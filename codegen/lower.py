@@ -305,6 +305,10 @@ class Builder(Arithmetic):
         """One of `products`, which may belong to one token."""
         return self.dot(expr, flows) if expr.free >= self.sides else self.emit(expr, flows)
 
+    def term(self, expr: Contract) -> Any:
+        """One of `products` in SymPy, which a gradient reaches."""
+        return self.symbol(self.product(expr, flows=True))
+
     def _emit_products(self, expr: Contract) -> Atom:
         total: Atom | None = None
         for sign, product in products(expr, self.sides):
@@ -368,7 +372,7 @@ class Builder(Arithmetic):
                 return symbolic.apply(op, [self.sym(a) for a in args])
             case Contract():
                 parts = products(expr, self.sides)
-                return sp.Add(*(n * self.symbol(self.product(p, flows=True)) for n, p in parts))
+                return sp.Add(*(sign * self.term(p) for sign, p in parts))
         return self.symbol(self.emit(expr, flows=True))
 
     def carries_gradient(self, expr: Expr) -> bool:

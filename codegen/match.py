@@ -9,9 +9,9 @@ from typing import Literal as OneOf
 from attnspec.codegen.by_entry import Places, entry_of
 from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
-from attnspec.codegen.rewrite import PLACE, log_sum_exp, mask_at
+from attnspec.codegen.rewrite import log_sum_exp, mask_at
 from attnspec.codegen.rewrite_ranks import CUTS
-from attnspec.codegen.terms import FIRST, MINUS, ONE, ZERO, factors_in, times
+from attnspec.codegen.terms import FIRST, MINUS, ONE, PLACE, ZERO, factors_in, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
@@ -246,7 +246,7 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
             continue
         seen.add(id(node))
         stack.extend(children(node))
-        if isinstance(node, Reduce) and _inside(spec, node, frozenset({row, column})):
+        if _inside(spec, node, frozenset({row, column})):
             continue
         if not isinstance(node, Apply | Read | Contract | Random):
             raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
@@ -255,11 +255,14 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
             raise Unsupported(f"`{found.name}` is read at other indices than its own")
 
 
-def _inside(spec: Spec, node: Reduce, pair: frozenset[str]) -> bool:
-    """Whether a tile computes a reduction: over channels, or a sum over heads of dot products."""
+def _inside(spec: Spec, node: Expr, pair: frozenset[str]) -> bool:
+    """Whether a tile computes a reduction or a normaliser: over channels, or a sum over heads of
+    dot products."""
+    if not isinstance(node, Reduce | Normalize):
+        return False
     roles = {spec.axis(base(spec, axis)).role for axis in node.axes}
-    if roles <= _CHANNELS:
-        return True
+    if roles <= _CHANNELS or isinstance(node, Normalize):
+        return roles <= _CHANNELS
     both = [x for x in factors_in(node.body) if x.free >= pair]
     products = len(both) == 1 and isinstance(both[0], Contract)
     heads = roles <= {*_CHANNELS, Role.HEAD} and "h" not in node.axes

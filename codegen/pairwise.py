@@ -202,7 +202,7 @@ def _sink(build: Builder, row: str, weight: Weight) -> Operand | None:
 def _differentiated(build: TileBuilder) -> list[str]:
     """What the score has derivatives to."""
     names = [d.name for d in build.dots if d.name in build.flowing]
-    names += [s.name for s in build.sums.values()]
+    names += [s.name for s in build.sums.values() if s.gradients]
     return names + [leaf.name for leaf in build.leaves if leaf.grad]
 
 

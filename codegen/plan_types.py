@@ -137,12 +137,18 @@ class Gradient:
     value: Atom
 
 
+CHANNEL = "channel"  # what a loop over channels calls the one that it is at
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelSum:
-    """A sum over `channel` of a pair's terms, the tile `name`.
+    """A sum over `channel` of a pair's terms, the tile `name`; or (`op` "amax") the largest term,
+    or (`op` "place") the channel of the first largest one where `where` holds, -1 where it never
+    does.
 
     A term is computed by `ops` from one element of each of `vectors`, whose operands have the
-    channel as their last axis; it is `value`, and `gradients` are its derivatives.
+    channel as their last axis; it is `value`, and `gradients` are its derivatives. `backward`: it
+    is itself the derivative of another sum, to a number of the pair.
     """
 
     name: str
@@ -151,6 +157,9 @@ class ChannelSum:
     ops: tuple[Op, ...]
     value: Atom
     gradients: tuple[Gradient, ...]
+    op: Literal["sum", "amax", "place"] = "sum"
+    where: Atom = True
+    backward: bool = False
 
     @property
     def label(self) -> str:
@@ -160,9 +169,13 @@ class ChannelSum:
     @property
     def outside(self) -> tuple[str, ...]:
         """The values of a pair that the terms read besides."""
-        own = {op.target for op in self.ops} | {v.name for v in self.vectors}
-        roots = [self.value, *(g.value for g in self.gradients)]
-        return tuple(sorted(names_used(self.ops, roots) - own))
+        own = {op.target for op in self.ops} | {v.name for v in self.vectors} | {CHANNEL}
+        return tuple(sorted(names_used(self.ops, self.roots) - own))
+
+    @property
+    def roots(self) -> tuple[Atom, ...]:
+        """What is computed at each channel."""
+        return self.value, self.where, *(g.value for g in self.gradients)
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,9 @@ def _leaf(x: Leaf) -> str:
 def _sum(part: ChannelSum, end: str) -> str:
     vectors = tuple_text([_leaf(v) for v in part.vectors])
     functions = f"{part.name}_term{end}, {part.name}_slopes{end}"
-    return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {functions})'
+    more = "" if part.op == "sum" else f', op="{part.op}"'
+    more += ", backward=True" if part.backward else ""
+    return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {functions}{more})'
 
 
 def _patches(pair: PairPlan, end: str) -> str:
@@ -287,10 +289,11 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
 def _terms(pair: PairPlan, part: ChannelSum) -> dict[str, list[str]]:
     """The CPU's functions of a sum over channels."""
     every, slopes = (*pair.ops, *part.ops), [g.value for g in part.gradients]
+    terms = [part.value, part.where] if part.op == "place" else [part.value]
     return {
         "term": [
-            *_values(needed(every, [part.value]), [part.value]),
-            f"return {_tensor(part.value)}",
+            *_values(needed(every, terms), terms),
+            f"return {', '.join(map(_tensor, terms))}",
         ],
         "slopes": [
             *_values(needed(every, slopes), slopes),

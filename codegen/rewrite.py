@@ -18,13 +18,14 @@ from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.entmax import weights
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
-from attnspec.codegen.rewrite_mixed import spread_out
+from attnspec.codegen.rewrite_mixed import pulled_out, spread_out
 from attnspec.codegen.rewrite_ranks import CUTS, chosen
 from attnspec.codegen.terms import (
     FIRST,
     LOWEST,
     MINUS,
     ONE,
+    PLACE,
     ZERO,
     both,
     factors_in,
@@ -51,7 +52,6 @@ from attnspec.dsl.ast import (
 from attnspec.dsl.build import substitute
 
 _FLOAT = Kind.FLOAT
-PLACE = "place"  # the operation of a reduction that gives `argmax`, but -1 where nothing takes part
 
 
 def canonical(spec: Spec, expr: Expr, within: tuple[str, str] | None = None) -> Expr:
@@ -301,6 +301,12 @@ class _Rewriter:
         return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
+        for place, factor in enumerate(factors):
+            found = pulled_out(self.spec, node, factor)
+            others = [*factors[:place], *factors[place + 1 :]]
+            if found is not None and not set(found.axes) & self._free(node, others):
+                total = self._sum(replace(node, body=times([*others, found.left])))
+                return Contract(found.axes, total, self.visit(found.right, None), kind=_FLOAT)
         looked_up = [f for f in factors if self._table(node, f)]
         rest = [f for f in factors if f not in looked_up]
         if looked_up and not any(f.free - {"b", "h"} - tokens(self.spec, f.free) for f in rest):
@@ -318,6 +324,12 @@ class _Rewriter:
             return self._reduced(node, self.visit(times(factors), node.mask))
         softmax = rebuild(softmaxes[0], lambda n: self.visit(n, node.mask))
         return self._reduced(node, times([softmax, *(self.visit(f, node.mask) for f in apart)]))
+
+    def _free(self, node: Reduce, factors: list[Expr]) -> frozenset[str]:
+        """What factors of what a sum adds up depend on, and where they count."""
+        mask = self.spec.mask if node.mask is not None else None
+        parts = [*factors, *(x for x in (node.where, mask) if x is not None)]
+        return frozenset().union(*(x.free for x in parts))
 
     def _from_table(self, node: Reduce, found: tuple[Lookup, list[Expr]], rest: list[Expr]) -> Expr:
         """The sum of vectors of a table, each times what the weights of its pairs add up to."""
@@ -389,7 +401,8 @@ class _Rewriter:
         """Whether vectors of the row or of a table are among the terms and factors of `expr`."""
         if isinstance(expr, Apply) and expr.op in ("add", "sub", "neg", "mul", "div"):
             return any(self._mixed(node, arg) for arg in expr.args)
-        return self._of_row(node, expr) or self._table(node, expr) is not None
+        apart = self._of_row(node, expr) or pulled_out(self.spec, node, expr) is not None
+        return apart or self._table(node, expr) is not None
 
     def _of_row(self, node: Reduce, expr: Expr) -> bool:
         """Whether `expr` is a vector that does not depend on what a sum runs over."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from attnspec.codegen.channel_forms import few
 from attnspec.codegen.terms import ONE, both, factors_in, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
-from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Reduce, Spec, walk
+from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Reduce, Role, Spec, walk
 
 
 def spread_out(spec: Spec, node: Reduce) -> Expr | None:
@@ -50,5 +51,49 @@ def _mixes(spec: Spec, node: Reduce) -> bool:
     return any(
         run & n.free and len(tokens(spec, n.free)) > 1
         for n in walk(node.body)
-        if isinstance(n, Contract) or over_pairs(spec, n)
+        if over_pairs(spec, n) or (isinstance(n, Contract) and not _written(spec, n))
     )
+
+
+def _written(spec: Spec, node: Contract) -> bool:
+    """Whether a tile writes out a sum over channels."""
+    pairs = any(len(tokens(spec, side.free)) > 1 for side in (node.left, node.right))
+    return pairs and few(spec, node.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """A vector for every pair that is a sum over `axes` of numbers of the pair, `left`, times
+    vectors that a sum does not run over, `right`."""
+
+    axes: tuple[str, ...]
+    left: Expr
+    right: Expr
+
+
+def pulled_out(spec: Spec, node: Reduce, factor: Expr) -> Outer | None:
+    """A factor of what a sum adds up whose vectors need not be made for every pair."""
+    match factor:
+        case Contract(axes=axes, left=left, right=right):
+            for one, other in ((left, right), (right, left)):
+                vectors = other.free - {"b", "h", *axes} - tokens(spec, other.free)
+                if len(tokens(spec, one.free)) > 1 and vectors and not set(node.axes) & other.free:
+                    return Outer(axes, one, other)
+            parts, where = [*factors_in(left), *factors_in(right)], None
+        case Reduce(op="sum", axes=axes, body=body, where=where) if not tokens(
+            spec, frozenset(axes)
+        ):
+            parts = factors_in(body)
+        case _:
+            return None
+    if {spec.axis(axis).role for axis in axes} - {Role.CHANNEL, Role.CONCAT}:
+        return None
+    for place, part in enumerate(parts):
+        found = pulled_out(spec, node, part)
+        rest = [*parts[:place], *parts[place + 1 :]]
+        if found is None or set(axes) & (found.right.free | set(found.axes)):
+            continue
+        if not set(found.axes) & times([ONE, *rest]).free:
+            total = Reduce("sum", axes, times([*rest, found.left]), where, kind=Kind.FLOAT)
+            return replace(found, left=total)
+    return None

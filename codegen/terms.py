@@ -12,6 +12,7 @@ ZERO = Literal(0.0, kind=_FLOAT)
 MINUS = Literal(-1.0, kind=_FLOAT)
 LOWEST = Literal(-math.inf, kind=_FLOAT)
 FIRST = Literal(0, kind=Kind.INT)
+PLACE = "place"  # the operation of a reduction that gives `argmax`, but -1 where nothing takes part
 
 
 def negative(expr: Expr) -> Expr:

@@ -39,10 +39,11 @@ class VectorGradient:
 
 @dataclass(frozen=True, slots=True)
 class SumView:
-    """The tile `name`, and the gradients of vectors of the kernel's own side."""
+    """The tile `name`, made as `op` says, and the gradients of vectors of the kernel's own side."""
 
     name: str
     channel: str
+    op: str
     share: str
     terms: Terms
     slopes: Terms
@@ -71,8 +72,8 @@ def sum_view(found: ChannelSum, share: str, side: str) -> SumView:
         if roles[g.of] in OWN.get(side, ())
     )
     slopes = _terms(found, [g.slope for g in gradients])
-    terms = _terms(found, [found.value])
-    return SumView(found.name, found.label, share, terms, slopes, gradients)
+    terms = _terms(found, [found.value, found.where])
+    return SumView(found.name, found.label, found.op, share, terms, slopes, gradients)
 
 
 def _terms(found: ChannelSum, roots: Sequence[Atom]) -> Terms:
@@ -87,12 +88,25 @@ def _terms(found: ChannelSum, roots: Sequence[Atom]) -> Terms:
     return Terms(tuple(vectors), tuple(annotated(list(ops))), tuple(map(text, roots)))
 
 
-def parts(plan: PairPlan, roots: Sequence[Atom], views: Sequence[SumView]) -> list[Part]:
+def needed_sums(plan: PairPlan, roots: Sequence[Atom], asked: frozenset[str]) -> list[ChannelSum]:
+    """The sums over channels that `roots` depend on, and those that are `asked` for."""
+    used = names_used(needed(plan.ops, roots), roots) | asked
+    found = []
+    for part in reversed(plan.sums):
+        if part.name in used:
+            found.append(part)
+            used |= names_used(needed(plan.ops, part.outside), part.outside)
+    return found[::-1]
+
+
+def parts(
+    plan: PairPlan, roots: Sequence[Atom], sums: Sequence[ChannelSum], views: Sequence[SumView]
+) -> list[Part]:
     """The computation of a tile in order: what each sum takes before it, then the rest."""
     every = needed(plan.ops, roots)
     done: set[str] = set()
     found = []
-    for part, view in zip(plan.sums, views, strict=True):
+    for part, view in zip(sums, views, strict=True):
         ops = [op for op in needed(every, part.outside) if op.axes == "ij"]
         found.append(Part(tuple(annotated([op for op in ops if op.target not in done])), view))
         done |= {op.target for op in ops}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnspec.codegen.lower import ORIGIN
-from attnspec.codegen.plan_types import Loop, PairPlan
+from attnspec.codegen.plan_types import ChannelSum, Loop, PairPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import annotated, text
 from attnspec.codegen.tile import Atom, names_used, needed
@@ -19,7 +20,14 @@ from attnspec.codegen.views import (
     read_view,
 )
 from attnspec.codegen.views_branches import BranchView, branch_views
-from attnspec.codegen.views_channels import Part, SumView, VectorGradient, parts, sum_view
+from attnspec.codegen.views_channels import (
+    Part,
+    SumView,
+    VectorGradient,
+    needed_sums,
+    parts,
+    sum_view,
+)
 from attnspec.codegen.views_gradients import Gradient, one_number
 
 
@@ -166,7 +174,12 @@ class Work:
         roots += [root for g in self.gradients for root in self._of_gradient(g)]
         if masked and self.plan.keep is not None:
             roots.append(self.plan.keep)
-        return [*roots, *(name for part in self.plan.sums for name in part.outside)]
+        return [*roots, *(name for part in self._sums(roots) for name in part.outside)]
+
+    def _sums(self, roots: Sequence[Atom]) -> list[ChannelSum]:
+        """The sums over channels that the kernel computes."""
+        mine = frozenset(g.name for g in self.gradients if g.role == "sum")
+        return needed_sums(self.plan, roots, mine)
 
     def _ops(self, axes: str, masked: bool = True) -> list[str]:
         ops = needed(self.plan.ops, self._roots(masked))
@@ -199,7 +212,8 @@ class Work:
         """What a tile computes for one weight after the other, so that it holds the scores of one
         at a time; sums over channels come first, and all that they take."""
         every = [Dot(d.name, d.left.name, d.right.name) for d in self.plan.dots]
-        whole = parts(self.plan, self._roots(masked), self.sums)
+        roots = self._roots(masked)
+        whole = parts(self.plan, roots, self._sums(self._roots(True)), self.sums)
         if not self.several:
             return [Turn(self.branches[0], every, whole, list(self.gradients), True, True)]
         found: list[Turn] = []
@@ -227,7 +241,7 @@ class Work:
         shares = {g.name: g.share for g in self.gradients if g.role == "sum"}
         return [
             sum_view(s, shares.get(s.name, ""), self.side if s.name in shares else "")
-            for s in self.plan.sums
+            for s in self._sums(self._roots(True))
         ]
 
     def _used(self) -> frozenset[str]:

@@ -223,7 +223,7 @@ def backward(
         if call.value is not None:
             d_out = by_key_head(d_out, call)
         for tile in tiles(call, values, block):
-            fill(call, values, left, tile)
+            fill(call, values, left, tile, backward=True)
             keep, *found = plan.slopes(values, tile.masked)
             d_weight = _upstream(call, values, grad, d_out, tile)
             if plan.form in ("map", "entries"):

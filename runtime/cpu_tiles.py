@@ -6,8 +6,10 @@ head, m and n a tile's rows and columns; every value is [B or 1, H or 1, m or 1,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
@@ -162,8 +164,11 @@ def left_operands(call: Problem, rows: Place) -> list[Tensor]:
     ]
 
 
-def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> None:
-    """Put what the tile's columns and pairs fix, and its dot products, into `values`."""
+def fill(
+    call: Problem, values: Values, left: Sequence[Tensor], tile: Tile, backward: bool = False
+) -> None:
+    """Put what the tile's columns and pairs fix, its dot products, and what it makes of channels
+    into `values`."""
     place = positions(tile.columns, call.columns, call.k_start, call.device)
     values["j"] = place.view(1, 1, 1, -1)
     for leaf in call.plan.leaves:
@@ -180,10 +185,25 @@ def fill(call: Problem, values: Values, left: Sequence[Tensor], tile: Tile) -> N
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
     for found in call.plan.sums:
-        total = torch.zeros((), dtype=call.wide, device=call.device)
-        for _ in channels(call, values, found, tile):
+        if backward or not found.backward:
+            values[found.name] = _made(call, values, found, tile)
+
+
+def _made(call: Problem, values: Values, found: ChannelSum, tile: Tile) -> Tensor:
+    """A sum over channels, or the largest term or its place."""
+    none = torch.zeros if found.op == "sum" else partial(torch.full, fill_value=-math.inf)
+    total = none((), dtype=call.wide, device=call.device)
+    place = torch.full((), -1, device=call.device)
+    for channel in channels(call, values, found, tile):
+        if found.op == "sum":
             total = total + found.term(values)
-        values[found.name] = total
+        elif found.op == "amax":
+            total = torch.maximum(total, found.term(values))
+        else:
+            term, keep = found.term(values)
+            above = keep & ((place < 0) | (term > total) | (term.isnan() & ~total.isnan()))
+            total, place = torch.where(above, term, total), torch.where(above, channel, place)
+    return place if found.op == "place" else total
 
 
 def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Iterator[int]:
@@ -201,6 +221,7 @@ def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Ite
                 vectors[vector.name] = tensor[:, :, None, None]
     count = call.tensors[part.vectors[0].operand].shape[-1]
     for channel in range(count):
+        values["channel"] = torch.tensor(channel, device=call.device)
         for name, elements in vectors.items():
             values[name] = elements[..., channel]
         yield channel

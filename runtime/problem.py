@@ -37,13 +37,17 @@ class Leaf:
 @dataclass(frozen=True, slots=True)
 class ChannelSum:
     """A sum over `channel`, the tile `name`, of terms that read one element of each of `vectors`:
-    `term(values)` is that at one channel, `slopes(values)` its derivatives to those with one."""
+    `term(values)` is that at one channel, `slopes(values)` its derivatives to those with one. Or
+    by `op` the largest term, or its place, -1 where none takes part: then a term comes with whether
+    it does. What is `backward` only the backward needs."""
 
     name: str
     channel: str
     vectors: tuple[Leaf, ...]
-    term: Callable[[Values], Tensor]
+    term: Callable[[Values], Any]
     slopes: Callable[[Values], tuple[Tensor | float, ...]]
+    op: str = "sum"
+    backward: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,3 +234,17 @@ def _mark(p, v, acc):
         bad = tl.max(tl.where((local == column)[:, None] & (wide - wide != 0.0), 1, 0), 0)
         acc = tl.where((hit[:, None] * bad[None, :]) > 0, float("nan"), acc)
     return acc
+
+
+@triton.jit
+def larger(x, y):
+    """The larger number; what is not one is the largest."""
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def first_above(value, top, place, keep):
+    """Whether a number, where it takes part, is the first that is above all before it, of which
+    `top` is the largest; there is none before it where `place` is below 0."""
+    unknown = (value != value) & (top == top)
+    return ((place < 0) | (value > top) | unknown) & keep

@@ -41,6 +41,18 @@ class Where(Fn):
         return d_yes if d_yes == d_no else Where(condition, d_yes, d_no)
 
 
+class Total(Fn):
+    """The sum over channels that its first argument names, of terms of the numbers that follow,
+    behind each the name of the sum's derivative to it."""
+
+    op = "total"
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        if argindex == 1:
+            return sp.S.One
+        return self.args[argindex] if argindex % 2 == 0 else sp.S.Zero
+
+
 _NAMES = (
     "abs min max clamp floor ceil sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh sigmoid "
     "logsigmoid softplus relu leaky_relu elu silu gelu erf sign stopgrad pow float "
