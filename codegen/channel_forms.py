@@ -23,7 +23,6 @@ from attnspec.codegen.terms import (
 )
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import (
-    Apply,
     Contract,
     Expr,
     Index,
@@ -139,6 +138,7 @@ def written_out(spec: Spec, expr: Reduce | Contract) -> Expr:
     sizes = (spec.axis(axis).size for axis in expr.axes)
     places = product(*(range(int(x.value)) for x in sizes if isinstance(x, Literal)))
     each = [{a: lit(n) for a, n in zip(expr.axes, place, strict=True)} for place in places]
+
     def opened(node: Expr) -> Expr:
         """`node` without normalisers over the axes."""
         if isinstance(node, Normalize) and set(node.axes) & set(expr.axes):

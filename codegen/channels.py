@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal as OneOf, TypeGuard
+from typing import Any, TypeGuard
+from typing import Literal as OneOf
 
 import sympy as sp
 
@@ -211,9 +212,7 @@ class TileBuilder(Builder):
             name = self._another() if gradients is None else inside.name
             if not inside.leaves:  # which tells how many channels there are
                 inside.leaf(index(inside.channel))
-            vectors = tuple(
-                v if gradients else replace(v, grad=False) for v in inside.leaves
-            )
+            vectors = tuple(v if gradients else replace(v, grad=False) for v in inside.leaves)
             found = ChannelSum(
                 name, inside.channel, vectors, (), value, gradients or (), op, where,
                 gradients is None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from tests.specs.case import Case, Draw, dots
+from tests.specs.case import Case, Draw, dots, scaled
 from torch import Tensor
 from torch.nn.functional import relu, silu
 
@@ -95,6 +95,35 @@ def _rates(r: Draw) -> dict[str, Tensor]:
     return {"rate": r.normal(r.h, r.e), "bonus": r.normal(r.h, r.e)}
 
 
+def crystalformer(
+    q: Tensor, k: Tensor, v: Tensor, position: Tensor, lattice: Tensor, shift: Tensor,
+    width: Tensor, mix: Tensor,
+) -> Tensor:  # fmt: skip
+    """Attention over explicitly repeated atoms: a softmax over all images of all of them."""
+    moved = position[:, :, None] + shift @ lattice[:, None]
+    apart = moved[:, None] - position[:, :, None, None]
+    length = torch.linalg.vector_norm(apart, dim=-1)  # which has no gradient at 0
+    near = -(length**2)[:, None] / (2 * width[:, :, :, None, None] ** 2)
+    weight = (scaled(q, k)[..., None] + near).flatten(3).softmax(-1)
+    centres = 14 * torch.arange(mix.shape[1], dtype=mix.dtype) / mix.shape[1]
+    shells = torch.exp(-((length[..., None] - centres) ** 2)).flatten(2, 3)
+    psi = torch.einsum("bijr,hre->bhije", shells, mix)
+    repeated = v.repeat_interleave(shift.shape[0], dim=2)
+    return weight @ repeated + torch.einsum("bhij,bhije->bhie", weight, psi)
+
+
+def _crystal(r: Draw) -> dict[str, Tensor]:
+    """Three images of every atom, itself among them."""
+    shift = torch.tensor([[0, 0, 0], [1, 0, -1], [0, 2, 1]])
+    return {
+        "position": 3 * r.normal(r.b, r.n, 3),
+        "lattice": 4 * torch.eye(3) + r.normal(r.b, 3, 3),
+        "shift": shift.double(),
+        "width": r.uniform(1, 4, r.b, r.h, r.m),
+        "mix": r.normal(r.h, 7, r.e),
+    }
+
+
 CASES = {
     "talking_heads": Case(
         talking_heads, lambda r: {"before": r.normal(r.h, r.h), "after": r.normal(r.h, r.h)}, n=14
@@ -108,6 +137,7 @@ CASES = {
         },
         d=5,
     ),
+    "crystalformer": Case(crystalformer, _crystal, m=7, n=7),
     "lightnet": Case(lightnet),
     "bidirectional_wkv": Case(bidirectional_wkv, _rates, d=5),
     "guided_wkv": Case(
