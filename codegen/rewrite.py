@@ -302,11 +302,11 @@ class _Rewriter:
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         for place, factor in enumerate(factors):
-            found = pulled_out(self.spec, node, factor)
+            outer = pulled_out(self.spec, node, factor)
             others = [*factors[:place], *factors[place + 1 :]]
-            if found is not None and not set(found.axes) & self._free(node, others):
-                total = self._sum(replace(node, body=times([*others, found.left])))
-                return Contract(found.axes, total, self.visit(found.right, None), kind=_FLOAT)
+            if outer is not None and not set(outer.axes) & self._free(node, others):
+                total = self._sum(replace(node, body=times([*others, outer.left])))
+                return Contract(outer.axes, total, self.visit(outer.right, None), kind=_FLOAT)
         looked_up = [f for f in factors if self._table(node, f)]
         rest = [f for f in factors if f not in looked_up]
         if looked_up and not any(f.free - {"b", "h"} - tokens(self.spec, f.free) for f in rest):
