@@ -11,6 +11,7 @@ from attnspec.codegen.entmax import THRESHOLD
 from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import log_sum_exp, mask_at
 from attnspec.codegen.rewrite_ranks import CUTS
+from attnspec.codegen.running import running
 from attnspec.codegen.terms import FIRST, MINUS, ONE, PLACE, ZERO, factors_in, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
@@ -51,7 +52,8 @@ class Match:
     at the pairs of the mask at `mask` where `where` holds; for every index of `lanes`, too.
 
     `node` is what is computed: that sum, a log-sum-exp, (`form` "map") the weight of a pair,
-    (`form` "entries") the sum for every entry at `places`, (`form` "position") the place of the
+    (`form` "entries") the sum for every entry at `places`, (`form` "blocks") for every block of
+    columns, (`form` "position") the place of the
     largest weight of a row, (`form` "threshold") the number t of a row at which
     tempered(score - t, `order`) sums to 1, or (`form` "cuts") the cuts around the `order` largest
     of a row. What is `still` has no gradient.
@@ -221,6 +223,16 @@ def match_map(spec: Spec, node: Expr) -> Match:
     return Match(node, "map", row, column, (Weight(False, weight),), mask=mask)
 
 
+def match_blocks(spec: Spec, node: Apply) -> Match:
+    """The parts of what the blocks of tokens before a pair's own add to a running sum: the sum of
+    each block."""
+    found = running(spec, node.args[0])
+    assert found is not None
+    pointwise(spec, found.body, found.other, found.side)
+    return Match(node, "blocks", found.other, found.side, (Weight(False, found.body),),
+                 mask=found.mask, where=found.where)  # fmt: skip
+
+
 def _sides(spec: Spec, node: Expr) -> tuple[str, str]:
     """Row and column axis."""
     if isinstance(node, Reduce):
@@ -245,6 +257,10 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
         if id(node) in seen or not node.free >= {row, column}:
             continue
         seen.add(id(node))
+        sum_of = running(spec, node)
+        if sum_of is not None:
+            stack.append(sum_of.term(spec))
+            continue
         stack.extend(children(node))
         if _inside(spec, node, frozenset({row, column})):
             continue

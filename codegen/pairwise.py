@@ -8,7 +8,6 @@ from typing import Any
 
 import sympy as sp
 
-from attnspec.codegen.channels import TileBuilder
 from attnspec.codegen.forms import backward_form
 from attnspec.codegen.logit import gentle, in_base_2, logit
 from attnspec.codegen.lookups import repeated
@@ -30,6 +29,7 @@ from attnspec.codegen.plan_types import (
     Unsupported,
 )
 from attnspec.codegen.rewrite import canonical, mask_at
+from attnspec.codegen.scans import ScanBuilder
 from attnspec.codegen.terms import ONE
 from attnspec.codegen.threshold import ranked, searched
 from attnspec.codegen.tile import Atom, needed
@@ -56,7 +56,7 @@ from attnspec.dsl.check_prover import Prover
 def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) -> PairPlan:
     """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
     walks = _walks(spec, facts, found)
-    build = TileBuilder(spec, found.row, found.column, found.lanes, _listed(spec, walks))
+    build = ScanBuilder(spec, found.row, found.column, found.lanes, _listed(spec, walks))
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
@@ -67,16 +67,20 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         scores = [build.symbol(ranking.score)]
     else:  # summand by summand, as what a row does not see is taken away again
         scores = [sp.Add(*map(build.sym, summands(parts))) for parts in logits]
-    patches = _patches(build, walks.patches)
+    aligned = bool(build.scans) or found.form == "blocks"  # tiles hold whole blocks of a row
+    patches = None if aligned else _patches(build, walks.patches)
     if patches is not None and walks.patches is not None:  # tiles fulfil the rest of the mask
         rest = walks.patches.mask
         mask = None if rest is None else coordinates(canonical(spec, rest, ("i", "j")), spec)
     keep = None if mask is None else build.emit(mask)
     build.tape.declare("LOG2E", Kind.FLOAT, "")
-    names = _differentiated(build)
+    if build.scans and len(found.weights) > 1:
+        raise Unsupported("a running sum in one of several weights")
+    names = build.differentiated
     order = build.sym(found.order) if found.order is not None and ranking is None else None
     if _constant(build, found):
         names, build.leaves = [], [replace(leaf, grad=False) for leaf in build.leaves]
+        build.scans = {x: replace(scan, gradients=()) for x, scan in build.scans.items()}
     branches = tuple(
         replace(
             _branch(build, found.row, walks, weight, parts, score, names),
@@ -106,6 +110,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     roots.extend(name for part in build.sums.values() for name in part.outside)
     roots.extend(leaf.index for leaf in build.leaves if leaf.index is not None)
     roots.extend(end for leaf in build.leaves for end in leaf.repeated or ())
+    roots.extend(g.value for scan in build.scans.values() for g in scan.gradients)
     entries = _entries(build, found)
     if entries is not None:
         roots += [entries.index, *(entries.repeated or ())]
@@ -117,6 +122,7 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
         branches=branches,
         dots=tuple(build.dots),
         sums=tuple(build.sums.values()),
+        scans=tuple(build.scans.values()),
         value=value,
         gate=gate,
         leaves=tuple(build.leaves),
@@ -197,13 +203,6 @@ def _sink(build: Builder, row: str, weight: Weight) -> Operand | None:
     if weight.sink.free - {"b", "h", row, *build.lanes}:
         raise Unsupported("a sink that is a vector")
     return build.made("sink", weight.sink, "b", "h", row)
-
-
-def _differentiated(build: TileBuilder) -> list[str]:
-    """What the score has derivatives to."""
-    names = [d.name for d in build.dots if d.name in build.flowing]
-    names += [s.name for s in build.sums.values() if s.gradients]
-    return names + [leaf.name for leaf in build.leaves if leaf.grad]
 
 
 def _listed(spec: Spec, walks: _Walks) -> frozenset[Expr]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from attnspec.codegen.match import Match, match_map, match_reduce, pointwise
+from attnspec.codegen.match import Match, match_blocks, match_map, match_reduce, pointwise
 from attnspec.codegen.mixtures import joined
 from attnspec.codegen.pairwise import plan_pass
 from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
 from attnspec.codegen.rewrite import canonical, defined, log_sum_exp, of_token, reached
 from attnspec.codegen.rewrite_blocks import is_place, match_block
 from attnspec.codegen.rewrite_ranks import CUTS
+from attnspec.codegen.running import BEFORE, running
 from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
@@ -70,7 +72,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         nodes = list(reached(self.spec, *self.roots.values()))
-        sums = [n for n in nodes if isinstance(n, Reduce) and over_pairs(self.spec, n)]
+        sums = [n for n in nodes if self._is_sum(n)]
         self.asked = frozenset(n for n in nodes if _is_total(n))
         for node in sums:
             if node.op == "sum" and self.asked:
@@ -85,8 +87,10 @@ class _Planner:
         if expr in self._seen:
             return
         self._seen.add(expr)
-        if isinstance(expr, Reduce) and over_pairs(self.spec, expr):
+        if self._is_sum(expr):
             self._add(expr)
+        elif isinstance(expr, Apply) and expr.op == BEFORE:
+            self._plan(expr, match_blocks(self.spec, expr))
         elif isinstance(expr, Reduce) and is_place(self.spec, expr.axes[0]):
             self._plan(expr, match_block(self.spec, expr))
         elif isinstance(expr, Apply) and expr in self._totals:
@@ -98,6 +102,11 @@ class _Planner:
                 self.visit(defined(self.spec, expr.name))
             for child in children(expr):
                 self.visit(child)
+
+    def _is_sum(self, expr: Expr) -> TypeGuard[Reduce]:
+        """Whether `expr` is a reduction for every row, none for every pair."""
+        pairs = isinstance(expr, Reduce) and over_pairs(self.spec, expr)
+        return pairs and running(self.spec, expr) is None
 
     def _is_map(self, expr: Expr) -> bool:
         """Whether `expr` is a number for every pair, computed as such."""

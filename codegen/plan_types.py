@@ -9,12 +9,18 @@ from attnspec.codegen.tile import Atom, Op, names_used
 from attnspec.dsl.ast import Expr, Kind
 
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
-Role: TypeAlias = Literal["row", "column", "head", "table", "row_table", "column_table", "pair"]
+Role: TypeAlias = Literal[
+    "row", "column", "head", "table", "row_table", "column_table", "pair", "row_blocks", "column_blocks"
+]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
-# What a pass gives for every query: a vector, a number, a number for every key or for every entry
-# of a table, the position of a key, a threshold that is searched for, or the cuts around the
-# largest numbers.
-Result: TypeAlias = Literal["vector", "number", "map", "entries", "position", "threshold", "cuts"]
+WIDTHS = {"map": "N", "entries": "entries", "blocks": "blocks"}  # how many there are of a query
+BLOCKED = ("row_blocks", "column_blocks")  # one number for a block of tokens of one side
+# What a pass gives for every query: a vector, a number, a number for every key, for every entry of
+# a table or for every block of keys, the position of a key, a threshold that is searched for, or
+# the cuts around the largest numbers.
+Result: TypeAlias = Literal[
+    "vector", "number", "map", "entries", "blocks", "position", "threshold", "cuts"
+]
 
 
 UNIT = "unit"  # the channel of a value that is a number
@@ -85,7 +91,8 @@ class Leaf:
     """A per-row, per-column, per-head or looked-up number that the tile computation reads.
 
     A `table` is read at the flat index `index` over its dimensions after b and h, a `row_table` or
-    `column_table` over those after its token; a `pair` at (row, column). `grad`: its gradient is
+    `column_table` over those after its token; a `pair` at (row, column), `column_blocks` at (row,
+    block of columns), `row_blocks` at (block of rows, column). `grad`: its gradient is
     generated. `repeated`: the entries that two pairs of the table's token may both read; None
     where that may be any.
     """
@@ -176,6 +183,20 @@ class ChannelSum:
     def roots(self) -> tuple[Atom, ...]:
         """What is computed at each channel."""
         return self.value, self.where, *(g.value for g in self.gradients)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A running sum along `side`, i or j, the tile `name`, in a block of tokens: of those before a
+    pair's own, or `after` it, that one too if it counts its `own`. The leaf
+    `carried` is what the other blocks add; `gradients` are the derivatives of what is summed up."""
+
+    name: str
+    side: str
+    after: bool
+    own: bool
+    carried: str
+    gradients: tuple[Gradient, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +380,8 @@ class PairPlan:
     the sum of its `branches`, forward and backward. It gives what `form` says: the weighted sum of
     `value`, a number, the weights, what they add up to for each of the `entries`, or without a
     gradient the position of the row's largest score, its threshold or its cuts, which a `search`
-    finds; a softmax without a value gives its log-sum-exp alone. Several branches have a value, and
+    finds; the weights added up by blocks of columns; a softmax without a value gives its
+    log-sum-exp alone. Several branches have a value, and
     one of them at most is no softmax.
 
     `ops` computes, in order, everything; `keep` is the mask (None: every pair).
@@ -374,6 +396,7 @@ class PairPlan:
     branches: tuple[Branch, ...]
     dots: tuple[Dot, ...]
     sums: tuple[ChannelSum, ...]
+    scans: tuple[Scan, ...]
     value: Operand | None
     gate: Operand | None
     leaves: tuple[Leaf, ...]

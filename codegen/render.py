@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 
 import jinja2
@@ -16,6 +17,7 @@ from attnspec.codegen.loads import loads
 from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import (
     TABLES,
+    WIDTHS,
     BlockPlan,
     Branch,
     ChannelSum,
@@ -25,6 +27,7 @@ from attnspec.codegen.plan_types import (
     PairPlan,
     Plan,
     RangePlan,
+    Scan,
 )
 from attnspec.codegen.rewrite_blocks import with_blocks
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
@@ -119,6 +122,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         "numbers": repr(tuple(s.name for s in plan.scalars)),
         "dots": repr(tuple((d.name, d.left.name, d.right.name) for d in plan.dots)),
         "sums": tuple_text([_sum(part, end) for part in plan.sums]),
+        "scans": tuple_text([_scan(x, end) for x in plan.scans]),
         "leaves": tuple_text([_leaf(x) for x in plan.leaves]),
         "patches": _patches(plan, end),
         "entries": repr(None if plan.entries is None else plan.entries.size),
@@ -144,6 +148,11 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         **_texts(plan),
         cpu=_cpu(plan),
         sums={part.name: _terms(plan, part) for part in plan.sums},
+        scans={
+            scan.name: _slopes(plan.ops, [g.value for g in scan.gradients])
+            for scan in plan.scans
+            if scan.gradients
+        },
         fields={
             name: layout(code, indent=4, used=4 + len(f"{name}=")) for name, code in fields.items()
         },
@@ -174,8 +183,8 @@ def _heading(plan: PairPlan) -> str:
 def _shape(plan: PairPlan) -> str:
     if plan.value is not None:
         return f"[B, H, M, {plan.value.labels[3]}]"
-    last = {"map": ", N", "entries": ", entries", "cuts": ", 3"}.get(plan.form, "")
-    return f"[B, H, M{last}]"
+    last = (WIDTHS | {"cuts": "3"}).get(plan.form)
+    return f"[B, H, M{f', {last}' if last else ''}]"
 
 
 def _sorted(names: frozenset[str]) -> list[str]:
@@ -249,6 +258,12 @@ def _sum(part: ChannelSum, end: str) -> str:
     return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {functions}{more})'
 
 
+def _scan(x: Scan, end: str) -> str:
+    slopes = f"{x.name}_slopes{end}" if x.gradients else "None"
+    names = tuple(g.of for g in x.gradients)
+    return f'Scan("{x.name}", "{x.side}", {x.after}, {x.own}, "{x.carried}", {names!r}, {slopes})'
+
+
 def _patches(pair: PairPlan, end: str) -> str:
     found = pair.patches
     if found is None:
@@ -295,11 +310,14 @@ def _terms(pair: PairPlan, part: ChannelSum) -> dict[str, list[str]]:
             *_values(needed(every, terms), terms),
             f"return {', '.join(map(_tensor, terms))}",
         ],
-        "slopes": [
-            *_values(needed(every, slopes), slopes),
-            f"return {tuple_text([text(a) for a in slopes])}",
-        ],
+        "slopes": _slopes(every, slopes),
     }
+
+
+def _slopes(ops: Sequence[Op], slopes: list[Atom]) -> list[str]:
+    """A function that gives derivatives."""
+    found = tuple_text([text(a) for a in slopes])
+    return [*_values(needed(ops, slopes), slopes), f"return {found}"]
 
 
 def _tensor(atom: Atom | None) -> str:

@@ -19,6 +19,7 @@ from attnspec.codegen.entmax import weights
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_mixed import pulled_out, spread_out
+from attnspec.codegen.rewrite_products import as_sum
 from attnspec.codegen.rewrite_ranks import CUTS, chosen
 from attnspec.codegen.terms import (
     FIRST,
@@ -202,6 +203,8 @@ class _Rewriter:
                     return self._mean(node)
                 case Reduce(op="any" | "all"):
                     return self._any(node)
+                case Reduce(op="prod"):
+                    return self.visit(as_sum(self.spec, node), within)
                 case Reduce(op="argmax"):
                     return Apply("max", (self._place(node), FIRST), kind=Kind.INT)
                 case Reduce(op="amax" | "amin", axes=(*rest, inner)) if rest:

@@ -63,6 +63,8 @@ TRITON = _COMMON | {
     "tempered": "tempered({0}, {1})",
     "tempered_bend": "bend({0}, {1})",
     "in_order": "in_order({0})",
+    "running_i": "running({0}, {1}, {2}, q_start + M, {3}, {4})",
+    "running_j": "running({0}, {1}, {2}, k_start + N, {3}, {4})",
 }  # fmt: skip
 
 TORCH = _COMMON | {
@@ -95,6 +97,8 @@ TORCH = _COMMON | {
     "tempered": "tempered_tile({0}, {1})",
     "tempered_bend": "bend_tile({0}, {1})",
     "in_order": "order_tile({0})",
+    "running_i": "running_tile({0}, {1}, {2}, -2, {3}, {4})",
+    "running_j": "running_tile({0}, {1}, {2}, -1, {3}, {4})",
     "below": "below({0}, {1})",
     "upto": "upto({0}, {1})",
 } | {

@@ -13,11 +13,17 @@ from attnspec.codegen.views_channels import sum_view
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """A derivative of the weight at `place`, and what the gradient of that weight is called."""
+    """A derivative of the weight at `place`, or of what a running sum adds up, and what the
+    gradient of that is called."""
 
     value: Atom
     place: int
     upstream: str
+
+    @property
+    def term(self) -> str:
+        """What it adds to a share."""
+        return self.upstream if self.value == 1.0 else f"{self.upstream} * {text(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Gradient:
     """A gradient that the kernel makes, by the `slopes` of weights. `other` is the tile it
     multiplies (dots), `after` a factor that is the same everywhere and so applied once; `first` of
     its operand. `repeated`: the entries of a token's table that several of its pairs may add to
-    (None: any)."""
+    (None: any). `added`: its slopes as a part of running sums."""
 
     name: str
     role: str
@@ -38,6 +44,7 @@ class Gradient:
     first: bool = True
     repeated: tuple[Atom, ...] | None = None
     vectors: tuple[str, ...] = ()
+    added: tuple[Slope, ...] = ()
 
     @property
     def owned(self) -> bool:
@@ -52,13 +59,14 @@ class Gradient:
     @property
     def operands(self) -> tuple[str, ...]:
         """Whose gradients are made of it: of a sum over channels its `vectors`."""
-        return self.vectors or (self.operand,)
+        return self.vectors or ((self.operand,) if self.operand else ())
 
     @property
     def computed(self) -> bool:
         """Whether every pair's share is not just the gradient of a weight: the slope is then no
         factor of the whole."""
-        return len(self.slopes) > 1 or not (self.after or self.slopes[0].value == 1.0)
+        apart = len(self.slopes) > 1 or bool(self.added)
+        return apart or not (self.after or self.slopes[0].value == 1.0)
 
     @property
     def share(self) -> str:
@@ -68,10 +76,13 @@ class Gradient:
     @property
     def product(self) -> str:
         """That share, where it is computed."""
-        return " + ".join(
-            slope.upstream if slope.value == 1.0 else f"{slope.upstream} * {text(slope.value)}"
-            for slope in self.slopes
-        )
+        found = " + ".join(slope.term for slope in self.slopes if slope.value != 0.0)
+        return found or "0.0"
+
+    @property
+    def more(self) -> dict[str, str]:
+        """What running sums add to it, by what the gradient of each is called."""
+        return {slope.upstream: slope.term for slope in self.added}
 
     @property
     def place(self) -> int:
@@ -81,7 +92,7 @@ class Gradient:
     @property
     def values(self) -> list[Atom]:
         """All its slopes."""
-        return [slope.value for slope in self.slopes]
+        return [slope.value for slope in (*self.slopes, *self.added)]
 
 
 def slopes_of(plan: PairPlan, name: str) -> tuple[Slope, ...]:
@@ -94,6 +105,16 @@ def slopes_of(plan: PairPlan, name: str) -> tuple[Slope, ...]:
     ]
     some = [slope for slope in found if slope.value != 0.0]
     return tuple(some or found[:1])
+
+
+def added(plan: PairPlan, name: str) -> tuple[Slope, ...]:
+    """The derivatives by `name` of what running sums add up."""
+    return tuple(
+        Slope(g.value, 0, f"d_{scan.name}")
+        for scan in plan.scans
+        for g in scan.gradients
+        if g.of == name
+    )
 
 
 def endings(plan: PairPlan) -> list[str]:
@@ -125,11 +146,15 @@ def dot_gradients(plan: PairPlan, side: str) -> list[Gradient]:
         if not slopes:
             continue
         # a key head's sum runs over several query heads, each with its own numbers
+        more = added(plan, dot.name)
         apart = shared or (side == "columns" and not one_number(plan, slopes[0].value))
+        apart = apart or bool(more)
         once = "" if apart else _once(plan, slopes)
         first, channel = mine.name not in {g.operand for g in found}, mine.labels[3]
         found.append(
-            Gradient(dot.name, "dot", mine.name, slopes, once, other.name, channel, "", first)
+            Gradient(
+                dot.name, "dot", mine.name, slopes, once, other.name, channel, "", first, added=more
+            )
         )
     return found
 
@@ -139,7 +164,9 @@ def sum_gradients(plan: PairPlan, side: str) -> list[Gradient]:
     views = [v for v in (sum_view(part, "", side) for part in plan.sums) if v.gradients]
     vectors = [tuple(g.operand for g in v.gradients) for v in views]
     return [
-        Gradient(v.name, "sum", "", slopes_of(plan, v.name), vectors=found)
+        Gradient(
+            v.name, "sum", "", slopes_of(plan, v.name), vectors=found, added=added(plan, v.name)
+        )
         for v, found in zip(views, vectors, strict=True)
     ]
 
@@ -159,12 +186,26 @@ def leaf_gradients(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
         if leaf.grad and leaf.role in roles:
             slopes = slopes_of(plan, leaf.name)
             summed = leaf.role in ("row", "head", "table")
-            once = _once(plan, slopes) if summed else ""
+            more = added(plan, leaf.name)
+            once = _once(plan, slopes) if summed and not more else ""
             index = "" if leaf.index is None else text(leaf.index)
             name = leaf.operand.name
             found.append(
                 Gradient(
-                    leaf.name, leaf.role, name, slopes, once, index=index, repeated=leaf.repeated
-                )
+                    leaf.name, leaf.role, name, slopes, once, index=index, repeated=leaf.repeated,
+                    added=more,
+                )  # fmt: skip
             )
     return found
+
+
+def scan_gradients(plan: PairPlan, side: str) -> list[Gradient]:
+    """Those of running sums: in the kernel of rows, of what other blocks add to them, too."""
+    return [
+        Gradient(
+            scan.name, "scan", scan.carried if side == "rows" else "",
+            slopes_of(plan, scan.name), added=added(plan, scan.name),
+        )  # fmt: skip
+        for scan in plan.scans
+        if scan.gradients
+    ]

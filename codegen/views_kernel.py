@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attnspec.codegen.plan_types import TABLES, PairPlan, Ranking, Search
+from attnspec.codegen.plan_types import TABLES, WIDTHS, PairPlan, Ranking, Search
 from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
 from attnspec.codegen.views import Tensor, patch_shape, strides, tiles
@@ -13,8 +13,10 @@ from attnspec.codegen.views_gradients import (
     dot_gradients,
     endings,
     leaf_gradients,
+    scan_gradients,
     sum_gradients,
 )
+from attnspec.codegen.views_scans import ScanView, scan_views
 from attnspec.codegen.views_work import Work
 from attnspec.dsl.ast import Kind
 
@@ -27,6 +29,8 @@ _TOKENS = {
     "row_table": ("i",),
     "column_table": ("j",),
     "pair": ("i", "j"),
+    "row_blocks": ("i", "j"),
+    "column_blocks": ("i", "j"),
 }
 
 
@@ -64,6 +68,21 @@ class Kernel(Work):
     @property
     def pair_leaves(self) -> list[Tensor]:
         return self._leaves("pair")
+
+    @property
+    def blocked(self) -> dict[str, list[Tensor]]:
+        """What is read of blocks of rows and of columns, by which of the two."""
+        return {side: self._leaves(f"{side}_blocks") for side in ("row", "column")}
+
+    @property
+    def paired(self) -> list[Tensor]:
+        """What is read of both tokens."""
+        return [*self.pair_leaves, *self.blocked["row"], *self.blocked["column"]]
+
+    @property
+    def scans(self) -> list[ScanView]:
+        """The running sums that gradients flow through, the last first."""
+        return scan_views(self.plan, self.gradients)
 
     def _vectors(self, *tokens: str) -> list[Tensor]:
         found = [t for view in self.sums for t in view.vectors if t.token in tokens]
@@ -176,7 +195,7 @@ class Kernel(Work):
             found += [*self.d_outs, *self.coefficients]
         found += [*self.row_vectors, *self.column_vectors]
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
-        return [*found, *self.pair_leaves, *self.tables, *self.visits]
+        return [*found, *self.paired, *self.tables, *self.visits]
 
     @property
     def scalars(self) -> list[str]:
@@ -231,6 +250,7 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     saved = tuple(f"{name}{e}" for name in ("lse", "delta") for e in ends)
     saved += () if plan.softmax or plan.value is not None else ("d_out",)
     rows = [
+        *scan_gradients(plan, "rows"),
         *dot_gradients(plan, "rows"),
         *leaf_gradients(plan, ("row", "row_table", "head", "pair")),
         *sum_gradients(plan, "rows"),
@@ -240,6 +260,7 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
         *leaf_gradients(plan, ("column", "column_table")),
         *sum_gradients(plan, "columns"),
     ]
+    inner = scan_gradients(plan, "columns") if columns else []
 
     def into(gradients: list[Gradient]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f"d_{operand}" for g in gradients for operand in g.operands))
@@ -256,13 +277,14 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     if columns or values:
         doc = "Gradients of what belongs to a key: one tile of columns a program, every query head."
         pointers = (*saved, *values, *into(columns))
-        made = tuple(columns)
+        made = (*inner, *columns)
         found.append(Kernel("backward_columns", end, doc, plan, "columns", made, pointers))
     for leaf in leaf_gradients(plan, ("table",)):
         doc = f"Gradient of the table {leaf.operand.removeprefix('u_')}: one share a tile of rows."
         pointers = (*saved, f"d_{leaf.operand}")
         name = f"backward_{leaf.name}"
-        found.append(Kernel(name, end, doc, plan, "rows", (leaf,), pointers))
+        made = (*scan_gradients(plan, "table"), leaf)
+        found.append(Kernel(name, end, doc, plan, "rows", made, pointers))
     return found
 
 
@@ -280,8 +302,8 @@ def _doc(plan: PairPlan) -> str:
         given.append(f"Output {shape}, output and log-sum-exp of each softmax")
     elif plan.value is not None:
         given.append(f"Output [B, H, M, {plan.value.labels[3]}]")
-    elif plan.form in ("map", "entries"):
-        given.append(f"Output [B, H, M, {'N' if plan.entries is None else 'entries'}]")
+    elif plan.form in WIDTHS:
+        given.append(f"Output [B, H, M, {WIDTHS[plan.form]}]")
     elif not plan.softmax:
         given.append("Output [B, H, M]")
     if plan.softmax and len(plan.branches) == 1:

@@ -8,7 +8,8 @@ from attnspec.codegen.host import Host
 from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
-from attnspec.codegen.plan_types import UNIT, Operand, PairPlan
+from attnspec.codegen.running import running
+from attnspec.codegen.plan_types import BLOCKED, UNIT, Operand, PairPlan
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
@@ -81,12 +82,18 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     rows = ("b", *plan.lanes, "h", plan.row)
     channel = () if plan.value is None else plan.value.channels
     entries = () if plan.entries is None else plan.entries.axes
-    dims = {"vector": (*rows, *channel), "map": (*rows, plan.column), "entries": (*rows, *entries)}
+    dims = {"vector": (*rows, *channel), "entries": (*rows, *entries)}
+    dims |= {form: (*rows, plan.column) for form in ("map", "blocks")}
     kind = Kind.INT if plan.form in ("position", "cuts") else Kind.FLOAT
     results = list(known(plan))
     if UNIT in channel:
         host.lines.append(f"out{end} = out{end}[..., 0]")
         dims["vector"] = rows
+    if plan.form == "blocks":
+        assert isinstance(plan.result, Apply)
+        found = running(spec, plan.result.args[0])
+        assert found is not None
+        host.lines.append(f"out{end} = carried(out{end}, {found.after})")
     if plan.lanes:
         sizes = ", ".join(host.size(host.base(axis)) for axis in (*plan.lanes, "h"))
         for name in sorted({result.partition("[")[0] for _, result in results}):
@@ -170,7 +177,7 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
     lines: list[str] = []
     for operand in operands(plan):
         name, role = operand.name, roles.get(operand.name, "")
-        if role in ("table", "pair"):
+        if role in ("table", "pair", *BLOCKED):
             if role == "pair":
                 assert isinstance(operand.expr, Read)
                 source = f'tensor["{operand.expr.name}"]'

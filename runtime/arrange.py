@@ -26,7 +26,10 @@ _LEAF_DIMS = {
     "row_table": ("b", "h", "i", "t"),
     "column_table": ("b", "h", "j", "t"),
     "pair": ("b", "h", "i", "j"),
+    "row_blocks": ("b", "h", "i", "j"),
+    "column_blocks": ("b", "h", "i", "j"),
 }
+PAIRED = ("pair", "row_blocks", "column_blocks")
 SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
@@ -82,12 +85,13 @@ def gradient_buffers(
                 shape = (call.batch, call.heads, blocks, *like.shape[2:])
             case "table":
                 shape = (call.batch, call.heads, blocks, like.shape[-1])
-            case "pair":  # tiles without a pair are never visited
-                shape = (call.batch, call.heads, call.rows, call.columns)
+            case "pair" | "row_blocks" | "column_blocks":
+                shape = (call.batch, call.heads, *like.shape[2:])
             case "":
                 dtype = like.dtype
-        owned = roles.get(operand, "") in ("pair", "row_table", "column_table")
-        made = torch.zeros if owned else torch.empty  # added to, or not written everywhere
+        # added to, or not written everywhere: tiles without a pair are never visited
+        owned = roles.get(operand, "") in (*PAIRED, "row_table", "column_table")
+        made = torch.zeros if owned else torch.empty
         found[operand] = made(shape, dtype=dtype, device=like.device)
     return found
 
@@ -114,7 +118,7 @@ def arrange(
             }
     tensors: dict[str, Tensor | None] = {**call.tensors, **pointers}
     for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
-        if leaf.role in ("table", "pair"):
+        if leaf.role in ("table", *PAIRED):
             whole = call.tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
     for key, part in visits(call, tile.block_m, tile.block_n, by_columns).items():

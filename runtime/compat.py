@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -29,8 +30,8 @@ def _without_waste() -> None:
     """Leave out half of the interpreter's work, which changes nothing.
 
     It patches Triton's whole language anew at every call of a function in a kernel, works out
-    whether an integer overflows even where no assertion would say so, and makes a table of all
-    types to look up one.
+    whether an integer overflows even where no assertion would say so, makes a table of all types
+    to look up one, and goes through a scan number by number.
     """
     call, builder = interpreter.InterpretedFunction.__call__, interpreter.interpreter_builder
     found = interpreter._get_np_dtype
@@ -45,6 +46,20 @@ def _without_waste() -> None:
             raise interpreter.InterpreterError(repr(error)) from error
 
     interpreter.InterpretedFunction.__call__ = patched
+    def scanned(self: Any, tensors: Sequence[Any]) -> list[Any]:
+        """Along the axis at once for all other places."""
+        parts = [np.moveaxis(x.handle.data, self.axis, 0) for x in tensors]
+        found = [part.copy() for part in parts]
+        for n in range(1, len(parts[0])):
+            pairs = [[x[n] for x in parts], [x[n - 1] for x in found]]
+            right, left = (map(self.to_tensor, x, [t.dtype for t in tensors]) for x in pairs)
+            made = self.combine_fn.fn(*left, *right)
+            for into, x in zip(found, made if isinstance(made, tuple) else (made,), strict=True):
+                into[n] = x.handle.data
+        whole = (np.moveaxis(x, 0, self.axis) for x in found)
+        return [self.to_tensor(x, t.dtype) for x, t in zip(whole, tensors, strict=True)]
+
+    interpreter.ScanOps.generic_scan = scanned
     interpreter._get_np_dtype = lambda dtype: (known if type(dtype) is tl.dtype else found)(dtype)
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 

@@ -27,7 +27,8 @@ from attnspec.runtime.cpu_tiles import (
     row_values,
     tiles,
 )
-from attnspec.runtime.problem import Branch, ChannelSum, Leaf, Problem, Values
+from attnspec.runtime.problem import WIDE, Branch, ChannelSum, Leaf, Problem, Scan, Values
+from attnspec.runtime.running import block_sums, by_run, running
 
 ALL = slice(None)
 
@@ -97,6 +98,8 @@ def forward(call: Problem) -> tuple[Tensor, ...]:
                     found.relate(weight, plan.value is not None)
                 if plan.form == "map":
                     out[tile.of(out)] = weight
+                elif plan.form == "blocks":
+                    out[tile.blocked("column_blocks").of(out)] = block_sums(weight, -1)
                 elif plan.form == "entries":
                     found.acc.scatter_add_(3, _entry(call, values, tile), weight)
                 elif plan.value is not None:
@@ -159,9 +162,8 @@ def _nothing(call: Problem, lse: Tensor) -> Tensor:
     """The output before anything is added to it."""
     if call.value is not None:
         return lse.new_zeros((*lse.shape, call.value.shape[-1]))
-    if call.plan.form in ("map", "entries"):
-        last = call.columns if call.plan.form == "map" else call.entries
-        return lse.new_zeros((*lse.shape, last))
+    if call.plan.form in WIDE:
+        return lse.new_zeros((*lse.shape, call.width))
     return torch.zeros_like(lse)
 
 
@@ -226,7 +228,7 @@ def backward(
             fill(call, values, left, tile, backward=True)
             keep, *found = plan.slopes(values, tile.masked)
             d_weight = _upstream(call, values, grad, d_out, tile)
-            if plan.form in ("map", "entries"):
+            if plan.form in WIDE:
                 # where nothing comes from, nothing flows, whatever the slope
                 keep = d_weight != 0 if keep is None else keep & (d_weight != 0)
             weight, d_scores = _gradients(call, found[::2], d_weight, (lse, delta), tile)
@@ -238,14 +240,17 @@ def backward(
                 p = by_key_head(weight, call)
                 out[plan.value][:, :, tile.columns] += p.transpose(-1, -2) @ d_out
             share = _Share(call, values, left, tile, out)
+            shares: dict[str, Tensor] = {}
             for name, *slopes in zip(plan.wanted, *found[1::2], strict=True):
                 d_score = _chained(d_scores, slopes)
-                if keep is not None:
-                    d_score = torch.where(keep, d_score, 0.0)
+                shares[name] = d_score if keep is None else torch.where(keep, d_score, 0.0)
+            for scan in reversed(plan.scans):  # one that is part of another comes before that
+                share.add_scan(scan, shares)
+            for name, d_score in shares.items():
                 if name in leaves:
                     share.add_leaf(leaves[name], d_score)
                 elif name in sums:
-                    share.add_vectors(sums[name], d_score, keep)
+                    share.add_vectors(sums[name], d_score, d_score != 0 if plan.scans else keep)
                 else:
                     share.add_dot(name, d_score)
     if ungated is not None and plan.gate is not None:
@@ -294,6 +299,9 @@ def _upstream(call: Problem, values: Values, grad: Tensor, d_out: Tensor, tile: 
         return by_head(d_out @ v.transpose(-1, -2), call)
     if call.plan.form == "map":
         return grad[tile.of(grad)].to(call.wide)
+    if call.plan.form == "blocks":
+        parts = grad[tile.blocked("column_blocks").of(grad)].to(call.wide)
+        return by_run(parts, -1, tile.shape(call)[-1])
     if call.plan.form == "entries":
         return d_out.gather(3, _entry(call, values, tile))
     none = call.plan.softmax  # but its log-sum-exp
@@ -329,6 +337,20 @@ class _Share:
             self.out[x][:, :, tile.rows] += by_head(flat @ right, call)
         if y in self.out:
             self.out[y][:, :, tile.columns] += flat.transpose(-1, -2) @ left
+
+    def add_scan(self, scan: Scan, shares: dict[str, Tensor]) -> None:
+        """Take the share of a running sum from `shares`, and add to them what flows on."""
+        share = shares.pop(scan.name, None)
+        if share is None or scan.slopes is None:
+            return
+        dim = -2 if scan.side == "i" else -1
+        if scan.carried in self.out:
+            into, role = self.out[scan.carried], "row_blocks" if dim == -2 else "column_blocks"
+            place = self.tile.blocked(role).of(into)
+            into[place] += block_sums(share, dim).sum_to_size(into[place].shape)
+        flows = running(share, dim, not scan.after, scan.own)
+        for name, slope in zip(scan.wanted, scan.slopes(self.values), strict=True):
+            shares[name] = shares[name] + torch.where(flows == 0, 0.0, flows * slope)
 
     def add_vectors(self, part: ChannelSum, d_score: Tensor, keep: Tensor | None) -> None:
         call, tile = self.call, self.tile

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from torch import Tensor
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import Stretch, limits, visited
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
+from attnspec.runtime.tiles import BLOCK
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
 
@@ -53,6 +54,14 @@ class Tile:
         )
         return (call.batch, call.heads, *lengths)
 
+    def blocked(self, role: str) -> Tile:
+        """The tile of the blocks of its rows ("row_blocks") or of its columns ("column_blocks")."""
+        assert isinstance(self.rows, slice)
+        assert isinstance(self.columns, slice)
+        rows = _blocks_of(self.rows) if role == "row_blocks" else self.rows
+        columns = _blocks_of(self.columns) if role == "column_blocks" else self.columns
+        return replace(self, rows=rows, columns=columns)
+
     def of(self, pairs: Tensor) -> tuple[Any, ...]:
         """The index of this tile in a tensor [.., .., M, N]."""
         rows, columns = self.rows, self.columns
@@ -61,6 +70,11 @@ class Tile:
             if isinstance(columns, slice):
                 columns = torch.arange(columns.start, columns.stop, device=pairs.device)
         return (slice(None), slice(None), rows, columns)
+
+
+def _blocks_of(place: slice) -> slice:
+    """The numbers of the blocks that tokens make up."""
+    return slice(place.start // BLOCK, -(-place.stop // BLOCK))
 
 
 def widened(x: Tensor, call: Problem) -> Tensor:
@@ -181,6 +195,8 @@ def fill(
             values[leaf.operand] = part.repeat_interleave(call.groups, 1)
         elif leaf.role == "pair":
             values[leaf.name] = widened(tensor[tile.of(tensor)], call)
+        elif leaf.role in ("row_blocks", "column_blocks"):
+            values[leaf.name] = tensor[tile.blocked(leaf.role).of(tensor)]
     for rows, (name, _, y) in zip(left, call.plan.dots, strict=True):
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
@@ -251,7 +267,15 @@ def _reached(call: Problem, runs: Limits) -> list[Stretch]:
         first, last, inside, until = _interval(run, start, start + call.columns - 1)
         reached.append((first - start, last - start + 1))
         whole.append((inside - start, until - start + 1))
+    if call.plan.blocked:
+        reached = [(low // BLOCK * BLOCK, min(_upper(high), call.columns)) for low, high in reached]
+        whole = [(_upper(low), high // BLOCK * BLOCK) for low, high in whole]
     return stretches(reached, whole)
+
+
+def _upper(place: int) -> int:
+    """The end of the block that ends at a token or after it."""
+    return -(-place // BLOCK) * BLOCK
 
 
 def _box(call: Problem, values: Values, block: Block) -> list[Tile]:

@@ -81,10 +81,12 @@ from attnspec.runtime.problem import (
     Pairwise,
     Patches,
     Ranges,
+    Scan,
     Scores,
     Values,
 )
 from attnspec.runtime.random import random_tile
+from attnspec.runtime.running import carried, running_tile
 from attnspec.runtime.signature import Argument, Grid, Signature
 
 __all__ = [
@@ -99,6 +101,7 @@ __all__ = [
     "Pairwise",
     "Patches",
     "Ranges",
+    "Scan",
     "Scores",
     "Signature",
     "Values",
@@ -113,6 +116,7 @@ __all__ = [
     "below",
     "bend_tile",
     "bind",
+    "carried",
     "clamp",
     "concatenate",
     "cutoff",
@@ -157,6 +161,7 @@ __all__ = [
     "rope",
     "run_backward",
     "run_forward",
+    "running_tile",
     "safe_div",
     "safe_exp",
     "safe_exp2",

@@ -50,6 +50,7 @@ from attnspec.runtime.triton_patches import (
     patches,
     tokens,
 )
+from attnspec.runtime.triton_running import RUN, block_sums, by_run, running, runs
 from attnspec.runtime.triton_tiles import (
     add_entries,
     dot,
@@ -76,13 +77,16 @@ __all__ = [
     "LEAST",
     "LN2",
     "LOG2E",
+    "RUN",
     "SWEEPS",
     "add_entries",
     "area",
     "atan",
     "bend",
+    "block_sums",
     "box",
     "bracket",
+    "by_run",
     "cell",
     "cell_besides",
     "cos",
@@ -129,6 +133,8 @@ __all__ = [
     "power_int",
     "reach",
     "rsqrt",
+    "running",
+    "runs",
     "searched",
     "set_entries",
     "sigmoid",

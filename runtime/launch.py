@@ -17,7 +17,7 @@ from attnspec.runtime.bind import Bound
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
-from attnspec.runtime.problem import Pairwise, Problem, problem
+from attnspec.runtime.problem import WIDE, Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
@@ -124,9 +124,8 @@ def outputs(call: Problem) -> tuple[Tensor, ...]:
     lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
     if call.value is not None:
         out = call.value.new_empty((*shape, call.value.shape[-1]))
-    elif plan.form in ("map", "entries"):
-        last = call.columns if plan.form == "map" else call.entries
-        out = torch.zeros((*shape, last), dtype=call.wide, device=call.device)
+    elif plan.form in WIDE:
+        out = torch.zeros((*shape, call.width), dtype=call.wide, device=call.device)
     else:
         size = (*shape, 3) if plan.form == "cuts" else shape
         dtype = torch.int64 if plan.form in ("position", "cuts") else lse.dtype
@@ -259,7 +258,7 @@ def _backward_kernels(
                     grad = grad.sum(2)
                 case "table":
                     grad = grad.sum(2).sum_to_size(like.shape)
-                case "pair":
+                case "pair" | "row_blocks" | "column_blocks":
                     grad = grad.sum_to_size(like.shape)
             found[operand] = grad
     return found

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from attnspec.runtime.tiles import BLOCK
+
 Values: TypeAlias = "dict[str, Any]"
 # Of each run: first and last position that may take part, first and last of the range without
 # holes (None is no limit), and whether there is such a range.
@@ -22,6 +24,9 @@ Slopes: TypeAlias = (
 
 # Of several weights: what takes part (None: every pair), then the score of each and its others.
 Scores: TypeAlias = "tuple[Tensor | tuple[Tensor | float, ...] | None, ...]"
+
+
+WIDE = ("map", "entries", "blocks")  # forms that give many numbers for a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,21 @@ class ChannelSum:
     slopes: Callable[[Values], tuple[Tensor | float, ...]]
     op: str = "sum"
     backward: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A running sum along `side`, i or j, the tile `name`, in a block of tokens: of those before a
+    pair's own, or `after` it, that one too if it counts its `own`. `carried` is the leaf that other
+    blocks add; `slopes(values)` are the derivatives by `wanted` of what is summed up, if any."""
+
+    name: str
+    side: str
+    after: bool
+    own: bool
+    carried: str
+    wanted: tuple[str, ...]
+    slopes: Callable[[Values], tuple[Tensor | float, ...]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +147,7 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
-    the "map" of its weights, their sums for each of `entries` (their number or its name; a pair's
+    the "map" of its weights, their sums for each of the "blocks" of columns, or for each of `entries` (their number or its name; a pair's
     is `indices(values)["out"]`), the "position" of the largest one, the "threshold" at which the
     shares of its pairs add up to 1, or the "cuts" around its largest (see `cpu_cuts`); of a softmax
     without a value nothing but the log-sum-exp.
@@ -171,6 +191,12 @@ class Pairwise:
     blocks: Blocks | None
     search: Slopes | None = None
     branches: tuple[Branch, ...] = ()
+    scans: tuple[Scan, ...] = ()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether tiles have to hold whole blocks of `tiles.BLOCK` tokens."""
+        return self.form == "blocks" or bool(self.scans)
 
     @property
     def softmax(self) -> bool:
@@ -236,6 +262,12 @@ class Problem:
         """How many entries a row's weights are summed for."""
         found = self.plan.entries
         return int(self.numbers[found]) if isinstance(found, str) else found or 0
+
+    @property
+    def width(self) -> int:
+        """How many numbers the forms "map", "entries" and "blocks" give for a row."""
+        blocks = -(-self.columns // BLOCK)
+        return {"map": self.columns, "blocks": blocks}.get(self.plan.form, self.entries)
 
     @property
     def device(self) -> torch.device:

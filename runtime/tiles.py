@@ -14,6 +14,11 @@ import torch
 from attnspec.dsl.diagnostics import AttnError
 
 
+# Tokens of a block whose numbers a tile adds up one after another: every tile and every piece of
+# one holds whole blocks.
+BLOCK = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Rows and columns of a tile, warps and pipeline stages.
