@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnspec.codegen.plan_types import TABLES, PairPlan
+from attnspec.codegen.plan_types import BLOCKED, TABLES, PairPlan
 from attnspec.codegen.tile import needed
 from attnspec.dsl.ast import Kind
 
@@ -18,7 +18,7 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     parts = len(floats) + (plan.gate is not None)
     pointwise = keep and not plan.softmax
     looked_up = plan.entries is not None
-    looked_up = looked_up or any(leaf.role in ("pair", *TABLES) for leaf in plan.leaves)
+    looked_up = looked_up or any(leaf.role in ("pair", *BLOCKED, *TABLES) for leaf in plan.leaves)
     paired = plan.patches is not None or looked_up or bool(plan.sums)
     forward = parts > 1 or pointwise or paired or (keep and len(ops) > 10)
     walks = plan.patches or plan

@@ -10,7 +10,15 @@ from attnspec.dsl.ast import Expr, Kind
 
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal[
-    "row", "column", "head", "table", "row_table", "column_table", "pair", "row_blocks", "column_blocks"
+    "row",
+    "column",
+    "head",
+    "table",
+    "row_table",
+    "column_table",
+    "pair",
+    "row_blocks",
+    "column_blocks",
 ]
 TABLES = ("table", "row_table", "column_table")  # looked up at an index of both tokens
 WIDTHS = {"map": "N", "entries": "entries", "blocks": "blocks"}  # how many there are of a query

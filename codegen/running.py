@@ -101,4 +101,3 @@ def _found(
         mask = (names.get(mask[0], mask[0]), names.get(mask[1], mask[1]))
     (other,) = others
     return Running(side, other, body, where, mask, *order)
-

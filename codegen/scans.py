@@ -39,9 +39,9 @@ class ScanBuilder(TileBuilder):
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms."""
         found = self._running(expr)
-        if found is None or not self.carries_gradient(expr):
+        if found is None:
             return TileBuilder.sym(self, expr)
-        return self.symbol(self._scan(expr, found, flows=True))
+        return self.symbol(self._scan(expr, found, self.carries_gradient(expr)))
 
     def _running(self, expr: Expr) -> Running | None:
         if not isinstance(expr, Reduce | Cumsum) or not expr.free >= self.sides:

@@ -192,9 +192,15 @@ def leaf_gradients(plan: PairPlan, roles: tuple[str, ...]) -> list[Gradient]:
             name = leaf.operand.name
             found.append(
                 Gradient(
-                    leaf.name, leaf.role, name, slopes, once, index=index, repeated=leaf.repeated,
+                    leaf.name,
+                    leaf.role,
+                    name,
+                    slopes,
+                    once,
+                    index=index,
+                    repeated=leaf.repeated,
                     added=more,
-                )  # fmt: skip
+                )
             )
     return found
 
@@ -203,9 +209,12 @@ def scan_gradients(plan: PairPlan, side: str) -> list[Gradient]:
     """Those of running sums: in the kernel of rows, of what other blocks add to them, too."""
     return [
         Gradient(
-            scan.name, "scan", scan.carried if side == "rows" else "",
-            slopes_of(plan, scan.name), added=added(plan, scan.name),
-        )  # fmt: skip
+            scan.name,
+            "scan",
+            scan.carried if side == "rows" else "",
+            slopes_of(plan, scan.name),
+            added=added(plan, scan.name),
+        )
         for scan in plan.scans
         if scan.gradients
     ]

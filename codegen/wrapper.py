@@ -8,8 +8,8 @@ from attnspec.codegen.host import Host
 from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
-from attnspec.codegen.running import running
 from attnspec.codegen.plan_types import BLOCKED, UNIT, Operand, PairPlan
+from attnspec.codegen.running import running
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
@@ -83,7 +83,7 @@ def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:
     channel = () if plan.value is None else plan.value.channels
     entries = () if plan.entries is None else plan.entries.axes
     dims = {"vector": (*rows, *channel), "entries": (*rows, *entries)}
-    dims |= {form: (*rows, plan.column) for form in ("map", "blocks")}
+    dims |= dict.fromkeys(("map", "blocks"), (*rows, plan.column))
     kind = Kind.INT if plan.form in ("position", "cuts") else Kind.FLOAT
     results = list(known(plan))
     if UNIT in channel:

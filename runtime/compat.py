@@ -46,6 +46,7 @@ def _without_waste() -> None:
             raise interpreter.InterpreterError(repr(error)) from error
 
     interpreter.InterpretedFunction.__call__ = patched
+
     def scanned(self: Any, tensors: Sequence[Any]) -> list[Any]:
         """Along the axis at once for all other places."""
         parts = [np.moveaxis(x.handle.data, self.axis, 0) for x in tensors]

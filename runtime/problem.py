@@ -147,10 +147,10 @@ class Pairwise:
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
-    the "map" of its weights, their sums for each of the "blocks" of columns, or for each of `entries` (their number or its name; a pair's
-    is `indices(values)["out"]`), the "position" of the largest one, the "threshold" at which the
-    shares of its pairs add up to 1, or the "cuts" around its largest (see `cpu_cuts`); of a softmax
-    without a value nothing but the log-sum-exp.
+    the "map" of its weights, their sums for each of the "blocks" of columns, or for each of
+    `entries` (their number or its name; a pair's is `indices(values)["out"]`), the "position" of
+    the largest one, the "threshold" at which the shares of its pairs add up to 1, or the "cuts"
+    around its largest (see `cpu_cuts`); of a softmax without a value nothing but the log-sum-exp.
     `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
     `tiles.Need`.
     `dots` are (tile, row operand, column operand).
@@ -162,6 +162,7 @@ class Pairwise:
     between which every logit lies. `rows(values)` gives the `Limits` of the keys for queries at
     positions `lo` to `hi`; `patches` does so on a grid, where tiles are compact. `ranges` or
     `blocks` decide what is visited instead.
+    `scans` are the running sums of a tile.
     Several weights are added up where there are `branches`: `tile` gives the score of each and
     `slopes` score and gradients of each, one after another, softmaxes first; `normalizer` is then
     "softmax" if all are normalised, and each has a `sink` and a `between` of its own.

@@ -16,8 +16,8 @@ def block_sums(x: Tensor, dim: int) -> Tensor:
 def running(x: Tensor, dim: int, after: bool, own: bool) -> Tensor:
     """Of each number the sum of those before it in its block along a dimension (or `after` it, or
     with its `own`), which is never the difference of two others."""
-    found = _summed(_cut(x, dim), after, own)
-    return found.flatten(-2)[..., : x.shape[dim]].movedim(-1, dim)
+    found = _summed(_cut(x, dim), after, own).flatten(-2)
+    return found[..., : x.shape[dim]].movedim(-1, dim)
 
 
 def running_tile(
@@ -51,5 +51,5 @@ def _summed(x: Tensor, after: bool, own: bool) -> Tensor:
     x = x.flip(-1) if after else x
     if not own:
         x = torch.nn.functional.pad(x, (1, 0))[..., :-1]
-    found = x.cumsum(-1)
+    found: Tensor = x.cumsum(-1)
     return found.flip(-1) if after else found

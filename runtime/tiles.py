@@ -13,7 +13,6 @@ import torch
 
 from attnspec.dsl.diagnostics import AttnError
 
-
 # Tokens of a block whose numbers a tile adds up one after another: every tile and every piece of
 # one holds whole blocks.
 BLOCK = 16

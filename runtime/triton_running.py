@@ -27,8 +27,10 @@ def _cut(x, place, end):
     own, 2 where the tokens lie along axis 1, else 1."""
     x = tl.where(place < end, x, 0.0)
     if place.shape[0] == 1:
-        return tl.reshape(x, [x.shape[0], x.shape[1] // RUN, RUN])
-    return tl.reshape(x, [x.shape[0] // RUN, RUN, x.shape[1]])
+        cut = tl.reshape(x, [x.shape[0], x.shape[1] // RUN, RUN])
+    else:
+        cut = tl.reshape(x, [x.shape[0] // RUN, RUN, x.shape[1]])
+    return cut
 
 
 @triton.jit
@@ -65,7 +67,9 @@ def block_sums(x, place, end):
 def by_run(parts, place):
     """Numbers of blocks as those of their tokens."""
     if place.shape[0] == 1:
-        shape: tl.constexpr = [parts.shape[0], parts.shape[1], RUN]
-        return tl.reshape(tl.expand_dims(parts, 2) + tl.zeros(shape, dtype=tl.float32), [parts.shape[0], place.shape[1]])
-    shape: tl.constexpr = [parts.shape[0], RUN, parts.shape[1]]
-    return tl.reshape(tl.expand_dims(parts, 1) + tl.zeros(shape, dtype=tl.float32), [place.shape[0], parts.shape[1]])
+        spread = tl.expand_dims(parts, 2) + tl.zeros([1, 1, RUN], dtype=tl.float32)
+        found = tl.reshape(spread, [parts.shape[0], place.shape[1]])
+    else:
+        spread = tl.expand_dims(parts, 1) + tl.zeros([1, RUN, 1], dtype=tl.float32)
+        found = tl.reshape(spread, [place.shape[0], parts.shape[1]])
+    return found
