@@ -265,7 +265,8 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
         if _inside(spec, node, frozenset({row, column})):
             continue
         if not isinstance(node, Apply | Read | Contract | Random):
-            raise Unsupported(f"a pairwise {type(node).__name__.lower()} inside the weight")
+            what = node.op if isinstance(node, Reduce) else type(node).__name__.lower()
+            raise Unsupported(f"a pairwise {what} inside the weight")
         found = spec.definition(node.name) if isinstance(node, Read) else None
         if found is not None and {row, column}.issubset(found.axes):
             raise Unsupported(f"`{found.name}` is read at other indices than its own")

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -24,6 +23,20 @@ from attnspec.runtime.kernel import interpreted
 def _languages(function: Any) -> tuple[Any, ...]:
     """The modules of Triton's language that a function of a kernel reads."""
     return tuple(x for x in function.fn.__globals__.values() if x is tl or x is tl.core)
+
+
+def _scanned(self: Any, tensors: Sequence[Any]) -> list[Any]:
+    """Along the axis at once for all other places."""
+    parts = [np.moveaxis(x.handle.data, self.axis, 0) for x in tensors]
+    found = [part.copy() for part in parts]
+    for n in range(1, len(parts[0])):
+        pairs = [[x[n] for x in parts], [x[n - 1] for x in found]]
+        right, left = (map(self.to_tensor, x, [t.dtype for t in tensors]) for x in pairs)
+        made = self.combine_fn.fn(*left, *right)
+        for into, x in zip(found, made if isinstance(made, tuple) else (made,), strict=True):
+            into[n] = x.handle.data
+    whole = (np.moveaxis(x, 0, self.axis) for x in found)
+    return [self.to_tensor(x, t.dtype) for x, t in zip(whole, tensors, strict=True)]
 
 
 def _without_waste() -> None:
@@ -47,25 +60,13 @@ def _without_waste() -> None:
 
     interpreter.InterpretedFunction.__call__ = patched
 
-    def scanned(self: Any, tensors: Sequence[Any]) -> list[Any]:
-        """Along the axis at once for all other places."""
-        parts = [np.moveaxis(x.handle.data, self.axis, 0) for x in tensors]
-        found = [part.copy() for part in parts]
-        for n in range(1, len(parts[0])):
-            pairs = [[x[n] for x in parts], [x[n - 1] for x in found]]
-            right, left = (map(self.to_tensor, x, [t.dtype for t in tensors]) for x in pairs)
-            made = self.combine_fn.fn(*left, *right)
-            for into, x in zip(found, made if isinstance(made, tuple) else (made,), strict=True):
-                into[n] = x.handle.data
-        whole = (np.moveaxis(x, 0, self.axis) for x in found)
-        return [self.to_tensor(x, t.dtype) for x, t in zip(whole, tensors, strict=True)]
-
-    interpreter.ScanOps.generic_scan = scanned
+    interpreter.ScanOps.generic_scan = _scanned
     interpreter._get_np_dtype = lambda dtype: (known if type(dtype) is tl.dtype else found)(dtype)
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
 
 if interpreted():
+    import numpy as np
     from triton.runtime import interpreter
 
     _without_waste()
