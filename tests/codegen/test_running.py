@@ -150,7 +150,7 @@ def test_which_sums_run(where: str, found: tuple[bool, bool] | None) -> None:
     ("text", "why"),
     [
         ("weight = sigmoid(score) * prod(u, score[i, u], where=u < j)", "proved to be above 0"),
-        ("weight = sigmoid(score) * amax(u, score[i, u], where=u < j)", "a pairwise amax"),
+        ("weight = sigmoid(score) * amax(u, score[i, u], where=u < j)", "inside the weight"),
         ("weight = softmax(score) - softmax(score * sum(u, score[i, u], where=u < j))", "several"),
     ],
 )
