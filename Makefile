@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations catalog test-gpu bench-gpu aot static masks bench clean
+.PHONY: help setup demo test lint mutations catalog test-gpu bench-gpu aot static masks bench speed-page clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -64,8 +64,8 @@ catalog: $(READY) ## every spec measured on the CPU, and what covers what, into 
 test-gpu: $(READY) ## the numeric suite with compiled kernels (needs a CUDA GPU)
 	@$(PY) benchmarks/gpu_numbers.py
 
-bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (needs a CUDA GPU)
-	@$(PY) benchmarks/gpu_speed.py
+bench-gpu: $(READY) ## speed beside SDPA and FlexAttention (toy sizes without a CUDA GPU)
+	@$(PY) -m benchmarks.speed gpu
 
 aot: $(READY) ## what every kernel takes, compiled without a GPU (half an hour)
 	@$(PY) benchmarks/aot.py
@@ -76,8 +76,12 @@ static: $(READY) ## instructions in the kernels' loops beside FlexAttention's, w
 masks: $(READY) ## what planning a mask takes, beside FlexAttention's block mask
 	@$(PY) -m benchmarks.masks
 
-bench: $(READY) ## speed on the machine at hand
-	@$(PY) -m attnspec.codegen.cli bench full causal sliding_window --against sdpa,reference
+bench: $(READY) ## speed and memory on the CPU beside SDPA, eager PyTorch and FlexAttention
+	@$(PY) -m benchmarks.speed cpu
+
+speed-page: $(READY) ## docs/speed.md and its pictures from benchmarks/results
+	@$(PY) -m benchmarks.plots
+	@$(PY) -m benchmarks.page
 
 clean: ## remove what make made
 	rm -rf build dist $(VENV) src/attnspec.egg-info

@@ -1,200 +1,349 @@
-"""Speed of a spec's kernels beside PyTorch's own attention on the same tensors."""
+"""Speed and memory of a spec's kernels beside what a user would call instead.
+
+Every implementation gets the same tensors in the same process, is held against ours on them, and
+is timed in turns with all others; what counts is the ratio of a round. A spec whose kernels do not
+hold against the reference is not timed at all.
+"""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import attnspec
+from attnspec.dsl import ast
 from attnspec.runtime.api import Attention
+from attnspec.runtime.kernel import interpreted
+from attnspec.runtime.peer_form import Unfit
+from attnspec.runtime.peer_task import Task
+from attnspec.runtime.peers import Peer, names, peer
+from attnspec.runtime.rounds import Memory, Spread, first, ratios, rounds, spread
 from attnspec.runtime.typical import Arguments, typical
+from attnspec.runtime.verify_case import DTYPES, Case
+from attnspec.runtime.verify_rule import Impossible, hold
 
-_SECONDS = 0.5
-_MOST = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Median milliseconds of one implementation; `backward` is forward and backward together.
-
-    `note` says how what was timed differs from the spec, or why nothing was.
-    """
-
-    spec: str
-    implementation: str
-    device: str
-    dtype: str
-    batch: int
-    heads: int
-    rows: int
-    columns: int
-    channels: int
-    forward: float | None
-    backward: float | None
-    note: str = ""
+OURS = "attnspec"
+PHASES = FORWARD, BOTH = ("forward", "forward + backward")
+# Largest error beside ours on the timed tensors, as a share of the largest number.
+_ALIKE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
+_COUNTED = 2**26  # pairs that a CPU counts in a second
+_CHECKED = {True: 40, False: 200}  # tokens of a numeric check, under the interpreter or not
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What to time at."""
+    """Sizes of a call; `rows` and `kv_heads` are as many as `length` and `heads` by default."""
 
-    batch: int = 2
+    batch: int = 1
     heads: int = 8
-    length: int = 1024
+    length: int = 4096
     channels: int = 64
-    dtype: torch.dtype = torch.float32
+    dtype: str = "float32"
     device: str = "cpu"
+    rows: int | None = None
+    kv_heads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to time. `given` are arguments in place of typical ones, by the length; `constant` are
+    float arguments that neither change nor get a gradient. Not `timed`: memory alone, of one call.
+    """
+
+    spec: str
+    shape: Shape
+    against: tuple[str, ...] = ("sdpa",)
+    phases: tuple[str, ...] = PHASES
+    case: str = ""
+    given: Callable[[int], Mapping[str, Any]] | None = None
+    constant: tuple[str, ...] = ()
+    seconds: float = 1.0
+    limit: float | None = None
+    timed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One implementation: milliseconds of a call; `ratio` is ours over its, so below 1 we win.
+
+    `bytes` is the most memory in use at once beyond the arguments, what was made beforehand
+    included. `prepare_ms` made masks and biases, `first_ms` is a first call with all that it
+    compiles. `why` says why nothing was timed.
+    """
+
+    implementation: str
+    milliseconds: Spread | None = None
+    ratio: Spread | None = None
+    bytes: int | None = None
+    prepare_ms: float = 0.0
+    first_ms: float = 0.0
+    rounds: int = 0
+    note: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One spec at one size in one phase. `wrong` says why nothing at all was timed.
+
+    `pairs` are the (b, h, i, j) that take part.
+    """
+
+    case: str
+    spec: str
+    phase: str
+    device: str
+    dtype: str
+    batch: int
+    heads: int
+    kv_heads: int
+    rows: int
+    columns: int
+    channels: int
+    pairs: int | None
+    found: tuple[Row, ...] = field(default=())
+    wrong: str = ""
+
+    def row(self, implementation: str) -> Row | None:
+        """What an implementation took, if it was asked for."""
+        return next((row for row in self.found if row.implementation == implementation), None)
+
+    def tflops(self, row: Row) -> float | None:
+        """10^12 operations a second: 4 a pair and channel forward, 3.5 times that with backward."""
+        if row.milliseconds is None or self.pairs is None:
+            return None
+        work = 4 * self.channels * self.pairs * (1.0 if self.phase == FORWARD else 3.5)
+        return work / row.milliseconds.median / 1e9
 
 
 def default_shape() -> Shape:
     """Float32 on the CPU, bfloat16 at more size on a GPU."""
     if torch.cuda.is_available():
-        return Shape(4, 16, 4096, 64, torch.bfloat16, "cuda")
+        return Shape(2, 16, 8192, 128, "bfloat16", "cuda")
     return Shape()
 
 
-def bench(name: str, against: Sequence[str], shape: Shape) -> Iterator[Timing]:
-    """Time the spec `name` (a path or a library name), then each of `against` beside it."""
-    attention = attnspec.load(name)
+def bench(request: Request) -> Iterator[Measured]:
+    """Time one spec, a result for each phase."""
+    attention, shape = attnspec.load(request.spec), request.shape
+    given = _arguments(attention, request)
+    wrong = problem(attention, shape)
+    for phase in request.phases:
+        with _Leaves(attention, given, request.constant, phase == BOTH) as leaves:
+            task = _task(attention, given, leaves)
+            found = () if wrong else tuple(_rows(attention, request, given, task, leaves))
+            sizes = task.bound.sizes
+            yield Measured(
+                case=request.case or attention.spec.name,
+                spec=attention.spec.name,
+                phase=phase,
+                device=shape.device,
+                dtype=shape.dtype,
+                batch=shape.batch,
+                heads=shape.heads,
+                kv_heads=shape.kv_heads or shape.heads,
+                rows=sizes["i"],
+                columns=sizes["j"],
+                channels=shape.channels,
+                pairs=_pairs(task),
+                found=found,
+                wrong=wrong,
+            )
+
+
+def problem(attention: Attention, shape: Shape) -> str:
+    """What is wrong, forward or backward, with the kernels that are about to be timed."""
+    columns = min(_CHECKED[interpreted()], shape.length)
+    rows = min(columns, shape.rows or shape.length)
+    kv_heads = shape.kv_heads or shape.heads
+    sizes = {"b": 1, "h": shape.heads // kv_heads * 2, "heads": 2, "i": rows, "j": columns}
+    sizes |= {"d": shape.channels, "e": shape.channels}
+    if not attention.plan.fused:
+        return ""  # what runs is the definition
+    case = Case(
+        tuple(sizes.items()), columns - rows, 0, shape.dtype, "contiguous", "normal", seed=1
+    )
+    backend = "triton" if shape.device == "cuda" or interpreted() else "cpu"
+    try:
+        outcome = hold(attention, case, backend, shape.device)
+    except Impossible as error:
+        return f"not checked: {error}"
+    return outcome.problems[0] if outcome.problems else ""
+
+
+def _arguments(attention: Attention, request: Request) -> Arguments:
+    shape = request.shape
     given = typical(
         attention.spec,
         batch=shape.batch,
         heads=shape.heads,
+        kv_heads=shape.kv_heads,
         length=shape.length,
+        rows=shape.rows,
         channels=shape.channels,
-        dtype=shape.dtype,
+        side=math.isqrt(shape.length),
+        dtype=DTYPES[shape.dtype],
         device=shape.device,
     )
-    yield _time(attention, "attnspec", shape, given, _call(attention, attention, given))
-    for other in against:
-        try:
-            call, note = _other(other, attention, given)
-            yield _time(attention, other, shape, given, call, note)
-        except (Unfit, RuntimeError, NotImplementedError) as error:
-            why = str(error).strip().split("\n")[0]
-            yield _timing(attention, other, shape, given, None, None, f"not timed: {why}")
+    if request.given is not None:
+        changed = request.given(shape.length)
+        given |= {n: v.to(shape.device) if isinstance(v, Tensor) else v for n, v in changed.items()}
+    if shape.rows is not None and shape.rows < shape.length and attention.spec.causal:
+        given["q_start"] = shape.length - shape.rows
+    return given
 
 
-class Unfit(Exception):
-    """Why there is nothing to time."""
+class _Leaves:
+    """The arguments that take a gradient, by name, while they do."""
 
+    def __init__(
+        self, attention: Attention, given: Arguments, constant: Sequence[str], wanted: bool
+    ) -> None:
+        self.tensors = {
+            name: x
+            for name, x in given.items()
+            if wanted and name not in constant and isinstance(x, Tensor) and x.is_floating_point()
+        }
 
-def _other(name: str, attention: Attention, given: Arguments) -> tuple[Callable[[], Tensor], str]:
-    """An implementation to stand beside, and how it differs from the spec."""
-    if name == "reference":
-        return _call(attention.reference, attention, given), "dense, float64"
-    q, k, v = (given.get(operand) for operand in "qkv")
-    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
-        raise Unfit("the spec does not take q, k and v")
-    causal = attention.spec.causal
-    note = f"{'causal' if causal else 'full'} attention, whatever else the spec says"
-    if name == "sdpa":
-        return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal), note
-    if q.device.type == "cpu":
-        raise Unfit("FlexAttention has no backward pass on the CPU")
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    def __enter__(self) -> dict[str, Tensor]:
+        for tensor in self.tensors.values():
+            tensor.requires_grad_()
+        return self.tensors
 
-    mask = None
-    if causal:
-        mask = create_block_mask(
-            lambda b, h, i, j: i >= j, None, None, q.shape[2], k.shape[2], device=q.device.type
-        )
-    compiled = torch.compile(flex_attention, fullgraph=True, dynamic=False)
-    return lambda: compiled(q, k, v, block_mask=mask), note
-
-
-def _time(
-    attention: Attention,
-    implementation: str,
-    shape: Shape,
-    given: Arguments,
-    call: Callable[[], Tensor],
-    note: str = "",
-) -> Timing:
-    floats = [x for x in given.values() if isinstance(x, Tensor) and x.is_floating_point()]
-    with torch.no_grad():
-        forward = milliseconds(call, shape.device)
-    for tensor in floats:
-        tensor.requires_grad_()
-    try:
-        upstream = torch.randn_like(call())
-        backward = milliseconds(
-            lambda: torch.autograd.grad(call(), floats, upstream, allow_unused=True), shape.device
-        )
-    finally:
-        for tensor in floats:
+    def __exit__(self, *_: object) -> None:
+        for tensor in self.tensors.values():
             tensor.requires_grad_(False)
-    return _timing(attention, implementation, shape, given, forward, backward, note)
 
 
-def _timing(
+def _task(attention: Attention, given: Arguments, leaves: Mapping[str, Tensor]) -> Task:
+    """What peers are made from: activations change, parameters where they are learned."""
+    activations = {
+        decl.name
+        for decl in attention.spec.decls
+        if decl.kind is ast.Kind.FLOAT and decl.form not in (ast.Form.PARAM, ast.Form.CONST)
+    }
+    return Task(attention.spec, attention.bind(**given), frozenset(activations | set(leaves)))
+
+
+def _pairs(task: Task) -> int | None:
+    sizes = task.bound.sizes
+    if task.bound.device.type == "cpu" and sizes["i"] * sizes["j"] > _COUNTED:
+        return None
+    try:
+        return task.pairs()
+    except Unfit:
+        return None
+
+
+def _rows(
     attention: Attention,
-    implementation: str,
-    shape: Shape,
+    request: Request,
     given: Arguments,
-    forward: float | None,
-    backward: float | None,
-    note: str,
-) -> Timing:
-    q, k = given.get("q"), given.get("k")
-    return Timing(
-        spec=attention.spec.name,
-        implementation=implementation,
-        device=shape.device,
-        dtype=str(shape.dtype).removeprefix("torch."),
-        batch=shape.batch,
-        heads=shape.heads,
-        rows=q.shape[2] if isinstance(q, Tensor) else shape.length,
-        columns=k.shape[2] if isinstance(k, Tensor) else shape.length,
-        channels=shape.channels,
-        forward=forward,
-        backward=backward,
-        note=note,
-    )
+    task: Task,
+    leaves: Mapping[str, Tensor],
+) -> Iterator[Row]:
+    """Ours, then every implementation asked for."""
+    device = request.shape.device
+    asked = [one for name in request.against for one in names(name, device)]
+    made: dict[str, Callable[[], Peer]] = {OURS: lambda: Peer(OURS, _ours(attention, given))}
+    made |= {name: _maker(name, task) for name in asked}
+    ready: dict[str, _Ready] = {}
+    rows: dict[str, Row] = {}
+    for name, make in made.items():
+        try:
+            ready[name] = _Ready(make, leaves, device, request.timed)
+            ready[name].alike(ready[OURS], _ALIKE[request.shape.dtype])
+        except Exception as error:  # one that does not run must not hide the others
+            ready.pop(name, None)
+            if name == OURS:
+                raise
+            rows[name] = Row(name, why=_first_line(error))
+    ready[OURS].result = ()
+    if not request.timed:
+        yield from (Row(name, bytes=one.bytes) for name, one in ready.items())
+        return
+    calls = {name: one.run for name, one in ready.items()}
+    times = rounds(calls, device, seconds=request.seconds, limit=request.limit)
+    for name, one in ready.items():
+        rows[name] = Row(
+            name,
+            spread(times[name]),
+            None if name == OURS else ratios(times[OURS], times[name]),
+            one.bytes,
+            one.prepare_ms,
+            one.first_ms,
+            len(times[name]),
+            one.peer.note,
+        )
+    yield from (rows[name] for name in made)
 
 
-def _call(
-    function: Callable[..., Any], attention: Attention, given: Arguments
-) -> Callable[[], Tensor]:
-    """A call of `function`: its output, or where there is none what it returns, in a row."""
+def _maker(name: str, task: Task) -> Callable[[], Peer]:
+    return lambda: peer(name, task)
+
+
+class _Ready:
+    """An implementation that has been prepared and called: once for its memory and, where it is to
+    be timed, once before, since a first call compiles."""
+
+    def __init__(
+        self, make: Callable[[], Peer], leaves: Mapping[str, Tensor], device: str, timed: bool
+    ) -> None:
+        prepared: list[Peer] = []
+        self.prepare_ms = first(lambda: prepared.append(make()), device)
+        (self.peer,) = prepared
+        self.leaves = tuple(leaves.values())
+        self.upstream: Tensor | None = None
+        self.result: tuple[Tensor | None, ...] = ()
+        self.first_ms = first(self._keep, device) if timed else 0.0
+        peak = Memory(device).peak(self._keep)
+        self.bytes = None if peak is None else peak + self.peer.bytes
+
+    def _keep(self) -> None:
+        self.result = ()
+        self.result = self.run()
+
+    def run(self) -> tuple[Tensor | None, ...]:
+        """The output, and with leaves their gradients for one random upstream gradient."""
+        if not self.leaves:
+            with torch.no_grad():
+                return (self.peer.call(),)
+        out = self.peer.call()
+        if self.upstream is None:
+            generator = torch.Generator(out.device).manual_seed(1)
+            random = torch.randn(out.shape, generator=generator, device=out.device)
+            self.upstream = random.to(torch.bfloat16).to(out.dtype)  # the same in every dtype
+        found = torch.autograd.grad(out, self.leaves, self.upstream, allow_unused=True)
+        return (out.detach(), *found)
+
+    def alike(self, ours: _Ready, share: float) -> None:
+        """Raise `Unfit` where the results are not those of `ours`; they are dropped then."""
+        for got, want in zip(self.result, ours.result, strict=True):
+            if got is None or want is None:
+                continue
+            error, size = (got.double() - want.double()).abs().max(), want.double().abs().max()
+            if not bool(error <= share * size):
+                raise Unfit(f"its results differ from ours by {float(error / size):.1e}")
+        if self is not ours:
+            self.result = ()
+
+
+def _ours(attention: Attention, given: Arguments) -> Callable[[], Tensor]:
+    """Our output, or where there is none what is returned, in a row."""
     if attention.spec.output is not None:
-        return lambda: cast(Tensor, function(**given))
+        return lambda: attention(**given)
 
     def call() -> Tensor:
-        _, returned = function(**given, extras=True)
+        _, returned = attention(**given, extras=True)
         return torch.cat([t.flatten() for t in returned.values() if t.is_floating_point()])
 
     return call
 
 
-def milliseconds(call: Callable[[], object], device: str) -> float:
-    """The median time of one call, after two that warm up."""
-    for _ in range(2):
-        call()
-    times: list[float] = []
-    started = time.perf_counter()
-    while len(times) < _MOST and (len(times) < 3 or time.perf_counter() - started < _SECONDS):
-        times.append(_cuda(call) if device == "cuda" else _cpu(call))
-    return statistics.median(times)
-
-
-def _cpu(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
-
-
-def _cuda(call: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end))
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -7,7 +7,7 @@ something at that size; tensors are drawn at random within their facts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,11 +49,13 @@ def typical(
     rows: int | None = None,
     channels: int = 16,
     value_channels: int | None = None,
+    side: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Arguments:
-    """Keyword arguments of a call. A grid sets its own length; `rows` are the queries (M)."""
+    """Keyword arguments of a call. A grid sets its own length, by its sides (`side` where the spec
+    allows it); `rows` are the queries (M)."""
     takes = signature(spec)
     generator = torch.Generator().manual_seed(seed)
     sizes = {"b": batch, "h": heads, "j": length, "i": rows or length}
@@ -63,7 +65,8 @@ def typical(
     if takes.square:
         sizes["i"] = sizes["j"]
     numbers = {a.name: _scalar(spec, a, sizes) for a in takes.arguments if a.scalar}
-    sides = _grid(spec, takes, sizes, numbers)
+    tried = _SIDES if side is None else (side, *_SIDES)
+    sides = _grid(spec, takes, sizes, numbers, tried)
     _channels(takes, sizes, numbers)
     drawn: Arguments = {**numbers, **sides}
     for argument in takes.arguments:
@@ -104,10 +107,14 @@ def _scalar(spec: ast.Spec, argument: Argument, sizes: Mapping[str, int]) -> Num
 
 
 def _grid(
-    spec: ast.Spec, takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Number]
+    spec: ast.Spec,
+    takes: Signature,
+    sizes: dict[str, int],
+    numbers: Mapping[str, Number],
+    sides: Sequence[int],
 ) -> dict[str, int]:
     """The grid's sides by keyword, the first that the spec's requirements allow."""
-    for side in _SIDES:
+    for side in sides:
         given: dict[str, int] = {}
         trial = dict(sizes)
         for grid in takes.grids:

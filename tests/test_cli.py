@@ -315,33 +315,53 @@ def test_plot_writes_a_picture(here: Path, suffix: str) -> None:
 # bench
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnspec.runtime.bench._SECONDS", 0.0)
+QUICK = ("--seconds", "0", "--heads", "2", "--channels", "8")
 
 
-def test_bench_as_json(quick: None) -> None:
-    rows = run_json("bench", "causal", "--against", "sdpa,reference", "--length", "48")
-    assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
-    for row in rows:
-        assert row["spec"] == "causal"
-        assert (row["rows"], row["columns"]) == (48, 48)
-        assert row["forward"] > 0
-        assert row["backward"] > 0
+def test_bench_as_json() -> None:
+    found = run_json("bench", "causal", "--against", "sdpa,eager", "--length", "48", *QUICK)
+    assert [one["phase"] for one in found] == ["forward", "forward + backward"]
+    for one in found:
+        assert (one["spec"], one["rows"], one["columns"], one["heads"]) == ("causal", 48, 48, 2)
+        assert one["pairs"] == 2 * 48 * 49 // 2
+        ours, *others = one["found"]
+        assert (ours["implementation"], ours["ratio"]) == ("attnspec", None)
+        assert [row["implementation"] for row in others] == ["sdpa", "eager"]
+        for row in others:
+            assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+            assert row["milliseconds"]["median"] > 0
+            assert row["rounds"] >= 5
 
 
-@pytest.mark.parametrize("name", ["gla", "entropy", "pointer"])
-def test_bench_of_other_kinds_of_specs(quick: None, name: str) -> None:
-    rows = run_json("bench", name, "--against", "sdpa,reference", "--length", "16")
-    assert [row["implementation"] for row in rows] == ["attnspec", "sdpa", "reference"]
-    assert rows[0]["forward"] > 0
-    assert (rows[1]["forward"] is None) == rows[1]["note"].startswith("not timed: ")
+@pytest.mark.parametrize("name", ["lightning", "entropy", "pointer"])
+def test_bench_of_other_kinds_of_specs(name: str) -> None:
+    found = run_json("bench", name, "--against", "sdpa,reference", "--length", "16", *QUICK)
+    ours, sdpa, reference = found[0]["found"]
+    assert ours["milliseconds"]["median"] > 0
+    assert (sdpa["milliseconds"], sdpa["ratio"]) == (None, None)
+    assert sdpa["why"]
+    assert (reference["milliseconds"] is None) == (name == "pointer") == bool(reference["why"])
 
 
-def test_bench_for_people(quick: None) -> None:
-    text = run("bench", "causal", "--length", "32").output
-    assert text.startswith("milliseconds on ")
-    assert "sdpa" in text
+def test_bench_of_a_decode_step_with_fewer_key_heads() -> None:
+    sizes = ("--length", "64", "--rows", "1", "--kv-heads", "1")
+    for one in run_json("bench", "causal", "--against", "sdpa,eager", *sizes, *QUICK):
+        assert (one["rows"], one["columns"], one["kv_heads"], one["pairs"]) == (1, 64, 1, 128)
+        assert not any(row["why"] for row in one["found"])
+
+
+def test_bench_for_people() -> None:
+    text = run("bench", "causal", "--length", "32", *QUICK).output
+    assert text.startswith("causal, forward, 1 x 2 x 32 x 32 x 8 float32")
+    assert "  sdpa: is_causal\n" in text
+
+
+def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnspec.runtime.verify_compare.ULPS", -1e9)  # nothing is good enough
+    result = run("bench", "causal", "--length", "32", *QUICK)
+    assert result.exit_code == 1
+    assert "\n  nothing timed: " in result.output
+    assert "sdpa" not in result.output
 
 
 # verify
