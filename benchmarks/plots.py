@@ -65,7 +65,8 @@ def _bars(
             below.append(ratio.median - ratio.low)
             above.append(ratio.high - ratio.median)
     axis.bar(
-        places, heights, 1 / (len(names) + 1), bottom=1.0, label=name, color=_COLOURS.get(name, _GPU_SDPA),
+        places, heights, 1 / (len(names) + 1), bottom=1.0,
+        label=name, color=_COLOURS.get(name, _GPU_SDPA),
         yerr=(below, above), error_kw={"linewidth": 0.8},
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from attnspec.codegen.commands.listing import listing
 from attnspec.codegen.commands.new import new
 from attnspec.codegen.commands.plot import plot
 from attnspec.codegen.commands.report import print_error
+from attnspec.codegen.commands.tune import tune
 from attnspec.codegen.commands.verify import verify
 from attnspec.dsl.diagnostics import AttnError
 
@@ -46,7 +47,7 @@ def main() -> None:
     """
 
 
-for _command in (listing, check, explain, build, verify, bench, plot, new):
+for _command in (listing, check, explain, build, verify, bench, tune, plot, new):
     main.add_command(_command)
 
 

@@ -273,11 +273,12 @@ def finite_copy(x: Tensor) -> Tensor:
 def _tile(call: Problem, name: str) -> Config:
     if interpreted():
         return INTERPRETED
-    return config(need(call, name), _target(call.device))
+    return config(need(call, name), target(call.device))
 
 
 @cache
-def _target(device: torch.device) -> str:
+def target(device: torch.device) -> str:
+    """What a GPU is called in tables of tiles, as `cuda:90`."""
     if torch.version.hip:
         return f"hip:{torch.cuda.get_device_properties(device).gcnArchName.partition(':')[0]}"
     major, minor = torch.cuda.get_device_capability(device)

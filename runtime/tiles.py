@@ -1,12 +1,18 @@
 """Tile sizes by need: chosen from a table, never searched for at run time.
 
 The tables hold what compiles without spilling registers where that is possible, and what fits a
-target's shared memory always; `attnspec build --target` shows what each choice takes.
+target's shared memory always; `attnspec build --target` shows what each choice takes. What
+`attnspec tune` has measured on a GPU stands in a file beside and comes first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -209,9 +215,64 @@ def width(channels: int) -> int:
     return max(16, 1 << (max(channels, 1) - 1).bit_length())
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a measured tile is for: `channels` are those of the widest side, `wide` is float32."""
+
+    target: str
+    phase: str
+    load: str
+    channels: int
+    wide: bool
+
+
+def key(need: Need, target: str) -> Key:
+    """Under which a kernel's tile stands among those that were measured."""
+    channels = max(need.left, need.right, need.value)
+    return Key(target, need.phase, need.load, channels, need.dtype is torch.float32)
+
+
+TUNED = Path(__file__).with_name("tuned.json")
+_trials: dict[Key, Config] = {}
+
+
+@contextmanager
+def trial(of: Key, tile: Config) -> Iterator[None]:
+    """Inside, `tile` is the one of every kernel with this key."""
+    _trials[of] = tile
+    try:
+        yield
+    finally:
+        del _trials[of]
+
+
+def read_tuned(file: Path) -> dict[Key, Config]:
+    """The tiles of a file that `write_tuned` wrote; none where there is no file."""
+    if not file.exists():
+        return {}
+    rows = json.loads(file.read_text())
+    return {Key(**row["key"]): Config(**row["tile"]) for row in rows}
+
+
+def write_tuned(file: Path, found: Mapping[Key, Config]) -> None:
+    """Add measured tiles to a file, a line each."""
+    every = {**read_tuned(file), **found}
+    rows = [{"key": asdict(of), "tile": asdict(every[of])} for of in sorted(every, key=repr)]
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    file.write_text(f"[\n{lines}\n]\n")
+
+
+@cache
+def _tuned() -> dict[Key, Config]:
+    return read_tuned(TUNED)
+
+
 def config(need: Need, target: str) -> Config:
     """The tile of a kernel on a target; AttnError where no tile fits, with what would."""
     known = target if target in _TABLES else _nearest(target)
+    of = key(need, known)
+    if measured := _trials.get(of) or _tuned().get(of):
+        return measured
     table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
     wide = max(need.left, need.right, need.value)
     for limit, by_load in table:

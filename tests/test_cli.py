@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from attnspec import __version__
@@ -42,7 +43,7 @@ def run_json(*args: str) -> Any:
 def test_version_and_help_name_every_command() -> None:
     assert run("--version").output == f"attnspec, version {__version__}\n"
     text = run("--help").output
-    for command in ("list", "check", "explain", "build", "verify", "bench", "plot", "new"):
+    for command in ("list", "check", "explain", "build", "verify", "bench", "tune", "plot", "new"):
         assert f"\n  {command} " in text
 
 
@@ -61,6 +62,8 @@ def test_version_and_help_name_every_command() -> None:
         ("build", "causal"),
         ("build", "causal", "-o", "x", "--dtype", "fp64"),
         ("bench", "causal", "--against", "sdpa,xformers"),
+        ("tune",),
+        ("tune", "causal", "--dtype", "fp64"),
         ("plot", "causal"),
         ("plot", "causal", "-o", "picture.txt"),
         ("new",),
@@ -362,6 +365,17 @@ def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert "\n  nothing timed: " in result.output
     assert "sdpa" not in result.output
+
+
+# tune
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tune_without_a_gpu(here: Path) -> None:
+    result = run("tune", "causal", "-o", "tiles.json")
+    assert result.exit_code == 1
+    assert result.stderr == ("error: tune: expected a CUDA GPU to measure on, there is none here\n")
+    assert list(here.iterdir()) == []
 
 
 # verify

@@ -1,0 +1,184 @@
+"""Tiles measured on the GPU at hand: for each kernel the tables' own, then whatever beats it.
+
+A search goes from tile to tile by one change at a time and stops where no change gains enough. All
+tiles of a step are timed in turns, and one that does not compile, does not fit or gives other
+numbers takes no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.aot import DTYPES, record
+from attnspec.runtime.api import Attention
+from attnspec.runtime.arrange import need
+from attnspec.runtime.launch import target
+from attnspec.runtime.rounds import ratios, rounds
+from attnspec.runtime.tiles import Config, Key, config, key, trial
+from attnspec.runtime.typical import typical
+
+Times = Mapping[Config, Sequence[float]]
+Measure = Callable[[Sequence[Config]], Times]
+
+_GAIN = 0.02  # of the time: less than this is noise
+_STEPS = 12
+_SIDES = (16, 32, 64, 128, 256)
+_WARPS = (4, 8)
+_STAGES = (1, 2, 3, 4)
+_ALIKE = 2e-2  # of the largest number
+_TOKENS, _WIDTH = 16_384, 2_048  # batch * length and heads * channels
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A kernel's tile before and after; `ratio` is the new time over the old."""
+
+    key: Key
+    before: Config
+    after: Config
+    ratio: float
+
+
+def neighbours(tile: Config, by_columns: bool) -> tuple[Config, ...]:
+    """Every tile that differs in one number, by one step; an edge stays within its side."""
+    found = [
+        replace(tile, **{name: near})
+        for name, steps in (
+            ("block_m", _SIDES), ("block_n", _SIDES), ("warps", _WARPS), ("stages", _STAGES)
+        )
+        for near in _beside(steps, getattr(tile, name))
+    ]  # fmt: skip
+    side = tile.block_m if by_columns else tile.block_n
+    edge = tile.edge or side
+    found += [replace(tile, edge=near) for near in _beside(_SIDES, edge) if near <= side]
+    return tuple(dict.fromkeys(_settled(one, by_columns) for one in found))
+
+
+def _beside(steps: Sequence[int], value: int) -> tuple[int, ...]:
+    return tuple(
+        near
+        for near in (
+            max((step for step in steps if step < value), default=None),
+            min((step for step in steps if step > value), default=None),
+        )
+        if near is not None
+    )
+
+
+def _settled(tile: Config, by_columns: bool) -> Config:
+    """An edge as long as its side is none."""
+    side = tile.block_m if by_columns else tile.block_n
+    return replace(tile, edge=None) if tile.edge is not None and tile.edge >= side else tile
+
+
+def best(times: Times, now: Config, gain: float = _GAIN) -> tuple[Config, float]:
+    """The fastest tile and its time over that of `now`, round by round; `now` unless it gains."""
+    found = {tile: ratios(each, times[now]).median for tile, each in times.items()}
+    fastest = min(found, key=lambda tile: found[tile])
+    return (fastest, found[fastest]) if found[fastest] < 1 - gain else (now, 1.0)
+
+
+def search(start: Config, measure: Measure, by_columns: bool) -> tuple[Config, float]:
+    """The tile that no change of one number makes faster, and its time over that of `start`."""
+    now, whole, seen = start, 1.0, {start}
+    for _ in range(_STEPS):
+        new = [tile for tile in neighbours(now, by_columns) if tile not in seen]
+        seen |= {*new}
+        times = measure((now, *new))
+        found, ratio = best(times, now)
+        if found == now:
+            break
+        now, whole = found, whole * ratio
+    return now, whole
+
+
+def at_hand() -> str:
+    """The target that is the GPU at hand; AttnError where there is none."""
+    if not torch.cuda.is_available():
+        raise AttnError("tune: expected a CUDA GPU to measure on, there is none here")
+    return target(torch.device("cuda", torch.cuda.current_device()))
+
+
+def tune(attention: Attention, length: int, channels: int, dtype: str) -> Iterator[Tuned]:
+    """Search the tile of every kernel of a spec; AttnError where there is no GPU."""
+    where = at_hand()
+    forward, backward = _calls(attention, length, channels, dtype)
+    module = attention._generated
+    for place, (_, kernels) in enumerate(module.PASSES):
+        call = record(attention.spec, module, dtype, channels, place)
+        for name in kernels:
+            wanted = need(call, name)
+            of, before = key(wanted, where), config(wanted, where)
+            run = forward if name == "forward" else backward
+            after, ratio = search(before, _measure(of, run), name == "backward_columns")
+            yield Tuned(of, before, after, ratio)
+
+
+def _calls(
+    attention: Attention, length: int, channels: int, dtype: str
+) -> tuple[Callable[[], Sequence[Tensor]], Callable[[], Sequence[Tensor]]]:
+    """What runs the forward kernels, and the backward kernels alone."""
+    if not attention.plan.fused or attention.spec.output is None:
+        raise AttnError(f"{attention.spec.name}: has no kernels whose output could be timed")
+    given = typical(
+        attention.spec,
+        batch=max(1, _TOKENS // length),
+        heads=max(1, _WIDTH // channels),
+        length=length,
+        channels=channels,
+        dtype=DTYPES[dtype],
+        device="cuda",
+    )
+    leaves = [x for x in given.values() if isinstance(x, Tensor) and x.is_floating_point()]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    out = attention(**given)
+    upstream = torch.randn_like(out)
+
+    def forward() -> Sequence[Tensor]:
+        with torch.no_grad():
+            return (attention(**given),)
+
+    def backward() -> Sequence[Tensor]:
+        found = torch.autograd.grad(out, leaves, upstream, retain_graph=True, allow_unused=True)
+        return [x for x in found if x is not None]
+
+    return forward, backward
+
+
+def _measure(of: Key, run: Callable[[], Sequence[Tensor]]) -> Measure:
+    """Times of several tiles in turns, of the first and of those that agree with it."""
+
+    def under(tile: Config) -> Callable[[], Sequence[Tensor]]:
+        def call() -> Sequence[Tensor]:
+            with trial(of, tile):
+                return run()
+
+        return call
+
+    def measure(tiles: Sequence[Config]) -> Times:
+        want = under(tiles[0])()
+        calls = {}
+        for tile in tiles:
+            try:
+                got = under(tile)()
+                torch.cuda.synchronize()
+            except Exception:  # it does not compile, or needs more than there is
+                continue
+            if all(_alike(x, y) for x, y in zip(got, want, strict=True)):
+                calls[str(tile)] = under(tile)
+        names = {str(tile): tile for tile in tiles}
+        times = rounds(calls, "cuda", seconds=0.2, limit=5.0)
+        return {names[name]: each for name, each in times.items()}
+
+    return measure
+
+
+def _alike(got: Tensor, want: Tensor) -> bool:
+    error, size = (got.double() - want.double()).abs().max(), want.double().abs().max()
+    return bool(error <= _ALIKE * size)

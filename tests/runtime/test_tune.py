@@ -1,0 +1,115 @@
+"""The search for tiles, and the table that it writes. What is measured here is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime import tiles
+from attnspec.runtime.tiles import Config, Need, config, key, read_tuned, trial, write_tuned
+from attnspec.runtime.tune import Measure, at_hand, best, neighbours, search
+
+START = Config(64, 64, 4, 2)
+NEED = Need("forward", 64, 64, 64, "masked", torch.bfloat16)
+
+
+def made_up(cost: Callable[[Config], float], fails: Sequence[Config] = ()) -> Measure:
+    """Times of three rounds, each slower than the one before for everything alike."""
+    return lambda asked: {t: [cost(t), 2 * cost(t), 9 * cost(t)] for t in asked if t not in fails}
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_neighbours_differ_in_one_number(by_columns: bool) -> None:
+    for tile in (START, Config(128, 128, 8, 3, edge=32), Config(16, 256, 8, 1)):
+        side = "block_m" if by_columns else "block_n"
+        found = neighbours(tile, by_columns)
+        assert tile not in found
+        assert len(set(found)) == len(found) >= 4
+        for near in found:
+            changed = [
+                name
+                for name in ("block_m", "block_n", "warps", "stages", "edge")
+                if getattr(near, name) != getattr(tile, name)
+            ]
+            assert changed in (["edge"], [changed[0]], [side, "edge"])
+            assert near.edge is None or 16 <= near.edge < getattr(near, side)
+
+
+def test_the_best_is_taken_only_where_it_gains() -> None:
+    other = replace(START, warps=8)
+    assert best({START: [10.0, 20.0], other: [9.9, 19.8]}, START) == (START, 1.0)
+    found, ratio = best({START: [10.0, 20.0], other: [9.0, 18.0]}, START)
+    assert found == other
+    assert ratio == pytest.approx(0.9)
+
+
+def test_a_search_ends_at_the_least_that_is_within_reach() -> None:
+    least = Config(128, 32, 8, 3, edge=16)
+
+    def cost(tile: Config) -> float:
+        steps = [(tile.block_m, 128), (tile.block_n, 32), (tile.warps, 8), (tile.stages, 3)]
+        steps.append((tile.edge or tile.block_n, 16))
+        return 1.0 + sum(max(a, b) / min(a, b) - 1 for a, b in steps)
+
+    found, ratio = search(START, made_up(cost), by_columns=False)
+    assert found == least
+    assert ratio == pytest.approx(cost(least) / cost(START))
+
+
+def test_what_does_not_run_is_no_choice() -> None:
+    wide = replace(START, block_m=128)
+    cost = {wide: 0.1}.get
+    found, ratio = search(START, made_up(lambda t: cost(t, 1.0), [wide]), by_columns=False)
+    assert (found, ratio) == (START, 1.0)
+
+
+def test_every_tile_is_measured_once_beside_the_one_it_starts_from() -> None:
+    asked: list[Config] = []
+
+    def measure(wanted: Sequence[Config]) -> dict[Config, list[float]]:
+        asked.extend(wanted[1:])
+        return {tile: [float(1000 - tile.block_m)] for tile in wanted}
+
+    assert search(START, measure, by_columns=False)[0].block_m == 256
+    assert len(asked) == len(set(asked))
+
+
+def test_a_trial_lasts_as_long_as_it_says() -> None:
+    before, tried = config(NEED, "cuda:90"), Config(16, 16, 4, 1)
+    with trial(key(NEED, "cuda:90"), tried):
+        assert config(NEED, "cuda:90") == tried
+        assert config(replace(NEED, left=65), "cuda:90") != tried
+        assert config(NEED, "cuda:80") != tried
+        assert config(replace(NEED, dtype=torch.float32), "cuda:90") != tried
+        assert config(replace(NEED, dtype=torch.float16), "cuda:90") == tried
+    assert config(NEED, "cuda:90") == before
+
+
+def test_launches_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tuned.json"
+    assert read_tuned(file) == {}
+    one, two = Config(32, 64, 4, 2, edge=16), Config(64, 32, 8, 1)
+    write_tuned(file, {key(NEED, "cuda:90"): two, key(NEED, "cuda:80"): two})
+    write_tuned(file, {key(NEED, "cuda:90"): one})
+    assert read_tuned(file) == {key(NEED, "cuda:90"): one, key(NEED, "cuda:80"): two}
+    before = file.read_text()
+    write_tuned(file, {})
+    assert file.read_text() == before
+    monkeypatch.setattr(tiles, "TUNED", file)
+    tiles._tuned.cache_clear()
+    try:
+        assert config(NEED, "cuda:90") == one
+        assert config(NEED, "cuda:80") == two
+    finally:
+        tiles._tuned.cache_clear()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured() -> None:
+    with pytest.raises(AttnError, match="there is none here"):
+        at_hand()
