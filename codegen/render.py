@@ -14,6 +14,7 @@ from attnspec import __version__
 from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
+from attnspec.codegen.native import native
 from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import (
     TABLES,
@@ -153,6 +154,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
             for scan in plan.scans
             if scan.gradients
         },
+        native=_native(plan),
         fields={
             name: layout(code, indent=4, used=4 + len(f"{name}=")) for name, code in fields.items()
         },
@@ -270,6 +272,15 @@ def _patches(pair: PairPlan, end: str) -> str:
         return "None"
     sides = f"{found.i_sides!r}, {found.j_sides!r}"
     return f"Patches({found.axes!r}, {sides}, {found.steps!r}, boxes{end})"
+
+
+def _native(plan: PairPlan) -> str:
+    """The pass in C++, empty if it cannot be."""
+    found = native(plan)
+    if found is None:
+        return ""
+    code = environment().get_template("native.cpp.jinja").render(k=found)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(x.rstrip() for x in code.splitlines())).strip()
 
 
 # The CPU's tile functions

@@ -109,6 +109,41 @@ TORCH = _COMMON | {
     )
 }  # fmt: skip
 
+# One number after another, in loops that the compiler turns into vectors; see runtime/native.h.
+CPP = _COMMON | {
+    "div": "static_cast<float>({0}) / static_cast<float>({1})",
+    "floordiv_unsigned": "{0} / {1}",
+    "not": "!{0}",
+    "floordiv": "quotient({0}, {1})",
+    "mod": "remainder_of({0}, {1})",
+    "floordiv_float": "std::floor({0} / {1})",
+    "mod_float": "{0} - std::floor({0} / {1}) * {1}",
+    "float": "static_cast<float>({0})",
+    "quick_tanh": "tanh_of({0})",
+    "where": "{0} ? {1} : {2}",
+    "min": "least({0}, {1})",
+    "max": "most({0}, {1})",
+    "clamp": "least(most({0}, {1}), {2})",
+    "abs": "std::abs({0})",
+    "floor_int": "static_cast<int>(std::floor({0}))",
+    "ceil_int": "static_cast<int>(std::ceil({0}))",
+    "sign_int": "static_cast<int>(sign_of({0}))",
+    "step": "{0} > 0 ? 1.0f : 0.0f",
+    "rsqrt": "1.0f / std::sqrt({0})",
+    "pow_int": "power_of({0}, {1})",
+    "elu": "{0} > 0 ? {0} : std::expm1({0})",
+    "leaky_relu": "{0} > 0 ? {0} : {0} * {1}",
+    "silu": "{0} * sigmoid_of({0})",
+} | {
+    name: f"std::{name}({{0}})"
+    for name in ("floor", "ceil", "sqrt", "log", "log2", "log1p", "sin", "cos", "atan", "erf")
+} | {
+    name: f"{name}_of({{0}})"
+    for name in (
+        "exp", "exp2", "tanh", "sigmoid", "logsigmoid", "softplus", "gelu", "relu", "sign",
+    )
+} | {"pow": "std::pow({0}, {1})"}  # fmt: skip
+
 PYTHON = _COMMON | {
     "not": "not {0}",
     "and": "{0} and {1}",

@@ -121,8 +121,9 @@ class Attention:
         """The output [B, H, M, E]; with `extras` also the log-sum-exp and every `return` by name.
 
         Arguments stand in call order (q, k, v, then as declared) or by name, with `q_start`,
-        `k_start` and the sides of a grid by name. `backend` is "triton", "cpu" or "dense"; by
-        default Triton on a GPU or under its interpreter, tiles in PyTorch elsewhere. AttnError
+        `k_start` and the sides of a grid by name. `backend` is "triton", "cpu" (tiles in
+        PyTorch), "native" (in C++, where a pass has that) or "dense"; by default Triton on a GPU or
+        under its interpreter, elsewhere tiles, in C++ if that exists or the call is long. AttnError
         names the argument that is wrong, before anything is computed.
         """
         if backend == "dense" or self._module is None:
@@ -137,8 +138,10 @@ class Attention:
     def _dense(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], extras: bool, backend: str | None
     ) -> Result:
-        if backend not in (None, "dense", "cpu", "triton"):
-            raise AttnError(f'backend: expected "triton", "cpu" or "dense", got {backend!r}')
+        from attnspec.runtime.launch import BACKENDS, EXPECTED_BACKEND
+
+        if backend not in (None, "dense", *BACKENDS):
+            raise AttnError(f"{EXPECTED_BACKEND}, got {backend!r}")
         if backend == "triton":
             why = "; ".join(s.why for s in self.plan.stages if s.why)
             raise AttnError(f"backend: no kernel covers `{self.spec.name}` yet ({why})")

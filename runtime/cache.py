@@ -29,7 +29,7 @@ from types import ModuleType
 from filelock import FileLock, Timeout
 
 import attnspec
-from attnspec.codegen.artefacts import (
+from attnspec.runtime.artefacts import (
     is_private_directory,
     read_directory,
     sync_directory,
@@ -89,7 +89,16 @@ def load_module(key: str, make_source: Callable[[], str], name: str = "kernel") 
     with _LOADING:
         if module_name in sys.modules:
             return sys.modules[module_name]
-        path, data = _fetch(key, f"{name}.py", make_source)
+        file = f"{name}.py"
+        try:
+            path, data = fetch("modules", key, file, lambda: make_source().encode())
+        except CacheUnusable as error:
+            warnings.warn(
+                f"the cache {error} cannot be used; generated modules stay in memory",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            path, data = f"<attnspec {file} {key}>", error.data
         return _import(module_name, path, data)
 
 
@@ -99,23 +108,33 @@ def _module_name(key: str, name: str) -> str:
     return f"attnspec_{name}_{key[:16]}"
 
 
-def _fetch(key: str, file: str, make_source: Callable[[], str]) -> tuple[str, bytes]:
-    """Where the module stands and its verified bytes."""
-    root = cache_dir() / "modules"
+class CacheUnusable(Exception):
+    """The cache cannot be written; `data` is what should have been."""
+
+    def __init__(self, text: str, data: bytes) -> None:
+        super().__init__(text)
+        self.data = data
+
+
+def fetch(kind: str, key: str, file: str, make: Callable[[], bytes]) -> tuple[str, bytes]:
+    """Where the `file` of an entry of some `kind` stands, and its verified bytes, `make()` if there
+    is none. Raises what that does, or CacheUnusable."""
+    root = cache_dir() / kind
     entry = root / key
     data = _read_entry(root, entry, file)
     if data is None:
-        data = make_source().encode()
+        data = make()
         try:
             _store(root, entry, file, data)
         except (OSError, Timeout) as error:
-            warnings.warn(
-                f"the cache {root} cannot be used ({error}); generated modules stay in memory",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-            return f"<attnspec {file} {key}>", data
+            raise CacheUnusable(f"{root} ({error})", data) from error
     return str(entry / file), data
+
+
+def holds(kind: str, key: str, file: str) -> bool:
+    """Whether the cache has an entry, whole and ours."""
+    root = cache_dir() / kind
+    return _read_entry(root, root / key, file) is not None
 
 
 def _read_entry(root: Path, entry: Path, file: str) -> bytes | None:

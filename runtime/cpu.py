@@ -254,10 +254,16 @@ def backward(
                 else:
                     share.add_dot(name, d_score)
     if ungated is not None and plan.gate is not None:
-        of_gate = ungated.mul_(of_gated.to(wide))
-        vectors = call.tensors[plan.gate].dim() == of_gate.dim()
-        out[plan.gate] = of_gate if vectors else of_gate.sum(-1)
+        out[plan.gate] = of_gate(call, ungated, of_gated)
     return out
+
+
+def of_gate(call: Problem, ungated: Tensor, of_gated: Tensor) -> Tensor:
+    """The gradient of the gate from that of the gated output; `ungated` [B, H, M, E] is lost."""
+    assert call.plan.gate is not None
+    found = ungated.mul_(of_gated.to(call.wide))
+    vectors = call.tensors[call.plan.gate].dim() == found.dim()
+    return found if vectors else found.sum(-1)
 
 
 def _gradients(

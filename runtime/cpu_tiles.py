@@ -30,12 +30,12 @@ Place: TypeAlias = "slice | Tensor"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A tile's rows, and the first and last position (or coordinates) of their queries; `visits`:
-    the columns to visit, where they are known without them."""
+    """A tile's rows, and the columns to visit; of a patch instead the first and last coordinates
+    of its queries, `ends`."""
 
     rows: Place
-    ends: dict[str, Tensor]
-    visits: Sequence[Stretch] | None = None
+    visits: Sequence[Stretch] = ()
+    ends: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +117,21 @@ def blocks(call: Problem) -> Iterator[Block]:
     if call.plan.patches is not None:
         yield from _patches(call, call.plan.patches)
         return
-    known = _visits(call)
-    for low in range(0, call.rows, ROWS):
-        high = min(low + ROWS, call.rows)
-        ends = {"lo": low + call.q_start, "hi": high - 1 + call.q_start}
-        at = {name: torch.tensor(position) for name, position in ends.items()}
-        yield Block(slice(low, high), at, None if known is None else known[low // ROWS])
+    for at, found in enumerate(visits(call, ROWS)):
+        yield Block(slice(at * ROWS, min((at + 1) * ROWS, call.rows)), found)
 
 
-def _visits(call: Problem) -> list[list[Stretch]] | None:
-    """The columns to visit of every `ROWS` rows, where inputs decide that."""
+def visits(call: Problem, rows: int) -> list[list[Stretch]]:
+    """The columns that every `rows` rows visit: within some run of the mask's bounds."""
+    if call.plan.blocks is not None:
+        return visited(call, rows)
     if call.plan.ranges is not None:
-        table = limits(call, ROWS, COLUMNS).unflatten(-1, (-1, 4))
-        return [
-            _reached(call, tuple((*run.unbind(-1), True) for run in block.unbind(-2)))
-            for block in table.unbind(2)
-        ]
-    return None if call.plan.blocks is None else visited(call, ROWS)
+        table = limits(call, rows, COLUMNS).unflatten(-1, (-1, 4)).permute(2, 0, 1, 3, 4)
+        runs: Limits = tuple((*run.unbind(-1), True) for run in table.unbind(-2))
+        return reached(call, runs, len(table))
+    low = torch.arange(0, call.rows, rows).view(-1, 1, 1, 1, 1)
+    ends = {"lo": low + call.q_start, "hi": (low + rows).clamp(max=call.rows) - 1 + call.q_start}
+    return reached(call, call.plan.rows(fixed_values(call) | ends), len(low))
 
 
 def _patches(call: Problem, found: Patches) -> Iterator[Block]:
@@ -151,7 +149,7 @@ def _patches(call: Problem, found: Patches) -> Iterator[Block]:
                 for axis, at in zip(found.axes, place, strict=True)
             }
             if len(rows) > 0:
-                yield Block(rows, ends)
+                yield Block(rows, ends=ends)
 
 
 def positions(place: Place, length: int, start: int, device: torch.device) -> Tensor:
@@ -245,28 +243,29 @@ def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Ite
 
 def tiles(call: Problem, values: Values, block: Block) -> list[Tile]:
     """The tiles that a block of rows can reach, edges apart from what has no holes."""
-    values = values | block.ends
-    if call.plan.patches is not None:
-        return _box(call, values, block)
-    visits = block.visits
-    if visits is None:
-        visits = _reached(call, call.plan.rows(values))
+    if block.ends is not None:
+        return _box(call, values | block.ends, block)
     return [
         Tile(block.rows, slice(at, min(at + COLUMNS, end)), masked)
-        for begin, end, masked in visits
+        for begin, end, masked in block.visits
         for at in range(begin, end, COLUMNS)
     ]
 
 
-def _reached(call: Problem, runs: Limits) -> list[Stretch]:
-    """The columns within some run of the mask's bounds."""
+def reached(call: Problem, runs: Limits, blocks: int) -> list[list[Stretch]]:
+    """The columns within some run, of every block: what limits a run is one for all blocks, or has
+    an axis for them before those of batches and heads."""
     start = call.k_start
-    reached: list[tuple[int, int]] = []
-    whole: list[tuple[int, int]] = []
-    for run in runs:
-        first, last, inside, until = _interval(run, start, start + call.columns - 1)
-        reached.append((first - start, last - start + 1))
-        whole.append((inside - start, until - start + 1))
+    found = [_intervals(run, start, start + call.columns - 1, blocks) for run in runs]
+    return [_stretches_of(call, [of_run[n] for of_run in found]) for n in range(blocks)]
+
+
+def _stretches_of(call: Problem, runs: Sequence[tuple[int, int, int, int]]) -> list[Stretch]:
+    """The columns that the `_intervals` of one block cover; of whole blocks of tokens where tiles
+    have to hold those."""
+    start = call.k_start
+    reached = [(first - start, last - start + 1) for first, last, _, _ in runs]
+    whole = [(inside - start, until - start + 1) for _, _, inside, until in runs]
     if call.plan.blocked:
         reached = [(low // BLOCK * BLOCK, min(_upper(high), call.columns)) for low, high in reached]
         whole = [(_upper(low), high // BLOCK * BLOCK) for low, high in whole]
@@ -296,16 +295,32 @@ def _box(call: Problem, values: Values, block: Block) -> list[Tile]:
 def _interval(
     run: Sequence[Tensor | int | bool | None], low: int, high: int
 ) -> tuple[int, int, int, int]:
-    """Of a run within [low, high] the first and the last position that some head reaches, then
-    those between which every head takes part throughout."""
+    """`_intervals` of one block."""
+    return _intervals(run, low, high, 1)[0]
+
+
+def _intervals(
+    run: Sequence[Tensor | int | bool | None], low: int, high: int, blocks: int
+) -> list[tuple[int, int, int, int]]:
+    """Of a run within [low, high] for every block the first and the last position that some head
+    reaches, then those between which every head takes part throughout."""
     *given, full = run
     first, last, full_first, full_last = (
         torch.as_tensor(otherwise if end is None else end)
         for end, otherwise in zip(given, (low, high, low, high), strict=True)
     )
-    inside = int(torch.maximum(first, full_first).amax()) if full else high + 1
-    until = int(torch.minimum(last, full_last).amin()) if full else low - 1
-    return max(low, int(first.amin())), min(high, int(last.amax())), inside, until
+
+    def of_blocks(x: Tensor) -> Tensor:
+        x = x.reshape((1,) * max(5 - x.dim(), 0) + x.shape)
+        return x.expand(blocks, *x.shape[1:]).flatten(1)
+
+    inside, until = torch.full((blocks,), high + 1), torch.full((blocks,), low - 1)
+    if full:
+        inside = of_blocks(torch.maximum(first, full_first)).amax(1)
+        until = of_blocks(torch.minimum(last, full_last)).amin(1)
+    first, last = of_blocks(first).amin(1).clamp(min=low), of_blocks(last).amax(1).clamp(max=high)
+    ends = (x.tolist() for x in (first, last, inside, until))
+    return list(zip(*ends, strict=True))
 
 
 def stretches(

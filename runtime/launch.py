@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime import cpu
+from attnspec.runtime import cpu, native, native_build
 from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.cpu_cuts import cuts
@@ -21,23 +21,30 @@ from attnspec.runtime.problem import WIDE, Pairwise, Problem, problem
 from attnspec.runtime.tiles import INTERPRETED, Config, config
 
 Kernels = Mapping[str, Any]
+BACKENDS = ("triton", "cpu", "native")
+EXPECTED_BACKEND = 'backend: expected "triton", "cpu", "native" or "dense"'
 LOG2E = log2(e)  # kernels work in base 2
 _SEARCHED = {"position": cpu.positions, "threshold": thresholds, "cuts": cuts}
 
 
 def backend_for(backend: str | None, device: torch.device) -> str:
-    """The backend of a call: Triton on a GPU or under the interpreter, else the CPU tiles."""
+    """The backend of a call: Triton on a GPU or under the interpreter, else tiles on the CPU, in
+    C++ where that is there or pays, "auto"."""
     if backend is None:
-        return "triton" if device.type == "cuda" or interpreted() else "cpu"
-    if backend not in ("triton", "cpu"):
-        raise AttnError(f'backend: expected "triton", "cpu" or "dense", got {backend!r}')
+        return "triton" if device.type == "cuda" or interpreted() else "auto"
+    if backend not in BACKENDS:
+        raise AttnError(f"{EXPECTED_BACKEND}, got {backend!r}")
     if backend == "triton" and device.type != "cuda" and not interpreted():
         raise AttnError(
             'backend: expected tensors on a GPU (or TRITON_INTERPRET=1) for "triton", got tensors'
             f" on {device}"
         )
-    if backend == "cpu" and device.type == "cuda":
-        raise AttnError(f'backend: expected tensors on the CPU for "cpu", got tensors on {device}')
+    if backend != "triton" and device.type == "cuda":
+        raise AttnError(
+            f'backend: expected tensors on the CPU for "{backend}", got tensors on {device}'
+        )
+    if backend == "native" and native_build.compiler() is None:
+        raise AttnError('backend: expected a C++ compiler for "native" (or its path in CXX)')
     return backend
 
 
@@ -148,9 +155,14 @@ def run_forward(
     out, lse, *parts = made = outputs(call)
     if out.numel() == 0 and lse.numel() == 0:
         return made
-    if backend == "cpu" and plan.form in _SEARCHED:
+    if backend != "triton" and plan.form in _SEARCHED:
         return _SEARCHED[plan.form](call), lse
-    if backend == "cpu":
+    if backend != "triton":
+        library = native.made_for(call, backend)
+        if library is not None and native.forward(call, library, out, lse):
+            if plan.gate is not None:
+                out.mul_(gate_of(call))
+            return made
         acc, *found = cpu.forward(call)
         out.copy_(acc if plan.gate is None else acc * gate_of(call))
         for into, x in zip((lse, *parts), found, strict=True):
@@ -212,8 +224,10 @@ def run_backward(
             share = torch.exp(sink - torch.where(torch.isneginf(total), 0.0, total))
             found[weight.sink] = -torch.where(torch.isneginf(sink), 0.0, share) * less
     wanted = frozenset(n for n, yes in zip(plan.grads, need, strict=True) if yes)
-    if backend == "cpu":
-        found |= cpu.backward(call, (d_out, upstream), lse, delta, wanted)
+    if backend != "triton":
+        given, library = (d_out, upstream), native.made_for(call, backend)
+        quick = library and native.backward(call, library, given, lse, delta, wanted)
+        found |= quick or cpu.backward(call, given, lse, delta, wanted)
     else:
         read = {"d_out": d_out, "upstream": upstream}
         read |= by_name(plan, lse=lse * LOG2E, delta=delta)

@@ -166,6 +166,7 @@ class Pairwise:
     Several weights are added up where there are `branches`: `tile` gives the score of each and
     `slopes` score and gradients of each, one after another, softmaxes first; `normalizer` is then
     "softmax" if all are normalised, and each has a `sink` and a `between` of its own.
+    `native` is the same in C++, if `native.h` has all that it takes.
     """
 
     normalizer: str
@@ -193,6 +194,7 @@ class Pairwise:
     search: Slopes | None = None
     branches: tuple[Branch, ...] = ()
     scans: tuple[Scan, ...] = ()
+    native: str = ""
 
     @property
     def blocked(self) -> bool:

@@ -26,12 +26,21 @@ from attnspec.runtime.verify_rule import Impossible, hold
 
 _LENGTHS = {
     "cpu": (1, 2, 5, 31, 32, 33, 64, 65, 127, 128, 129, 150),
+    "native": (1, 2, 15, 16, 17, 95, 96, 97, 150, 255, 256, 257, 300),
     "triton": (1, 5, 31, 32, 33, 40, 64, 65),
 }
-_SIDES = {"cpu": (1, 2, 3, 5, 8, 11), "triton": (1, 2, 3, 4, 6)}  # of a grid
+_SIDES = {
+    "cpu": (1, 2, 3, 5, 8, 11),
+    "native": (1, 2, 5, 8, 17),
+    "triton": (1, 2, 3, 4, 6),
+}  # of a grid
 LARGEST = 200  # grid of three sides, in tokens
 _CHANNELS = (1, 2, 3, 4, 8, 16, 17, 20, 33)
-_DTYPES = {"cpu": ("float32", "float16", "bfloat16", "float64"), "triton": ("float32", "float16")}
+_DTYPES = {
+    "cpu": ("float32", "float16", "bfloat16", "float64"),
+    "native": ("float32",),
+    "triton": ("float32", "float16"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def again(name: str, backend: str, cases: int) -> str:
 def main() -> int:
     """Run specs from the command line; exit 1 when one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", choices=("cpu", "triton"), default="cpu")
+    parser.add_argument("--backend", choices=("cpu", "native", "triton"), default="cpu")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--cases", type=int, default=2)

@@ -28,6 +28,9 @@ BLOCKS, PARTS = ("blocks",), ("parts",)
 FACTS = ("facts",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
+NATIVE = ("native",)
+
+NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
 FORWARD = "templates/forward.py.jinja"
 TRITON_CUTS = "runtime/triton_cuts.py"
 ROWS = "templates/backward_rows.py.jinja"
@@ -478,7 +481,7 @@ MUTATIONS = (
         "runtime/launch.py", "delta = delta - d_lse.to(wide)", "delta = delta + d_lse.to(wide)", CPU
     ),
     Mutation(
-        "runtime/cpu.py", "ungated.mul_(of_gated.to(wide))", "ungated.mul_(grad.to(wide))", CPU
+        "runtime/cpu.py", "ungated.mul_(of_gated.to(call.wide))", "ungated.add_(of_gated)", CPU
     ),
     Mutation(
         "runtime/launch.py",
@@ -507,8 +510,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "max(low, int(first.amin()))",
-        "max(low, int(first.amax()))",
+        "of_blocks(first).amin(1)",
+        "of_blocks(first).amax(1)",
         CPU,
     ),
     Mutation(
@@ -519,8 +522,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "torch.minimum(last, full_last).amin()",
-        "torch.minimum(last, full_last).amin() + 1",
+        "of_blocks(torch.minimum(last, full_last)).amin(1)",
+        "of_blocks(torch.minimum(last, full_last)).amin(1) + 1",
         CPU,
     ),
     # block lists and ranges
@@ -600,11 +603,40 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "torch.maximum(first, full_first).amax()",
-        "full_first.amax()",
+        "of_blocks(torch.maximum(first, full_first))",
+        "of_blocks(full_first)",
         BLOCKS,
     ),
     Mutation("codegen/host_reads.py", 'former = host.only[1] == "i"', "pass", BLOCKS),
+    # passes in C++
+    Mutation(
+        NATIVE_H, "const int64_t from = begin / WIDE * WIDE;", "const int64_t from = begin;", NATIVE
+    ),
+    Mutation(
+        NATIVE_H, "total[r] = total[r] * scale + weigh(", "total[r] = total[r] + weigh(", NATIVE
+    ),
+    Mutation(NATIVE_H, "if (block % call.parts != part) continue;", "", NATIVE),
+    Mutation(
+        NATIVE_H,
+        "spot.lse = spot.lse == NOTHING ? 0.0f : spot.lse;",
+        "",
+        NATIVE,
+        "a pair of an empty row is excluded, and its share selected away",
+    ),
+    Mutation(
+        NATIVE_H,
+        "bad += value * 0.0f;\n                to[c * WIDE + n]",
+        "to[c * WIDE + n]",
+        NATIVE,
+    ),
+    Mutation(NATIVE_H, "to[place[n]] += share[n]", "to[place[n]] = share[n]", NATIVE),
+    Mutation(NATIVE_H, "return size < 0.625f ? inner : outer;", "return outer;", NATIVE),
+    Mutation(NATIVE_CPP, '{{ "gradient" if loop.first else', '{{ "gradient" if True else', NATIVE),
+    Mutation(NATIVE_CPP, "weight * (gradient[n] - at.delta)", "weight * gradient[n]", NATIVE),
+    Mutation(
+        "runtime/native.py", "int(low) < _INTS.min or", "", NATIVE, "no spec counts below -2 ** 31"
+    ),
+    Mutation("runtime/native.py", "or int(high) > _INTS.max", "", NATIVE),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),

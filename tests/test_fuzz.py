@@ -16,17 +16,18 @@ import pytest
 from tests import fuzz
 
 from attnspec.codegen.library import names
+from attnspec.runtime.native_build import compiler
 
 ROOT = Path(__file__).parent.parent
 SEED = int(os.environ["ATTNSPEC_FUZZ_SEED"])
 CHUNKS = [names()[first : first + 25] for first in range(0, len(names()), 25)]
 
 
-def on_the_cpu(results: Iterable[fuzz.Result], cases: int) -> None:
+def on_the_cpu(results: Iterable[fuzz.Result], cases: int, backend: str = "cpu") -> None:
     """Fails with what is wrong."""
     found = list(results)
     if any(result.problem for result in found):
-        pytest.fail(fuzz.report(found, "cpu", cases))
+        pytest.fail(fuzz.report(found, backend, cases))
 
 
 def under_the_interpreter(*arguments: object) -> None:
@@ -44,6 +45,11 @@ def under_the_interpreter(*arguments: object) -> None:
 @pytest.mark.parametrize("first", range(0, 200, 25))
 def test_random_specs_on_the_cpu(first: int) -> None:
     on_the_cpu((fuzz.run(seed, "cpu", 2) for seed in range(first, first + 25)), 2)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+def test_random_specs_in_cpp() -> None:
+    on_the_cpu((fuzz.run(seed, "native", 4) for seed in range(500, 515)), 4, "native")
 
 
 @pytest.mark.parametrize("first", range(0, 40, 10))

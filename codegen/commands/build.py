@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from attnspec.codegen.artefacts import update_directory
 from attnspec.codegen.commands.common import SPEC, read_spec
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.artefacts import update_directory
 
 if TYPE_CHECKING:
     from attnspec.dsl.ast import Spec
@@ -32,7 +32,7 @@ DTYPES = ("fp32", "fp16", "bf16")
     "--target",
     "targets",
     multiple=True,
-    help="Compile for it too, without a GPU: cuda:80, cuda:90, cuda:100, hip:gfx942.",
+    help="Compile for it too: cuda:80, cuda:90, cuda:100, hip:gfx942 without a GPU, or this cpu.",
 )
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Default: bf16.")
 @click.option("--head-dim", "head_dims", multiple=True, type=click.IntRange(1), help="Default: 64.")
@@ -48,7 +48,7 @@ def build(
     """Write each SPEC's module to DIR; --target compiles its kernels too.
 
     Beside each kernel's binary lies a JSON of the same stem: its tile, registers, spills and
-    shared memory.
+    shared memory. What is compiled for this CPU goes to the cache, where calls find it.
     """
     reports: list[Built] = []
     for name in specs:
@@ -59,10 +59,11 @@ def build(
             continue
         _write(output, {f"{spec.name}.py": source.encode()})
         click.echo(f"{output / spec.name}.py written")
-        if targets:
-            reports += _compile(
-                spec, source, output, targets, dtypes or ("bf16",), head_dims or (64,)
-            )
+        if "cpu" in targets:
+            _compile_for_cpu(spec, source)
+        gpus = tuple(target for target in targets if target != "cpu")
+        if gpus:
+            reports += _compile(spec, source, output, gpus, dtypes or ("bf16",), head_dims or (64,))
     if reports:
         _print(reports)
 
@@ -99,6 +100,19 @@ def _compile(
         _write(output, aot.files(built, binary))
         reports.append(built)
     return reports
+
+
+def _compile_for_cpu(spec: Spec, source: str) -> None:
+    """Compile the passes of a module that are there in C++, into the cache."""
+    from attnspec.runtime.cache import cache_key, load_module
+    from attnspec.runtime.native_build import compiler, library
+
+    if compiler() is None:
+        raise AttnError("target cpu: expected a C++ compiler, found none (its path may be in CXX)")
+    module = load_module(cache_key(spec.text, {}), lambda: source, spec.name)
+    passes = [pairwise.native for pairwise, _ in module.PASSES]
+    made = [library(text, build=True) for text in passes if text]
+    click.echo(f"{spec.name}: {len(made)} of {len(passes)} passes compiled for this CPU")
 
 
 def _write(output: Path, files: Mapping[str, bytes]) -> None:

@@ -275,12 +275,12 @@ def test_a_run_that_one_head_lacks_is_whole_for_none() -> None:
     x = torch.zeros(1, 2, 300, 4)
     call = call_of(f._generated, {"q": x, "k": x, "v": x})
     last = torch.tensor([299, -1]).view(1, 2, 1, 1)  # nothing in the second head
-    assert cpu_tiles._reached(call, ((None, last, None, None, True),)) == [(0, 300, True)]
+    assert cpu_tiles.reached(call, ((None, last, None, None, True),), 1)[0] == [(0, 300, True)]
     first = torch.tensor([0, 300]).view(1, 2, 1, 1)
-    assert cpu_tiles._reached(call, ((first, None, None, None, True),)) == [(0, 300, True)]
-    assert cpu_tiles._reached(call, ((None, 299, None, None, True),)) == [(0, 300, False)]
-    assert cpu_tiles._reached(call, ((None, 99, 20, 49, False),)) == [(0, 100, True)]
-    assert cpu_tiles._reached(call, ((5, 99, 20, 49, True),)) == [
+    assert cpu_tiles.reached(call, ((first, None, None, None, True),), 1)[0] == [(0, 300, True)]
+    assert cpu_tiles.reached(call, ((None, 299, None, None, True),), 1)[0] == [(0, 300, False)]
+    assert cpu_tiles.reached(call, ((None, 99, 20, 49, False),), 1)[0] == [(0, 100, True)]
+    assert cpu_tiles.reached(call, ((5, 99, 20, 49, True),), 1)[0] == [
         (5, 20, True),
         (20, 50, False),
         (50, 100, True),
