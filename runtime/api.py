@@ -86,6 +86,10 @@ class Attention:
         return signature(self.spec)
 
     @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.signature.arguments)
+
+    @cached_property
     def _module(self) -> ModuleType | None:
         """The generated module; None where the spec runs densely."""
         key = cache_key(self._text, {})
@@ -128,10 +132,10 @@ class Attention:
         """
         if backend == "dense" or self._module is None:
             return self._dense(args, kwargs, extras, backend)
-        names = [a.name for a in self.signature.arguments]
-        if len(args) > len(names) or any(n in kwargs for n in names[: len(args)]):
+        given = dict(zip(self._names, args, strict=False))
+        if len(given) < len(args) or any(name in given for name in kwargs):
             bind(self.signature, args, kwargs)
-        given = dict(zip(names, args, strict=False)) | kwargs
+        given |= kwargs
         result: Result = self._module.attend_given(given, extras, backend)
         return result
 

@@ -215,11 +215,11 @@ def _pairs(
     for argument in signature.arguments:
         value = tensors.get(argument.name)
         if isinstance(value, Tensor):
-            out[argument.name] = _paired(argument, value, sizes, starts)
+            out[argument.name] = paired(argument, value, sizes, starts)
     return out
 
 
-def _paired(
+def paired(
     argument: Argument, value: Tensor, sizes: Mapping[str, int], starts: Mapping[str, int]
 ) -> Tensor | Pair:
     """A paired tensor that was given once, as (its rows for queries, its rows for keys)."""
@@ -265,5 +265,5 @@ def _defaults(
             raise wrong(signature, name, text) from None
         full = value.to(bound.device, dtype).expand(shape)
         starts = {"i": bound.q_start, "j": bound.k_start}
-        tensors[name] = _paired(argument, full, bound.sizes, starts)
+        tensors[name] = paired(argument, full, bound.sizes, starts)
     return replace(bound, tensors=tensors, scalars=scalars)

@@ -1,6 +1,7 @@
 """What generated modules import besides torch and math; `language` is for their kernels."""
 
-from attnspec.runtime.bind import Bound, bind
+from attnspec.runtime.bind import Bound
+from attnspec.runtime.calls import Calls
 from attnspec.runtime.cpu_cuts import order_tile
 from attnspec.runtime.cpu_entmax import bend_tile, tempered_tile
 from attnspec.runtime.cpu_tiles import lookup, lookup_column, lookup_row
@@ -94,6 +95,7 @@ __all__ = [
     "Blocks",
     "Bound",
     "Branch",
+    "Calls",
     "ChannelSum",
     "Grid",
     "Leaf",
@@ -115,7 +117,6 @@ __all__ = [
     "backend_for",
     "below",
     "bend_tile",
-    "bind",
     "carried",
     "clamp",
     "concatenate",

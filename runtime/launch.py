@@ -65,18 +65,19 @@ def no_forward_mode(tensors: Sequence[Any]) -> None:
 
 def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     """A row operand with all batches and heads."""
-    x = x.to(dtype) if x.is_floating_point() else x
-    return x.expand(sizes["b"], sizes["h"], sizes["i"], *x.shape[3:])
+    if x.dtype is not dtype and x.is_floating_point():
+        x = x.to(dtype)
+    return _spread(x, sizes["b"], sizes["h"], sizes["i"])
 
 
 def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     """A number or vector per head, with all batches and heads; integers in 64 bits, since positions
     may be added to them."""
-    if x.is_floating_point():
-        x = x.to(dtype)
-    elif x.dtype is torch.int32:
+    if x.dtype is torch.int32:
         x = x.long()
-    return x.expand(sizes["b"], sizes["h"], *x.shape[2:])
+    elif x.dtype is not dtype and x.is_floating_point():
+        x = x.to(dtype)
+    return _spread(x, sizes["b"], sizes["h"])
 
 
 def as_columns(
@@ -95,10 +96,16 @@ def as_columns(
         have = x.shape[1]
         if have not in (1, heads):
             x = x.repeat_interleave(heads // have, dim=1)
-        if place < floats:
+        if place < floats and x.dtype is not dtype:
             x = x.to(dtype)
-        found.append(x.expand(sizes["b"], heads, sizes["j"], *x.shape[3:]))
+        found.append(_spread(x, sizes["b"], heads, sizes["j"]))
     return found
+
+
+def _spread(x: Tensor, *lead: int) -> Tensor:
+    """x with its first dimensions repeated where they are 1."""
+    count = len(lead)
+    return x if x.shape[:count] == lead else x.expand(*lead, *x.shape[count:])
 
 
 def entries(x: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from attnspec.runtime.problem import Pairwise, problem
 
 Operation = Callable[..., tuple[Tensor, ...]]
 _PLAIN = (Tensor, torch.nn.Parameter)
-_DEVICES = ("cpu", "cuda")
 
 
 def watched(tensors: Sequence[Tensor]) -> bool:
@@ -33,7 +32,7 @@ def watched(tensors: Sequence[Tensor]) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
-        or any(type(x) not in _PLAIN or x.device.type not in _DEVICES for x in tensors)
+        or not all(type(x) in _PLAIN and (x.is_cpu or x.is_cuda) for x in tensors)
     )
 
 
@@ -90,22 +89,25 @@ def differentiable(
         return tuple(grads)
 
     class Recorded(torch.autograd.Function):
-        """The operation as autograd records it."""
+        """The operation as autograd records it: of tensors, and the other arguments in one."""
 
         @staticmethod
-        def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+            args = (*inputs[:-1], *inputs[-1])
             made = run_forward(plan, kernels, args[:-1], args[-1])
             setup(ctx, args, made)
             return made
 
-        backward = staticmethod(gradient)
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return (*gradient(ctx, *grads)[:count], None)
 
     def operation(*args: Any) -> tuple[Tensor, ...]:
         tensors = args[:count]
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         if not wanted or watched(tensors):
             return unrecorded(*args)
-        found: tuple[Tensor, ...] = Recorded.apply(*args)  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, ...] = Recorded.apply(*tensors, args[count:])  # type: ignore[no-untyped-call]
         return found
 
     backward_op.register_fake(fake_backward)

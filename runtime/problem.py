@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -235,7 +236,7 @@ class Pairwise:
         return tuple(n for n, _ in self.operands if n in floats)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """One call: tensors and numbers by name, sizes, and the first positions.
 
@@ -272,30 +273,32 @@ class Problem:
         blocks = -(-self.columns // BLOCK)
         return {"map": self.columns, "blocks": blocks}.get(self.plan.form, self.entries)
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the operands are."""
         return self._some.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """That of the products' operands."""
         return self._some.dtype
 
-    @property
+    @cached_property
     def _some(self) -> Tensor:
         """A tensor like the products' operands: one of them if there are any."""
-        names = [x for _, x, _ in self.plan.dots]
-        names += [] if self.plan.value is None else [self.plan.value]
-        floats = [n for n, x in self.tensors.items() if x.is_floating_point()]
-        return self.tensors[[*names, *floats, *self.tensors][0]]
+        if self.plan.dots:
+            return self.tensors[self.plan.dots[0][1]]
+        if self.value is not None:
+            return self.value
+        floats = [x for x in self.tensors.values() if x.is_floating_point()]
+        return [*floats, *self.tensors.values()][0]
 
     @property
     def groups(self) -> int:
         """Query heads to a key head."""
         return self.heads // max(self.key_heads, 1)
 
-    @property
+    @cached_property
     def wide(self) -> torch.dtype:
         """The dtype of every sum."""
         return torch.float64 if self.dtype is torch.float64 else torch.float32
