@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -136,7 +137,11 @@ def bench(request: Request) -> Iterator[Measured]:
     for phase in request.phases:
         with _Leaves(attention, given, request.constant, phase == BOTH) as leaves:
             task = _task(attention, given, leaves)
-            found = () if wrong else tuple(_rows(attention, request, given, task, leaves))
+            found: tuple[Row, ...] = ()
+            try:
+                found = () if wrong else tuple(_rows(attention, request, given, task, leaves))
+            except Exception as error:  # ours: the rest of a suite goes on
+                wrong = f"{type(error).__name__}: {_first_line(error)}"
             sizes = task.bound.sizes
             yield Measured(
                 case=request.case or attention.spec.name,
@@ -168,11 +173,18 @@ def problem(attention: Attention, shape: Shape) -> str:
     case = Case(
         tuple(sizes.items()), columns - rows, 0, shape.dtype, "contiguous", "normal", seed=1
     )
-    backend = "triton" if shape.device == "cuda" or interpreted() else "cpu"
+    return _held(attention, case, shape.device)
+
+
+@cache
+def _held(attention: Attention, case: Case, device: str) -> str:
+    """What is wrong with one case, by the backend of a plain call."""
     try:
-        outcome = hold(attention, case, backend, shape.device)
+        outcome = hold(attention, case, None, device)
     except Impossible as error:
         return f"not checked: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {_first_line(error)}"
     return outcome.problems[0] if outcome.problems else ""
 
 
@@ -268,7 +280,8 @@ def _rows(
         yield from (Row(name, bytes=one.bytes) for name, one in ready.items())
         return
     calls = {name: one.run for name, one in ready.items()}
-    times = rounds(calls, device, seconds=request.seconds, limit=request.limit)
+    about = {name: one.last_ms for name, one in ready.items()}
+    times = rounds(calls, device, seconds=request.seconds, limit=request.limit, about=about)
     for name, one in ready.items():
         rows[name] = Row(
             name,
@@ -300,13 +313,18 @@ class _Ready:
         self.leaves = tuple(leaves.values())
         self.upstream: Tensor | None = None
         self.result: tuple[Tensor | None, ...] = ()
-        self.first_ms = first(self._keep, device) if timed else 0.0
+        self.device, self.last_ms = device, 0.0
+        if timed:
+            self._keep()
+        self.first_ms = self.last_ms
         peak = Memory(device).peak(self._keep)
         self.bytes = None if peak is None else peak + self.peer.bytes
 
     def _keep(self) -> None:
         self.result = ()
-        self.result = self.run()
+        results: list[tuple[Tensor | None, ...]] = []
+        self.last_ms = first(lambda: results.append(self.run()), self.device)
+        (self.result,) = results
 
     def run(self) -> tuple[Tensor | None, ...]:
         """The output, and with leaves their gradients for one random upstream gradient."""

@@ -44,18 +44,24 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 def rounds(
-    calls: Mapping[str, Call], device: str, *, seconds: float, limit: float | None = None
+    calls: Mapping[str, Call],
+    device: str,
+    *,
+    seconds: float,
+    limit: float | None = None,
+    about: Mapping[str, float] | None = None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of one call by name, a number for each round; all have been called before.
+    """Milliseconds of one call by name, a number for each round; all have been called before, and
+    took `about` so many milliseconds.
 
     Every round calls each once, in an order that moves on by one a round. At least `LEAST` rounds
     and until `seconds` have passed; but after `limit` seconds, if there is one, the round that is
     running is the last.
     """
     names = list(calls)
+    about = about or {name: _once(call, device, 1) for name, call in calls.items()}
     repeats = {
-        name: min(_REPEATS, max(1, round(_SAMPLE / max(_once(call, device, 1), 1e-3))))
-        for name, call in calls.items()
+        name: min(_REPEATS, max(1, round(_SAMPLE / max(about[name], 1e-3)))) for name in names
     }
     found: dict[str, list[float]] = {name: [] for name in names}
     started = time.monotonic()

@@ -102,6 +102,17 @@ def test_what_differs_from_ours_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     assert sdpa.ratio is not None
 
 
+def test_what_does_not_run_is_reported_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of room\nand more")
+
+    shape = Shape(heads=2, length=16, channels=8)
+    monkeypatch.setattr("attnspec.runtime.bench._ours", broken)
+    found = list(bench(Request("full", shape, (), seconds=0.0)))
+    assert [one.wrong for one in found] == ["RuntimeError: out of room"] * 2
+    assert [one.found for one in found] == [(), ()]
+
+
 def test_arguments_that_are_constant_get_no_gradient() -> None:
     notes = []
     for constant in ((), ("slope",)):
