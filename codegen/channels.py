@@ -11,7 +11,7 @@ import sympy as sp
 from attnspec.codegen.channel_forms import SHORT, factors, few, simpler, written_out
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.plan_types import CHANNEL, ChannelSum, Gradient, Leaf, Role, Unsupported
-from attnspec.codegen.terms import LOWEST, ONE, ZERO, times
+from attnspec.codegen.terms import LOWEST, ONE, ZERO, factors_in, times
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.products import products
@@ -47,6 +47,9 @@ class TileBuilder(Builder):
             return Builder.emit(self, expr, flows)
         if isinstance(expr, Reduce) and expr.op in ("any", "all"):
             return self._counted(expr)
+        entry = self._entry(expr, flows)
+        if entry is not None:
+            return entry
         plain = simpler(expr, False)
         if plain is not expr:
             return self.emit(plain, flows)
@@ -62,14 +65,26 @@ class TileBuilder(Builder):
         """Lower to SymPy over atoms."""
         if not _of_channels(expr) or not expr.free >= self.sides:
             return Builder.sym(self, expr)
+        entry = self._entry(expr, self.carries_gradient(expr))
+        if entry is not None:
+            return self.symbol(self.widened(entry))
         plain = simpler(expr, self.carries_gradient(expr))
         if plain is not expr:
             return self.sym(plain)
         expr = self._contracted(expr)
         if self._short(expr):
             return self.sym(written_out(self.spec, expr))
+        if isinstance(expr, Contract) and self._bent(expr):
+            return self._total(expr, True)
         found = Builder.sym(self, expr)
         return symbolic.apply("max", [found, sp.Integer(0)]) if self._square(expr) else found
+
+    def _entry(self, expr: Reduce | Contract | Normalize, flows: bool) -> Atom | None:
+        """What a pair looks up of what the host reduces over channels; None if that is no table."""
+        try:
+            return self.look_up(expr, flows) if isinstance(expr, Reduce) else None
+        except Unsupported:
+            return None
 
     def _counted(self, expr: Reduce) -> Atom:
         """Whether a condition on a channel holds for any, or for all: a count of the channels
@@ -86,6 +101,12 @@ class TileBuilder(Builder):
         if not isinstance(expr, Contract) or not few(self.spec, expr.axes, SHORT):
             return False
         return any(side.free >= self.sides for side in (expr.left, expr.right))
+
+    def _bent(self, expr: Contract) -> bool:
+        """Whether a sum has several terms of which none is a product of tiles: one loop does."""
+        terms = [(*factors_in(x.left), *factors_in(x.right)) for _, x in products(expr, self.sides)]
+        functions = (any(isinstance(x, Apply) and x.free >= self.sides for x in t) for t in terms)
+        return len(terms) > 1 and all(functions)
 
     def _square(self, expr: Expr) -> bool:
         """Whether a sum of squares will be multiplied out, after which it may lie below 0."""

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.analysis.score import slope
-from attnspec.dsl.ast import Apply, Expr, Index, Kind, Read, Role, Spec
+from attnspec.dsl.ast import (
+    Apply,
+    Contract,
+    Expr,
+    Index,
+    Kind,
+    Normalize,
+    Read,
+    Reduce,
+    Role,
+    Spec,
+    walk,
+)
 
 OPEN = {Role.CHANNEL, Role.BLOCK}  # axes that are no tokens, and so may be a table's
 
@@ -84,7 +96,8 @@ def table(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
         return rebuild(node, opened)
 
     found = Lookup(opened(expr), tuple(places.items()), row, column)
-    if found.table.free >= pair or any(axis in expr.free for axis in places):
+    bound = {a for n in walk(expr) if isinstance(n, Reduce | Contract | Normalize) for a in n.axes}
+    if found.table.free >= pair or any(axis in expr.free | bound for axis in places):
         raise Unsupported("a dot product whose two sides both depend on both tokens")
     return found
 

@@ -81,8 +81,10 @@ class Operand:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """`dims` as parts of names: the axis of a concatenation is called `e+r`."""
-        return tuple(d.replace("+", "__").replace("*", "_by_") for d in self.dims)
+        """`dims` as parts of names: the axis of a concatenation is called `e+r`, that of pairs of
+        channels `d.2`."""
+        signs = {"+": "__", "*": "_by_", ".": "_over_"}
+        return tuple("".join(signs.get(c, c) for c in d) for d in self.dims)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from attnspec.codegen.plan_types import (
     Scan,
 )
 from attnspec.codegen.rewrite_blocks import with_blocks
+from attnspec.codegen.rewrite_ropes import with_ropes
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
@@ -69,7 +70,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     if not plan.fused:
         raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
     env = environment()
-    spec = with_blocks(spec)
+    spec = with_blocks(with_ropes(spec))
     host = wrap(spec, plan.passes, plan.roots)
     ends = [suffix(place) for place in range(len(plan.passes))]
     context = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
-from tests.specs.case import Case, attend_all, attend_causal, dots
+from tests.specs.case import Case, Draw, attend_all, attend_causal, dots, scaled
+from tests.specs.scores import rotate
 from torch import Tensor
 
 
@@ -95,7 +97,40 @@ def distances_dropped(q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
     return attend_all(torch.einsum("bhid,bhijd->bhij", q, keys) / math.sqrt(q.shape[3]), v)
 
 
+def pine(q: Tensor, k: Tensor, v: Tensor, text: Tensor, length: Tensor) -> Tensor:
+    """Every query's keys laid out anew, one after another up to where its own text begins."""
+    bare, out, pages = scaled(q, k), torch.zeros_like(v), length.shape[1]
+    for b, h, i in product(*map(range, q.shape[:3])):
+        kinds = text[b].tolist()
+        own, inside = kinds[i], range(pages)
+        far = {*inside} - {own} if own in inside else set()
+        seen = [j for j, t in enumerate(kinds) if j <= i or t in far]
+        share = dict(zip(seen, bare[b, h, i, seen].softmax(0).tolist(), strict=True))
+        mine: dict[int, list[float]] = {page: [] for page in inside}
+        for j in seen:
+            mine.get(kinds[j], []).append(share[j])
+        regard = {page: sum(x) / max(len(x), 1) for page, x in mine.items() if page != own}
+        rising = sorted(regard, key=lambda page: (regard[page], -page))
+        before = [
+            j for page in (-1, *rising) if page != own for j, t in enumerate(kinds) if t == page
+        ]
+        start = kinds.index(own)
+        place = {j: start - len(before) + n for n, j in enumerate(before)}
+        at = torch.tensor([float(place.get(j, j)) for j in seen], dtype=q.dtype)
+        turned = rotate(k[b, h, seen], at) @ rotate(q[b, h, i : i + 1], torch.tensor([float(i)]))[0]
+        out[b, h, i] = (turned / q.shape[3] ** 0.5).softmax(0) @ v[b, h, seen]
+    return out
+
+
+def _texts(r: Draw) -> dict[str, Tensor]:
+    """Texts of different lengths in a row, one of which is not there in the second batch."""
+    rows = [[-1] * 2 + [0] * 3 + [1] * 2 + [2] * 2 + [3] * 2, [0] * 4 + [2] * 5 + [3] * 2]
+    text = torch.tensor(rows)
+    return {"text": text, "length": torch.stack([(text == page).sum(1) for page in range(3)], 1)}
+
+
 CASES = {
+    "pine": Case(pine, _texts),
     "shaw": Case(shaw, lambda r: {"rows": r.normal(33, r.d)}, m=21, n=21),
     "shaw_values": Case(
         shaw_values,
