@@ -96,7 +96,8 @@ def table(spec: Spec, expr: Expr, row: str, column: str) -> Lookup:
         return rebuild(node, opened)
 
     found = Lookup(opened(expr), tuple(places.items()), row, column)
-    bound = {a for n in walk(expr) if isinstance(n, Reduce | Contract | Normalize) for a in n.axes}
+    runs = (n for n in walk(found.table) if isinstance(n, Reduce | Contract | Normalize))
+    bound = {axis for n in runs for axis in n.axes}
     if found.table.free >= pair or any(axis in expr.free | bound for axis in places):
         raise Unsupported("a dot product whose two sides both depend on both tokens")
     return found

@@ -109,7 +109,9 @@ def crystalformer(
     shells = torch.exp(-((length[..., None] - centres) ** 2)).flatten(2, 3)
     psi = torch.einsum("bijr,hre->bhije", shells, mix)
     repeated = v.repeat_interleave(shift.shape[0], dim=2)
-    return weight @ repeated + torch.einsum("bhij,bhije->bhie", weight, psi)
+    radial = torch.einsum("bhij,bhije->bhie", weight, psi)
+    out: Tensor = weight @ repeated + radial
+    return out
 
 
 def _crystal(r: Draw) -> dict[str, Tensor]:
