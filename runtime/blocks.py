@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from attnspec.runtime.kept import kept
 from attnspec.runtime.problem import Ends, Leaf, Problem, Values
 
 # first column, end, whether some pair of some batch or head is excluded
@@ -35,13 +36,30 @@ class Lists:
 
 
 def visits(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
-    """What tells a kernel with tiles of `rows` times `columns` where to go, by argument."""
-    if call.plan.ranges is not None:
-        return {"limits": limits(call, rows, columns, by_columns)}
-    if call.plan.blocks is not None:
+    """What tells a kernel with tiles of `rows` times `columns` where to go, by argument; made anew
+    only when what decides it has changed."""
+
+    def make() -> dict[str, Tensor]:
+        if call.plan.ranges is not None:
+            return {"limits": limits(call, rows, columns, by_columns)}
         found = lists(call, rows, columns, by_columns)
         return {"counts": found.counts, "index": found.index}
-    return {}
+
+    if call.plan.ranges is None and call.plan.blocks is None:
+        return {}
+    return kept(call, ("visits", rows, columns, by_columns), decisive(call), make)
+
+
+def decisive(call: Problem) -> list[str]:
+    """The operands whose values decide what is visited."""
+    plan = call.plan
+    names = {leaf.name for leaf in plan.leaves if leaf.role in ("head", "table")}
+    if plan.blocks is not None:
+        names = {*plan.blocks.names, *(at for _, _, at in plan.blocks.ends)}
+    elif plan.ranges is not None:
+        names = {*plan.ranges.row_names, *plan.ranges.column_names}
+        names |= {at for _, _, at in plan.ranges.ends}
+    return sorted({leaf.operand for leaf in plan.leaves if leaf.name in names})
 
 
 def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Lists:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.blocks import Stretch, limits, visited
+from attnspec.runtime.blocks import Stretch, decisive, limits, visited
+from attnspec.runtime.kept import kept
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
 from attnspec.runtime.tiles import BLOCK
 
@@ -123,6 +124,10 @@ def blocks(call: Problem) -> Iterator[Block]:
 
 def visits(call: Problem, rows: int) -> list[list[Stretch]]:
     """The columns that every `rows` rows visit: within some run of the mask's bounds."""
+    return kept(call, ("columns", rows), decisive(call), lambda: _visits(call, rows))
+
+
+def _visits(call: Problem, rows: int) -> list[list[Stretch]]:
     if call.plan.blocks is not None:
         return visited(call, rows)
     if call.plan.ranges is not None:
