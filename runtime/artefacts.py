@@ -40,18 +40,29 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     _write(directory, files, {})
 
 
-def update_directory(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` beside what the directory's manifest lists already, making it if need be."""
+def update_directory(directory: Path, files: Mapping[str, bytes]) -> bool:
+    """Write `files` beside what the directory's manifest lists already, making it if need be; gives
+    False, and writes nothing, where they stand there and are listed."""
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):
-        for stale in directory.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
-            stale.unlink()
         try:
-            before = json.loads((directory / MANIFEST).read_bytes())["files"]
+            before = dict(json.loads((directory / MANIFEST).read_bytes())["files"])
+            if all(_stands(directory / _plain(n), files[n], before.get(n)) for n in files):
+                return False
             listed = {n: before[n] for n in before if (directory / _plain(n)).is_file()}
         except (OSError, ValueError, KeyError, TypeError):
             listed = {}
+        for stale in directory.glob(f"{_TEMPORARY}*"):  # of a writer that was killed
+            stale.unlink()
         _write(directory, files, listed)
+    return True
+
+
+def _stands(path: Path, data: bytes, digest: object) -> bool:
+    """Whether a file holds `data`, of which `digest` is listed."""
+    return (
+        digest == hashlib.sha256(data).hexdigest() and path.is_file() and path.read_bytes() == data
+    )
 
 
 def _write(directory: Path, files: Mapping[str, bytes], listed: Mapping[str, str]) -> None:

@@ -264,6 +264,30 @@ def test_build_writes_modules_and_a_manifest(here: Path) -> None:
     assert Path("out/causal.py").read_bytes() == first
 
 
+def test_a_second_build_reads_no_spec(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNSPEC_CACHE", str(here / "cache"))
+    assert run("build", "causal", "gla", "-o", "out").output.count("written") == 1
+    first, manifest = (Path("out", n).read_bytes() for n in ("causal.py", "manifest.json"))
+    with monkeypatch.context() as patched:
+        patched.delattr("attnspec.dsl.parse.parse")
+        again = run("build", "causal", "gla", "-o", "out")
+        assert again.output.count("unchanged") == 1
+        assert "gla: no kernel covers it" in again.stderr
+        Path("out/causal.py").write_text("other")
+        assert "written" in run("build", "causal", "-o", "out").output
+        Path("out/manifest.json").unlink()
+        assert "written" in run("build", "causal", "-o", "out").output
+    assert Path("out/causal.py").read_bytes() == first
+    assert Path("out/manifest.json").read_bytes() == manifest
+
+
+def test_all_specs_are_built_in_one_go(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnspec.codegen.library.names", lambda: ("causal", "full"))
+    assert run("build", "--all", "-o", "out").exit_code == 0
+    assert {p.stem for p in Path("out").glob("*.py")} == {"causal", "full"}
+    assert run("build", "-o", "out").exit_code == 2
+
+
 def test_build_to_a_place_that_cannot_be_made(here: Path) -> None:
     Path("file").write_text("")
     result = run("build", "causal", "-o", "file/out")

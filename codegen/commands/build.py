@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from attnspec.codegen import library
 from attnspec.codegen.commands.common import SPEC, read_spec
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.artefacts import update_directory
+from attnspec.runtime.cache import CacheUnusable, cache_key, fetch
 
 if TYPE_CHECKING:
     from attnspec.dsl.ast import Spec
@@ -20,7 +23,8 @@ DTYPES = ("fp32", "fp16", "bf16")
 
 
 @click.command()
-@click.argument("specs", type=SPEC, nargs=-1, required=True, metavar="SPEC...")
+@click.argument("specs", type=SPEC, nargs=-1, metavar="SPEC...")
+@click.option("--all", "every", is_flag=True, help="Every spec of the library.")
 @click.option(
     "-o",
     "--output",
@@ -39,6 +43,7 @@ DTYPES = ("fp32", "fp16", "bf16")
 @click.option("--require", type=click.Choice(["fused"]), help="Refuse what no kernel covers.")
 def build(
     specs: tuple[str, ...],
+    every: bool,
     output: Path,
     targets: tuple[str, ...],
     dtypes: tuple[str, ...],
@@ -47,39 +52,55 @@ def build(
 ) -> None:
     """Write each SPEC's module to DIR; --target compiles its kernels too.
 
-    Beside each kernel's binary lies a JSON of the same stem: its tile, registers, spills and
-    shared memory. What is compiled for this CPU goes to the cache, where calls find it.
+    What has not changed since an earlier build is taken from the cache. Beside each kernel's binary
+    lies a JSON of the same stem: its tile, registers, spills and shared memory. What is compiled
+    for this CPU goes to the cache, where calls find it.
     """
+    if not specs and not every:
+        raise click.UsageError("Missing argument 'SPEC...' (or --all).")
     reports: list[Built] = []
-    for name in specs:
-        spec = read_spec(name)
-        source = _source(spec, require)
+    for path in (*(library.names() if every else ()), *specs):
+        name, source, dense = _built(path)
+        if dense and require == "fused":
+            raise AttnError(f"{name} has no kernel ({dense})")
         if source is None:
-            click.echo(f"{spec.name}: no kernel covers it yet, nothing to build", err=True)
+            click.echo(f"{name}: no kernel covers it yet, nothing to build", err=True)
             continue
-        _write(output, {f"{spec.name}.py": source.encode()})
-        click.echo(f"{output / spec.name}.py written")
+        changed = _write(output, {f"{name}.py": source.encode()})
+        click.echo(f"{output / name}.py {'written' if changed else 'unchanged'}")
         if "cpu" in targets:
-            _compile_for_cpu(spec, source)
+            _compile_for_cpu(read_spec(path), source)
         gpus = tuple(target for target in targets if target != "cpu")
         if gpus:
+            spec = read_spec(path)
             reports += _compile(spec, source, output, gpus, dtypes or ("bf16",), head_dims or (64,))
     if reports:
         _print(reports)
 
 
-def _source(spec: Spec, require: str | None) -> str | None:
-    """The generated module; None where the spec is lowered densely."""
+def _built(path: str) -> tuple[str, str | None, str]:
+    """A spec's name and generated module (None: it is lowered densely), and why stages are dense;
+    from the cache where an earlier build has put it there."""
+    text, _ = library.find(path)
+    try:
+        _, data = fetch("builds", cache_key(text, {}), "build.json", lambda: _build(path))
+    except CacheUnusable as error:  # as good, but for the next time
+        data = error.data
+    name, source, dense = json.loads(data)
+    return name, source, dense
+
+
+def _build(path: str) -> bytes:
     from attnspec.codegen.plan import plan as make_plan
     from attnspec.codegen.render import render
     from attnspec.dsl.analysis import analyze
 
+    spec = read_spec(path)
     facts = analyze(spec)
     plan = make_plan(spec, facts)
     dense = [f"{stage.name}: {stage.why}" for stage in plan.stages if stage.lowering == "dense"]
-    if dense and require == "fused":
-        raise AttnError(f"{spec.name} has no kernel ({'; '.join(dense)})")
-    return render(spec, facts, plan) if plan.fused else None
+    source = render(spec, facts, plan) if plan.fused else None
+    return json.dumps([spec.name, source, "; ".join(dense)]).encode()
 
 
 def _compile(
@@ -92,7 +113,7 @@ def _compile(
 ) -> list[Built]:
     """Compile every kernel of a module and leave binaries and reports in `output`."""
     from attnspec.runtime import aot
-    from attnspec.runtime.cache import cache_key, load_module
+    from attnspec.runtime.cache import load_module
 
     module = load_module(cache_key(spec.text, {}), lambda: source, spec.name)
     reports: list[Built] = []
@@ -104,7 +125,7 @@ def _compile(
 
 def _compile_for_cpu(spec: Spec, source: str) -> None:
     """Compile the passes of a module that are there in C++, into the cache."""
-    from attnspec.runtime.cache import cache_key, load_module
+    from attnspec.runtime.cache import load_module
     from attnspec.runtime.native_build import compiler, library
 
     if compiler() is None:
@@ -115,9 +136,10 @@ def _compile_for_cpu(spec: Spec, source: str) -> None:
     click.echo(f"{spec.name}: {len(made)} of {len(passes)} passes compiled for this CPU")
 
 
-def _write(output: Path, files: Mapping[str, bytes]) -> None:
+def _write(output: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether anything of this was not there."""
     try:
-        update_directory(output, files)
+        return update_directory(output, files)
     except OSError as error:
         raise AttnError(f"{output} cannot be written: {error}") from None
 
