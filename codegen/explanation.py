@@ -30,6 +30,8 @@ _LONGEST = 400
 _TOKEN_TABLES = {
     "row_table": "an entry of its row's table",
     "column_table": "an entry of its column's table",
+    "row_blocks": "a number a block of rows and column",
+    "column_blocks": "a number a row and block of columns",
 }
 
 
@@ -199,6 +201,8 @@ def _tile(pair: PairPlan) -> Iterator[str]:
         yield from _weight(pair, branch)
     if pair.form == "map":
         yield "the weights themselves are stored"
+    if pair.form == "blocks":
+        yield "the weights of each block of columns are added up"
     if pair.entries is not None:
         axes = ", ".join(pair.entries.axes)
         yield f"added up for each entry [{axes}], that of a pair being {pair.entries.index}"
@@ -295,6 +299,10 @@ def _operand(operand: Operand) -> str:
 
 
 def _operation(op: Op) -> str:
+    if op.op in ("running_i", "running_j"):
+        summed, carried, side, after, own = op.args
+        where = f"{'after' if after else 'before'} its own{' and that one' if own else ''}"
+        return f"sum of {summed} over the {side} of its block {where}, plus {carried}"
     form = PYTHON.get(spelled(op.op, op.kind))
     if form is None or form.startswith("math."):
         return f"{op.op}({', '.join(map(str, op.args))})"

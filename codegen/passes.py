@@ -17,7 +17,7 @@ from attnspec.codegen.plan_types import Operand, PairPlan, Unsupported
 from attnspec.codegen.rewrite import canonical, defined, log_sum_exp, of_token, reached
 from attnspec.codegen.rewrite_blocks import is_place, match_block
 from attnspec.codegen.rewrite_ranks import CUTS
-from attnspec.codegen.running import BEFORE, running
+from attnspec.codegen.running import OTHERS, running
 from attnspec.codegen.token_axes import over_pairs, tokens
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
@@ -89,7 +89,7 @@ class _Planner:
         self._seen.add(expr)
         if self._is_sum(expr):
             self._add(expr)
-        elif isinstance(expr, Apply) and expr.op == BEFORE:
+        elif isinstance(expr, Apply) and expr.op == OTHERS:
             self._plan(expr, match_blocks(self.spec, expr))
         elif isinstance(expr, Reduce) and is_place(self.spec, expr.axes[0]):
             self._plan(expr, match_block(self.spec, expr))

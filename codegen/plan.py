@@ -33,6 +33,7 @@ def plan(spec: Spec, facts: Facts) -> Plan:
         last = place + 1 == len(passes)
         held = () if found.entries is None else found.entries.axes
         held = (found.column,) if found.form == "map" else held
+        held = (f"blocks of {found.column}",) if found.form == "blocks" else held
         size = f"{' x '.join((found.row, *held))} numbers" if held else ""
         stages.append(Stage("output" if last else f"pass {place + 1}", "pairwise", "fused", size))
     if not passes:

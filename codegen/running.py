@@ -17,7 +17,7 @@ from attnspec.codegen.token_axes import base, renamed, tokens
 from attnspec.dsl.ast import Apply, Cumsum, Expr, Index, Kind, Reduce, Spec, conjuncts
 from attnspec.dsl.build import conjunction
 
-BEFORE = "before"  # the operation that takes of a running sum what lies outside a pair's block
+OTHERS = "of_other_blocks"  # takes of a running sum what lies outside the pair's block
 # What a comparison of the token that runs with a pair's own says: is it after that, or the same?
 _ORDERS = {"lt": (False, False), "le": (False, True), "gt": (True, False), "ge": (True, True)}
 _TURNED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}

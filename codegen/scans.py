@@ -7,7 +7,7 @@ from typing import Any
 
 from attnspec.codegen.channels import TileBuilder
 from attnspec.codegen.plan_types import BLOCKED, Gradient, Leaf, Role, Scan
-from attnspec.codegen.running import BEFORE, Running, running
+from attnspec.codegen.running import OTHERS, Running, running
 from attnspec.codegen.tile import Atom
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.positions import coordinates
@@ -76,7 +76,7 @@ class ScanBuilder(TileBuilder):
     def _carried(self, expr: Expr, found: Running) -> str:
         """The leaf that is what blocks of tokens add to a running sum."""
         role: Role = "row_blocks" if found.side == self.row else "column_blocks"
-        outside = Apply(BEFORE, (expr,), kind=Kind.FLOAT)
+        outside = Apply(OTHERS, (expr,), kind=Kind.FLOAT)
         operand = self.made("carried", outside, "b", "h", self.row, self.column)
         self.leaves.append(Leaf(operand.name, role, operand, Kind.FLOAT, False))
         return self.tape.declare(operand.name, Kind.FLOAT, "ij")

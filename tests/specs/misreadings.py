@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from tests.specs import branches, chains, mixers, places, relative, summaries, twice
+from tests.specs import branches, chains, mixers, places, relative, running, summaries, twice
 from tests.specs.case import attend, attend_all, dots, scaled
 from tests.specs.scores import rotate
 from torch import Tensor
@@ -134,4 +134,7 @@ WRONG: list[tuple[str, Callable[..., Tensor]]] = [
     ("transformer_xl", relative.one_vector_for_both),
     ("shaw", relative.distances_dropped),
     ("shaw_values", relative.values_turned),
+    ("stick_breaking", running.sticks_from_the_start),
+    ("threshold_relative", running.plain_distances),
+    ("contextual_position", running.whole_positions),
 ]
