@@ -290,6 +290,10 @@ class _Rewriter:
             rest = tuple(a for a in node.axes if a != inner)
             within = self.visit(replace(node, axes=(inner,)), None)
             return self.visit(Reduce("sum", rest, within, kind=node.kind), None)
+        apart = [f for f in factors_in(node.body) if inner not in f.free and f != ONE]
+        if apart and len(tokens(self.spec, node.free)) > 1 and node.kind is _FLOAT:
+            inside = [f for f in factors_in(node.body) if f not in apart] or [ONE]
+            return self.visit(times([*apart, replace(node, body=times(inside))]), None)
         spread = spread_out(self.spec, node)
         if spread is not None:
             return self.visit(spread, None)

@@ -42,8 +42,9 @@ def carried(x: Tensor, after: bool) -> Tensor:
 def _cut(x: Tensor, dim: int) -> Tensor:
     """[.., blocks, BLOCK]: the dimension in blocks, with 0 past its end."""
     x = x.movedim(dim, -1)
-    missing = -x.shape[-1] % BLOCK
-    return torch.nn.functional.pad(x, (0, missing)).unflatten(-1, (-1, BLOCK))
+    blocks = -(-x.shape[-1] // BLOCK)
+    whole: Tensor = torch.nn.functional.pad(x, (0, blocks * BLOCK - x.shape[-1]))
+    return whole.reshape(*x.shape[:-1], blocks, BLOCK)
 
 
 def _summed(x: Tensor, after: bool, own: bool) -> Tensor:

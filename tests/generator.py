@@ -98,6 +98,18 @@ _BLOCK_READOUTS = (
     "[b, h, i, {part}] = mean(j, tanh({dot}) * {r}, where=j in {part} and i != j)",
     "[b, h, {part}, d] = amax(j, k[j], where=j in {part})",
 )
+# of numbers of pairs, lot, between 0 and 1: P is one at a token that runs, U that token, O a
+# comparison with the pair's own
+_RUNNING = (
+    "sigmoid(score) * prod({U}, 1 - {P}, where={O})",
+    "softmax(score - sum({U}, {P}, where={O}))",
+    "tanh(score) * exp(-sum({U}, {P}, where={O} and {U} % 3 != 1))",
+    "tanh(score) * sum({U}, {P} * {c}, where={O}) / N",
+    "sigmoid(score - {f} * mean({U}, {P}, where={O})) / N",
+    "softmax(score + {r} * sum({U}, 1, where={O} and {U} % 2 == 0) / N)",
+    "{x} * cumsum(j, lot, where=j % 5 != 2) / N",
+    "sigmoid(score) / (1 + cumsum(i, lot))",
+)
 _ENTROPY = "[b, h, i] = logsumexp(j, score) - sum(j, weight * score)"
 
 
@@ -113,7 +125,7 @@ class _Spec(Pieces):
         else:
             family = self.rng.choice((
                 self.mixture, self.over_queries, self.row_sums, self.chain, self.other_tokens,
-                self.branches, self.readouts, self.map, self.vectors,
+                self.branches, self.readouts, self.map, self.vectors, self.running,
             ))  # fmt: skip
             clauses = [f"score = {self.score()}", *family()]
         clauses += [f"mask {line}" for line in mask]
@@ -270,6 +282,15 @@ class _Spec(Pieces):
             clauses.append(self.returned())
         return clauses + self.rest()
 
+    def running(self) -> list[str]:
+        """Weights that depend on the tokens on one side of a pair's own."""
+        run, own, at = self.rng.choice((("back", "j", "lot[i, back]"), ("up", "i", "lot[up, j]")))
+        self.once(f"index {run} = {own}")
+        order = f"{run} {self.rng.choice(('<', '<=', '>', '>='))} {own}"
+        lot = self.filled(("sigmoid(score)", "sigmoid({S})", "where({C}, sigmoid({S}), 0)"))
+        weight = self.filled(_RUNNING, U=run, P=at, O=order)
+        return [f"let lot[i, j] = {lot}", f"weight = {weight}", *self.rest()]
+
     def map(self) -> list[str]:
         """The weights are the result."""
         weight = self.rng.choice((
@@ -313,8 +334,8 @@ class _Spec(Pieces):
         self.once("axis l")
         return self.once("input member[b, j, l]")
 
-    def filled(self, forms: tuple[str, ...]) -> str:
-        """One of `forms`, each of its parts made once."""
+    def filled(self, forms: tuple[str, ...], **given: str) -> str:
+        """One of `forms`, each of its parts `given` or made once."""
         form = self.rng.choice(forms)
         parts: dict[str, Callable[[], str]] = {
             "x": lambda: "score",
@@ -341,7 +362,8 @@ class _Spec(Pieces):
             "z": lambda: self.once("axis z = 12"),
         }
         used = [name for _, name, _, _ in Formatter().parse(form) if name]
-        return form.format(**{name: parts[name]() for name in dict.fromkeys(used)})
+        made = {name: parts[name]() for name in dict.fromkeys(used) if name not in given}
+        return form.format(**made, **given)
 
 
 def generate(seed: int) -> str:

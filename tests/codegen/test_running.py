@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.codegen.test_passes import PLAIN, SELF, fused, shown
+from tests.codegen.test_passes import EMPTY, PLAIN, SELF, fused, shown
 
 import attnspec
 from attnspec.codegen.running import running
@@ -41,6 +41,11 @@ FORMS = {
         "index u = j\nmask abs(i - j) <= 25\nparam g[h] = 0.5\n"
         "weight = softmax(score - g * sum(u, sigmoid(score[i, u]), where=u >= j))",
         ["blocks ij", "vector ij softmax"],
+    ),
+    "times a number of the key": (
+        "index u = j\ninput c[b, j]\nmask j <= i + 1\n"
+        "weight = tanh(score) * sum(u, sigmoid(score[i, u]) * tanh(c[j]), where=u < j)",
+        ["blocks ij", "vector ij"],
     ),
     "along the queries": (
         "index w = i\nmask j <= i + 2\nweight = sigmoid(score) * "
@@ -77,6 +82,7 @@ CASES = {
     "started": replace(PLAIN, q_start=9, k_start=6),
     "few keys": replace(PLAIN, sizes=tuple((n, 2 if n == "j" else s) for n, s in PLAIN.sizes)),
     "one": replace(SELF, sizes=tuple((n, 1) for n, _ in SELF.sizes), q_start=5, k_start=5),
+    "no keys": EMPTY,
     "half": replace(SELF, dtype="float16"),
 }
 

@@ -11,15 +11,13 @@ from torch import Tensor
 
 def stick_breaking(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     taken = torch.sigmoid(scaled(q, k))
-    m = q.shape[2]
-    rows = []
-    for i in range(m):
-        left, weights = torch.ones_like(taken[:, :, i, 0]), []
+    out = torch.zeros_like(v)
+    for i in range(q.shape[2]):
+        left = torch.ones_like(taken[:, :, i, :1])
         for j in range(i, -1, -1):
-            weights.append(left * taken[:, :, i, j])
-            left = left * (1 - taken[:, :, i, j])
-        rows.append(sum(w[..., None] * v[:, :, i - n] for n, w in enumerate(weights)))
-    return torch.stack(rows, 2)
+            out[:, :, i] += left * taken[:, :, i, j : j + 1] * v[:, :, j]
+            left = left * (1 - taken[:, :, i, j : j + 1])
+    return out
 
 
 def sticks_from_the_start(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
