@@ -132,12 +132,13 @@ def _by_length(found: Sequence[Measured]) -> str:
 def _before(timed: Sequence[Measured]) -> str:
     """What compiled implementations take before the first result."""
     lines = [
-        (one.case, one.phase, f"{row.prepare_ms / 1e3:.1f}", f"{row.first_ms / 1e3:.1f}")
+        (one.case, one.phase, name, f"{row.prepare_ms / 1e3:.1f}", f"{row.first_ms / 1e3:.1f}")
         for one in timed
-        for row in one.found
-        if row.implementation == "flex" and row.milliseconds
+        if (flex := one.row("flex")) and flex.milliseconds
+        for name in (OURS, "flex")
+        if (row := one.row(name))
     ]
-    head = ("FlexAttention", "phase", "block mask, s", "first call with compiling, s")
+    head = ("seconds before", "phase", "", "block mask", "first call, with compiling")
     return _table(head, lines) if lines else ""
 
 

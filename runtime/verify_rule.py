@@ -59,9 +59,9 @@ class Results:
 
 
 def hold(
-    attention: Attention, case: Case, backend: str | None, device: torch.device | str = "cpu"
+    attention: Attention, case: Case, backend: str, device: torch.device | str = "cpu"
 ) -> Outcome:
-    """Run one case; `Impossible` when its arguments cannot be found. `backend` is as in a call."""
+    """Run one case; `Impossible` when its arguments cannot be found."""
     try:
         call = arguments(attention, case, torch.device(device))
     except AttnError as error:
