@@ -276,11 +276,12 @@ def _rows(
     asked = [one for name in request.against for one in names(name, device)]
     made: dict[str, Callable[[], Peer]] = {OURS: lambda: Peer(OURS, _ours(attention, given))}
     made |= {name: _maker(name, task) for name in asked}
+    upstream = _upstream(task) if leaves else None
     ready: dict[str, _Ready] = {}
     rows: dict[str, Row] = {}
     for name, make in made.items():
         try:
-            ready[name] = _Ready(make, leaves, device, request.timed)
+            ready[name] = _Ready(make, leaves, upstream, device, request.timed)
             if name == OURS and (wrong := problem(attention, request.shape)):
                 raise Wrong(wrong)
             ready[name].alike(ready[OURS], _ALIKE[request.shape.dtype])
@@ -310,6 +311,17 @@ def _rows(
     yield from (rows[name] for name in made)
 
 
+def _upstream(task: Task) -> Tensor | None:
+    """A gradient of the output, the same in every dtype; None where there is no output."""
+    spec, sizes = task.spec, task.evaluator().sizes
+    if spec.output is None:
+        return None
+    shape = [sizes[axis] for axis in ("b", "h", spec.token, spec.channel)]
+    generator = torch.Generator(task.bound.device).manual_seed(1)
+    random = torch.randn(shape, generator=generator, device=task.bound.device)
+    return random.to(torch.bfloat16).to(task.bound.dtype)
+
+
 def _maker(name: str, task: Task) -> Callable[[], Peer]:
     return lambda: peer(name, task)
 
@@ -319,23 +331,28 @@ class _Ready:
     be timed, once before, since a first call compiles."""
 
     def __init__(
-        self, make: Callable[[], Peer], leaves: Mapping[str, Tensor], device: str, timed: bool
+        self,
+        make: Callable[[], Peer],
+        leaves: Mapping[str, Tensor],
+        upstream: Tensor | None,
+        device: str,
+        timed: bool,
     ) -> None:
         prepared: list[Peer] = []
         self.prepare_ms = first(lambda: prepared.append(make()), device)
         (self.peer,) = prepared
         self.leaves = tuple(leaves.values())
-        self.upstream: Tensor | None = None
+        self.upstream = upstream
         self.result: tuple[Tensor | None, ...] = ()
         self.device, self.last_ms = device, 0.0
         if timed:
             self._keep()
         self.first_ms = self.last_ms
+        self.result = ()
         peak = Memory(device).peak(self._keep)
         self.bytes = None if peak is None else peak + self.peer.bytes
 
     def _keep(self) -> None:
-        self.result = ()
         results: list[tuple[Tensor | None, ...]] = []
         self.last_ms = first(lambda: results.append(self.run()), self.device)
         (self.result,) = results
@@ -346,11 +363,8 @@ class _Ready:
             with torch.no_grad():
                 return (self.peer.call(),)
         out = self.peer.call()
-        if self.upstream is None:
-            generator = torch.Generator(out.device).manual_seed(1)
-            random = torch.randn(out.shape, generator=generator, device=out.device)
-            self.upstream = random.to(torch.bfloat16).to(out.dtype)  # the same in every dtype
-        found = torch.autograd.grad(out, self.leaves, self.upstream, allow_unused=True)
+        outer = torch.ones_like(out) if self.upstream is None else self.upstream.to(out.dtype)
+        found = torch.autograd.grad(out, self.leaves, outer, allow_unused=True)
         return (out.detach(), *found)
 
     def alike(self, ours: _Ready, share: float) -> None:

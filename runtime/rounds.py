@@ -92,6 +92,8 @@ def _once(call: Call, device: str, repeats: int) -> float:
 
 def first(call: Call, device: str) -> float:
     """Milliseconds of a first call, whatever it compiles included."""
+    if device == "cuda":
+        torch.cuda.synchronize()
     begin = time.perf_counter()
     call()
     if device == "cuda":

@@ -113,6 +113,24 @@ def test_what_does_not_run_is_reported_and_not_raised(monkeypatch: pytest.Monkey
     assert [one.found for one in found] == [(), ()]
 
 
+def test_memory_of_a_call_holds_its_output_and_gradients() -> None:
+    """A call at least gives what it gives; the gradient from above is an argument."""
+    shape = Shape(heads=4, length=256, channels=64)
+    size = 4 * 256 * 64 * 4
+    for timed in (True, False):
+        request = Request("full", shape, ("sdpa",), seconds=0.0, timed=timed)
+        for found, least in zip(bench(request), (size, 4 * size), strict=True):
+            for row in found.found:
+                if row.bytes is None:
+                    pytest.skip("this system does not tell")
+                assert row.bytes > 0.8 * least
+                assert (row.milliseconds is not None) == timed
+            sdpa = found.row("sdpa")
+            assert sdpa is not None
+            assert sdpa.bytes is not None
+            assert sdpa.bytes < 3 * least
+
+
 def test_arguments_that_are_constant_get_no_gradient() -> None:
     notes = []
     for constant in ((), ("slope",)):
