@@ -65,6 +65,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     if found.form == "cuts" and found.order is not None:
         ranking = ranked(build, logits[0], coordinates(found.order, spec))
         scores = [build.symbol(ranking.score)]
+    elif any(x.kind is Kind.INT for x in logits):  # no float has all integers
+        scores = [build.symbol(build.emit(x)) for x in logits]
     else:  # summand by summand, as what a row does not see is taken away again
         scores = [sp.Add(*map(build.sym, summands(parts))) for parts in logits]
     aligned = bool(build.scans) or found.form == "blocks"  # tiles hold whole blocks of a row

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attnspec.codegen.tile import Atom, Op, names_used
-from attnspec.dsl.ast import Expr, Kind
+from attnspec.dsl.ast import Expr, Kind, Reduce
 
 Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
 Role: TypeAlias = Literal[
@@ -427,6 +427,12 @@ class PairPlan:
     def softmax(self) -> bool:
         """Whether every weight is normalised."""
         return all(branch.softmax for branch in self.branches)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the place of the largest integer of a row is sought."""
+        body = self.result.body if isinstance(self.result, Reduce) else None
+        return self.form == "position" and body is not None and body.kind is Kind.INT
 
     @property
     def constant(self) -> bool:

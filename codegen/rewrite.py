@@ -33,7 +33,7 @@ from attnspec.codegen.terms import (
     negative,
     times,
 )
-from attnspec.codegen.token_axes import ends, over_pairs, renamed, tokens
+from attnspec.codegen.token_axes import base, ends, over_pairs, renamed, tokens
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.ast import (
     Apply,
@@ -41,6 +41,7 @@ from attnspec.dsl.ast import (
     Expr,
     Index,
     Kind,
+    Literal,
     Normalize,
     Random,
     Rank,
@@ -158,14 +159,24 @@ def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -
         for axis, x in zip(found.axes, read.index, strict=True)
         if not isinstance(x, Index) or x.axis != axis
     }
+    queries = any(_of_queries(spec, body, axis) for axis in elsewhere)
     apart = _own_mask_written(spec, body, elsewhere)
-    if read.pad is None and apart is not None:
+    if read.pad is None and apart is not None and not queries:
         at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
         try:
             return substitute(coordinates(_Rewriter(spec).visit(apart, None), spec), at)
         except (Unsupported, ValueError):  # of what sums over such an index itself
             pass
     return rebuild(read, visit)
+
+
+def _of_queries(spec: Spec, body: Expr, axis: str) -> bool:
+    """Whether `body` reads at the query `axis` what the call may give apart for keys: at a computed
+    place, it would read that."""
+    if base(spec, axis) != "i":
+        return False
+    paired = {decl.name for decl in spec.decls if decl.paired}
+    return any(isinstance(n, Read) and n.name in paired and axis in n.free for n in walk(body))
 
 
 def _there(spec: Spec, axis: str, at: Expr) -> Expr:
@@ -210,6 +221,8 @@ class _Rewriter:
                 case Reduce(op="amax" | "amin", axes=(*rest, inner)) if rest:
                     body = self.visit(replace(node, axes=(inner,)), None)
                     return self.visit(Reduce(node.op, tuple(rest), body, kind=node.kind), None)
+                case Reduce(op="amax" | "amin") if node.kind is Kind.INT:
+                    return self._largest_whole(node)
                 case Reduce(op="amax"):
                     return self._largest(node)
                 case Reduce(op="amin"):
@@ -270,8 +283,6 @@ class _Rewriter:
 
     def _place(self, node: Reduce) -> Reduce:
         """The position of the first largest value of a row, -1 where nothing takes part."""
-        if node.body.kind is not _FLOAT:
-            raise Unsupported(f"a pairwise {node.op} of integers")
         found = self._reduced(node, self.visit(node.body, node.mask))
         return replace(found, op=PLACE, kind=Kind.INT)
 
@@ -282,6 +293,24 @@ class _Rewriter:
         value = replace(place, op="sum", where=here, kind=_FLOAT)
         none = Apply("lt", (place, FIRST), kind=Kind.BOOL)
         return Apply("where", (none, LOWEST, value), kind=_FLOAT)
+
+    def _largest_whole(self, node: Reduce) -> Expr:
+        """The integer at the place of the largest or the least one, which the host reads there: a
+        sum of floats would round it."""
+        [axis] = node.axes
+        body = coordinates(node.body, self.spec)
+        up = node.op == "amax"
+        place = self._place(node if up else replace(node, body=negative(node.body)))
+        try:
+            if _of_queries(self.spec, body, axis):
+                raise ValueError
+            found = substitute(body, {axis: _there(self.spec, axis, place)})
+        except ValueError:
+            why = f"a pairwise {node.op} of integers that cannot be read at one place"
+            raise Unsupported(why) from None
+        none = Literal(-(2**63) if up else 2**63 - 1, kind=Kind.INT)
+        empty = Apply("lt", (place, FIRST), kind=Kind.BOOL)
+        return Apply("where", (empty, none, self.visit(found, None)), kind=Kind.INT)
 
     def _sum(self, node: Reduce) -> Expr:
         """A sum over pairs as a sum of sums with one softmax each, and of what is left."""

@@ -27,6 +27,7 @@ from attnspec.runtime.cpu_tiles import (
     row_values,
     tiles,
 )
+from attnspec.runtime.host_functions import lowest
 from attnspec.runtime.problem import WIDE, Branch, ChannelSum, Leaf, Problem, Scan, Values
 from attnspec.runtime.running import block_sums, by_run, running
 
@@ -129,7 +130,7 @@ def coefficient(call: Problem, weight: Branch, rows: Place = ALL) -> Tensor | fl
 def positions(call: Problem) -> Tensor:
     """[B, H, M]: where each row has its largest weight, the first of equal ones; -1 where it has
     no pair. What is not a number is above all."""
-    none, low = call.columns, float("-inf")
+    none = call.columns
     shape = (call.batch, call.heads, call.rows)
     out = torch.full(shape, none, device=call.device)
     columns = torch.arange(none, device=call.device)
@@ -138,11 +139,13 @@ def positions(call: Problem) -> Tensor:
         values = row_values(call, fixed, block.rows)
         left = left_operands(call, block.rows)
         first = out[:, :, block.rows, None]
-        top = torch.full(first.shape, low, dtype=call.wide, device=call.device)
+        top: Tensor | None = None
         for tile in tiles(call, values, block):
             fill(call, values, left, tile)
             keep, weight = call.plan.tile(values, tile.masked)
-            weight = weight.to(call.wide).expand(tile.shape(call))
+            weight = weight.to(call.wide if weight.is_floating_point() else torch.int64)
+            weight, low = weight.expand(tile.shape(call)), lowest(weight)
+            top = torch.full_like(weight[..., :1], low) if top is None else top
             kept = weight if keep is None else torch.where(keep, weight, low)
             higher = torch.maximum(top, kept.amax(-1, keepdim=True))
             found = _reaches(kept, higher) if keep is None else keep & _reaches(kept, higher)

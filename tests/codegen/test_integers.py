@@ -1,0 +1,80 @@
+"""Largest and least integers over pairs, exactly, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.codegen.test_passes import PLAIN, SELF, fused
+
+import attnspec
+from attnspec.runtime.verify_rule import hold
+
+CASES = {
+    "plain": PLAIN,
+    "self": SELF,
+    "started": replace(PLAIN, q_start=4, k_start=2),
+}
+TEXTS = {
+    "of some": (
+        "input c[b, n]: int\nlet m[i] = amax(j, c[j] * 2 - c[i], where=j % 3 == 0)\n"
+        "score = dot(q[i], k[j]) / sqrt(D) + where(m[i] > 0, 0.1 * c[j], 0)"
+    ),
+    "the last of a kind": (
+        "input c[b, n]: int\nmask j <= i\nlet m[i] = amax(j, j, where=c[j] == c[i] and j < i)\n"
+        "score = dot(q[i], k[j]) / sqrt(D) - where(m[i] < 0, 0, 0.1 * (j - m[i]))"
+    ),
+    "the least": (
+        "input c[b, n]: int\nmask j <= i\nlet m[i] = amin(j, abs(c[i] - c[j]), where=j != i)\n"
+        "weight = softmax(score) * 0.5 ** min(m[i], 9)"
+    ),
+    "over queries": (
+        "input c[b, j]: int\ninput g[b, i]: int\nmask j <= i\nlet m[j] = amax(i, g[i] - c[j])\n"
+        "score = dot(q[i], k[j]) / sqrt(D) + where(m[j] > 0, 0.1, 0)"
+    ),
+    "given for pairs": (
+        "input g[b, h, i, j]: int\nlet m[i] = amax(j, g[i, j])\n"
+        "score = dot(q[i], k[j]) / sqrt(D) + where(g[i, j] == m[i], 0.5, 0)"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_it_gives(name: str, case: str) -> None:
+    outcome = hold(fused(TEXTS[name]), CASES[case], "cpu")
+    assert not outcome.problems, outcome.problems
+
+
+def operands() -> dict[str, Any]:
+    return {name: torch.zeros(1, 1, 6, 4) for name in "qkv"}
+
+
+@pytest.mark.parametrize("op", ["amax", "amin", "argmax"])
+def test_integers_that_no_float_has(op: str) -> None:
+    text = "input c[b, n]: int\nmask j <= i\nweight = sigmoid(score)\n"
+    attention = fused(f"{text}return found[b, i] = where({op}(j, c[i] - c[j]) % 2 == 0, 1.0, 0.0)")
+    big = 2**40 + torch.tensor([[5, 1, 2, 4, 3, 1]])
+    got = attention(**operands(), c=big, backend="cpu", extras=True)[1]["found"]
+    assert torch.equal(
+        got.double(), attention.reference(**operands(), c=big, extras=True)[1]["found"]
+    )
+
+
+def test_what_queries_and_keys_have_apart_is_not_read_at_a_place() -> None:
+    """There, the call gives the keys' part."""
+    text = "input c[b, n]: int\nlet m[j] = amax(i, c[i] - c[j])\nscore = dot(q[i], k[j]) + m[j]"
+    attention = attnspec.compile(f"attention a\n{text}")
+    assert "cannot be read at one place" in attention.plan.stages[0].why
+
+
+def test_a_definition_read_at_a_query_of_what_both_sides_have() -> None:
+    text = "input c[b, n]\nlet S[i, j] = c[i] * c[j]\n"
+    text += "score = dot(q[i], k[j]) + S[clamp(i - 1, 0, M - 1), j]"
+    attention = attnspec.compile(f"attention a\n{text}")
+    given = {**operands(), "c": (torch.arange(6.0)[None], 10 + torch.arange(6.0)[None])}
+    given["v"] = torch.randn(1, 1, 6, 4)
+    got, want = attention(**given, backend="cpu"), attention.reference(**given)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
