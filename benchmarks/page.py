@@ -22,7 +22,8 @@ ratio is our time over theirs in one round, so below 1 we are faster; tables hav
 in brackets, its quartiles, then the milliseconds of a call. Nothing is timed unless the kernels
 hold against the float64 reference in that run, and an implementation is left out where its results
 differ from ours. What others can make beforehand (masks, biases that are not learned, block masks)
-is made beforehand and not timed.
+is made beforehand and not timed, as our lists of blocks for masks over inputs are kept from the
+first call.
 
 - `sdpa`: scaled_dot_product_attention, with `is_causal` or with mask and bias as `attn_mask`.
 - `eager`: softmax(q k + bias) v in plain PyTorch, dense.

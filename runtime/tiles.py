@@ -269,10 +269,10 @@ def _tuned() -> dict[Key, Config]:
 
 def config(need: Need, target: str) -> Config:
     """The tile of a kernel on a target; AttnError where no tile fits, with what would."""
-    known = target if target in _TABLES else _nearest(target)
-    of = key(need, known)
+    of = key(need, target)
     if measured := _trials.get(of) or _tuned().get(of):
         return measured
+    known = target if target in _TABLES else _nearest(target)
     table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
     wide = max(need.left, need.right, need.value)
     for limit, by_load in table:

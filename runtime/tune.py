@@ -115,7 +115,7 @@ def tune(attention: Attention, length: int, channels: int, dtype: str) -> Iterat
             wanted = need(call, name)
             of, before = key(wanted, where), config(wanted, where)
             run = forward if name == "forward" else backward
-            after, ratio = search(before, _measure(of, run), name == "backward_columns")
+            after, ratio = search(before, measure_by(of, run, "cuda"), name == "backward_columns")
             yield Tuned(of, before, after, ratio)
 
 
@@ -151,8 +151,8 @@ def _calls(
     return forward, backward
 
 
-def _measure(of: Key, run: Callable[[], Sequence[Tensor]]) -> Measure:
-    """Times of several tiles in turns, of the first and of those that agree with it."""
+def measure_by(of: Key, run: Callable[[], Sequence[Tensor]], device: str) -> Measure:
+    """What times several tiles in turns: the first, and those that give the same numbers."""
 
     def under(tile: Config) -> Callable[[], Sequence[Tensor]]:
         def call() -> Sequence[Tensor]:
@@ -167,13 +167,14 @@ def _measure(of: Key, run: Callable[[], Sequence[Tensor]]) -> Measure:
         for tile in tiles:
             try:
                 got = under(tile)()
-                torch.cuda.synchronize()
+                if device == "cuda":
+                    torch.cuda.synchronize()
             except Exception:  # it does not compile, or needs more than there is
                 continue
             if all(_alike(x, y) for x, y in zip(got, want, strict=True)):
                 calls[str(tile)] = under(tile)
         names = {str(tile): tile for tile in tiles}
-        times = rounds(calls, "cuda", seconds=0.2, limit=5.0)
+        times = rounds(calls, device, seconds=0.2, limit=5.0)
         return {names[name]: each for name, each in times.items()}
 
     return measure

@@ -12,7 +12,7 @@ import torch
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import tiles
 from attnspec.runtime.tiles import Config, Need, config, key, read_tuned, trial, write_tuned
-from attnspec.runtime.tune import Measure, at_hand, best, neighbours, search
+from attnspec.runtime.tune import Measure, at_hand, best, measure_by, neighbours, search
 
 START = Config(64, 64, 4, 2)
 NEED = Need("forward", 64, 64, 64, "masked", torch.bfloat16)
@@ -77,6 +77,21 @@ def test_every_tile_is_measured_once_beside_the_one_it_starts_from() -> None:
 
     assert search(START, measure, by_columns=False)[0].block_m == 256
     assert len(asked) == len(set(asked))
+
+
+def test_tiles_that_fail_or_give_other_numbers_are_not_timed() -> None:
+    of = key(NEED, "cuda:90")
+    first, broken, wrong, right = (replace(START, block_m=m) for m in (64, 16, 32, 128))
+
+    def run() -> list[torch.Tensor]:
+        tile = config(NEED, "cuda:90")
+        if tile == broken:
+            raise RuntimeError("out of resources")
+        return [torch.ones(3), torch.full((2,), 5.5 if tile == wrong else 5.0)]
+
+    times = measure_by(of, run, "cpu")([first, broken, wrong, right])
+    assert set(times) == {first, right}
+    assert len(times[first]) == len(times[right]) >= 5
 
 
 def test_a_trial_lasts_as_long_as_it_says() -> None:
