@@ -283,7 +283,7 @@ def _inside(spec: Spec, node: Expr, pair: frozenset[str]) -> bool:
     both = [x for x in factors_in(node.body) if x.free >= pair]
     products = len(both) == 1 and isinstance(both[0], Contract)
     heads = roles <= {*_CHANNELS, Role.HEAD} and "h" not in node.axes
-    return heads and node.op == "sum" and products
+    return heads and node.op in ("sum", "mean") and products
 
 
 def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:

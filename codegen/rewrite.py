@@ -20,7 +20,7 @@ from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_mixed import pulled_out, spread_out
 from attnspec.codegen.rewrite_products import as_sum
-from attnspec.codegen.rewrite_ranks import CUTS, chosen
+from attnspec.codegen.rewrite_ranks import CUTS, as_less, chosen
 from attnspec.codegen.terms import (
     FIRST,
     LOWEST,
@@ -233,6 +233,9 @@ class _Rewriter:
                     return rebuild(node, lambda n: self.visit(n, mask))
                 case Normalize():
                     return self._spread(node, within)
+        less = as_less(node)
+        if less is not node:
+            return self.visit(less, within)
         if isinstance(node, Apply) and node.op in ("and", "lt"):
             node = self._ranked(node)
         return rebuild(node, lambda n: self.visit(n, within))

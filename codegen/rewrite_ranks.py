@@ -48,6 +48,32 @@ def chosen(spec: Spec, node: Expr, row: str, among: tuple[Expr, ...] = ()) -> Ex
     return Apply("or", (_both(where, inside), outside), kind=Kind.BOOL)
 
 
+_TURNED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+def as_less(node: Expr) -> Expr:
+    """A comparison of a rank written with `rank < n` alone; anything else as it is."""
+    match node:
+        case Apply(op=op, args=(limit, Rank() as rank)) if op in _TURNED and limit != rank:
+            return as_less(Apply(_TURNED[op], (rank, limit), kind=Kind.BOOL))
+        case Apply(op="ge" | "gt" | "ne" as op, args=args) if isinstance(args[0], Rank):
+            other = {"ge": "lt", "gt": "le", "ne": "eq"}[op]
+            opposite = as_less(Apply(other, args, kind=Kind.BOOL))
+            return Apply("not", (opposite,), kind=Kind.BOOL)
+        case Apply(op="le", args=(Rank() as rank, limit)):
+            return Apply("lt", (rank, _above(limit)), kind=Kind.BOOL)
+        case Apply(op="eq", args=(Rank() as rank, limit)) if limit.kind is Kind.INT:
+            most, fewer = (Apply("lt", (rank, n), kind=Kind.BOOL) for n in (_above(limit), limit))
+            return _both(most, Apply("not", (fewer,), kind=Kind.BOOL))
+    return node
+
+
+def _above(limit: Expr) -> Expr:
+    """The integer after the last that is not above a number."""
+    last = limit if limit.kind is Kind.INT else Apply("floor", (limit,), kind=Kind.INT)
+    return Apply("add", (last, Literal(1, kind=Kind.INT)), kind=Kind.INT)
+
+
 def _by_place(spec: Spec, rank: Rank, count: Expr, row: str) -> Expr | None:
     """Whether an index of a range is among the `count` first; None if that is no range."""
     if row in rank.body.free or rank.where is None:

@@ -75,7 +75,9 @@ MUTATIONS = (
     Mutation(FORWARD, 'total ~ " == 0.0" }}, 1.0,', 'total ~ " < 0.0" }}, 1.0,', KERNELS),
     Mutation(FORWARD, " + tl.log2({{ total }})", "", KERNELS),
     Mutation(FORWARD, "tl.where(top == higher, first, N)", "N", KERNELS),
-    Mutation(FORWARD, "tl.where(top == {{ least }}, -1, ", "tl.where(top == {{ least }}, 0, ", KERNELS),
+    Mutation(
+        FORWARD, "tl.where(top == {{ least }}, -1, ", "tl.where(top == {{ least }}, 0, ", KERNELS
+    ),
     Mutation(SCALARS, "tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)", "bits", KERNELS),
     Mutation(FORWARD, ".to(tl.float32) * LOG2E", ".to(tl.float32)", KERNELS),
     Mutation(FORWARD, "empty = {{ total }} == 0.0", "empty = {{ total }} < 0.0", KERNELS),

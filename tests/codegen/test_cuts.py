@@ -48,6 +48,18 @@ FORMS = {
     "a rank that what is left out does not have": "mask rank(j, score, where=j <= i) < 6",
     "a rank of what is left out": "mask rank(j, score, where=j <= i) < 60",
     "all but the largest": "mask j <= i\nmask not topk(j, score, 3)",
+    "up to a rank": "mask j <= i and rank(j, score, where=j <= i) <= (i + 1) / 3",
+    "beyond a rank": "mask j <= i and 2 < rank(j, score, where=j <= i)",
+    "one rank": "mask j <= i\nweight = where(rank(j, score) == i // 3, 1, 0.5) * softmax(score)",
+    "all but one rank": "mask j <= i and rank(j, score, where=j <= i) != 1",
+    "between two": (
+        "mask j <= i\nlet place = rank(j, score, where=j <= i)\n"
+        "weight = where(1 <= place < 4.5, softmax(score), 0)"
+    ),
+    "of the mean of the heads": (
+        "index g = h\nmask j <= i\n"
+        "mask topk(j, mean(g, dot(q[i, h=g], k[j, h=g])), 3, where=j <= i)"
+    ),
     "in a weight": "mask j <= i\nweight = where(topk(j, score, 3), sigmoid(score), 0)",
     "over the queries": "mask topk(i, score, 4, where=j <= i)",
     "on both sides": "mask topk(j, score, 6) and topk(i, score, 6)",
