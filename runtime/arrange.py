@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.blocks import visits
+from attnspec.runtime.blocks import visits_again
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import Config, Need, width
 
@@ -121,7 +121,7 @@ def arrange(
         if leaf.role in ("table", *PAIRED):
             whole = call.tensors[leaf.operand]
             tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
-    for key, part in visits(call, tile.block_m, tile.block_n, by_columns).items():
+    for key, part in visits_again(call, tile.block_m, tile.block_n, by_columns).items():
         dims[key] = ("b", "h", "t", "c")
         tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
     for tensor, axes in dims.items():

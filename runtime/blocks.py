@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from attnspec.runtime.kept import kept
 from attnspec.runtime.problem import Ends, Leaf, Problem, Values
+from attnspec.runtime.shapes import broadcast
 
 # first column, end, whether some pair of some batch or head is excluded
 Stretch: TypeAlias = "tuple[int, int, bool]"
@@ -36,18 +38,21 @@ class Lists:
 
 
 def visits(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
-    """What tells a kernel with tiles of `rows` times `columns` where to go, by argument; made anew
-    only when what decides it has changed."""
-
-    def make() -> dict[str, Tensor]:
-        if call.plan.ranges is not None:
-            return {"limits": limits(call, rows, columns, by_columns)}
+    """What tells a kernel with tiles of `rows` times `columns` where to go, by argument."""
+    if call.plan.ranges is not None:
+        return {"limits": limits(call, rows, columns, by_columns)}
+    if call.plan.blocks is not None:
         found = lists(call, rows, columns, by_columns)
         return {"counts": found.counts, "index": found.index}
+    return {}
 
+
+def visits_again(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
+    """`visits`, made anew only when what decides it has changed."""
     if call.plan.ranges is None and call.plan.blocks is None:
         return {}
-    return kept(call, ("visits", rows, columns, by_columns), decisive(call), make)
+    what = ("visits", rows, columns, by_columns)
+    return kept(call, what, decisive(call), lambda: visits(call, rows, columns, by_columns))
 
 
 def decisive(call: Problem) -> list[str]:
@@ -106,7 +111,7 @@ def classes(
         own, other = other, own
         values = {name: x.mT if x.dim() > 1 else x for name, x in values.items()}
     count, others = (-(-length // size) for length, size in (own, other))
-    lead = torch.broadcast_shapes(*(x.shape[:-2] for x in values.values())).numel()
+    lead = prod(broadcast(*(x.shape[:-2] for x in values.values())))
     step = max(1, PAIRS // (others * lead))
     for first in range(0, count, step):
         length = min(step, count - first)
@@ -115,7 +120,7 @@ def classes(
             for name, x in values.items()
         }
         possible, certain = blocks.flags(now | {"wide": call.wide})
-        alike = torch.broadcast_shapes(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
+        alike = broadcast(possible.shape, certain.shape, (1, 1, 1, 1))[:2]
         possible, certain = (x.expand(*alike, length, others) for x in (possible, certain))
         full = possible & certain
         if other[0] % other[1]:
@@ -153,7 +158,7 @@ def limits(call: Problem, rows: int, columns: int, by_columns: bool = False) -> 
         for end, otherwise in zip((first, last, *inside), whole * 2, strict=True):
             limit = otherwise if end is None else end
             ends.append(torch.as_tensor(limit, device=call.device))
-    lead = torch.broadcast_shapes((1, 1), *(end.shape[:-2] for end in ends))
+    lead = broadcast((1, 1), *(end.shape[:-2] for end in ends))
     spread = [end.expand(*lead, *own).flatten(-2) for end in ends]
     return torch.stack(spread, -1).to(torch.int32)
 

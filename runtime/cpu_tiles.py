@@ -20,6 +20,7 @@ from attnspec.runtime import patches
 from attnspec.runtime.blocks import Stretch, decisive, limits, visited
 from attnspec.runtime.kept import kept
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
+from attnspec.runtime.shapes import broadcast
 from attnspec.runtime.tiles import BLOCK
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
@@ -347,7 +348,7 @@ def stretches(
 
 def lookup_row(table: Tensor, index: Tensor) -> Tensor:
     """Tables [B, H, m, T] of a tile's rows at `index` [.., .., m, n]; outside as `lookup`."""
-    shape = torch.broadcast_shapes((*table.shape[:3], 1), index.shape)
+    shape = broadcast((*table.shape[:3], 1), index.shape)
     return table.gather(3, index.clamp(0, table.shape[-1] - 1).expand(shape))
 
 
@@ -360,7 +361,7 @@ def lookup(table: Tensor, index: Tensor) -> Tensor:
     """A table [B or 1, H or 1, T] at `index` [.., .., m, n]; an index outside reads the edge."""
     size = table.shape[-1]
     index = index.clamp(0, size - 1)
-    shape = torch.broadcast_shapes((*table.shape[:2], 1, 1), index.shape)
+    shape = broadcast((*table.shape[:2], 1, 1), index.shape)
     flat = index.expand(shape).flatten(2)
     picked = torch.gather(table.expand(*shape[:2], size), 2, flat).view(shape)
     if not table.is_floating_point():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.shapes import broadcast
 
 
 def all_heads(x: Tensor, axis: int, heads: int) -> Tensor:
@@ -71,7 +72,7 @@ def remainder(x: Tensor | int, y: Tensor | int) -> Tensor:
 def below(x: Tensor, limit: Tensor | int, right: bool = False) -> Tensor:
     """How many of the ascending integers x [B', H', N] are less than each limit [.., R, C]."""
     limit = torch.as_tensor(limit, device=x.device)
-    lead = torch.broadcast_shapes(x.shape[:-1], limit.shape[:-2])
+    lead = broadcast(x.shape[:-1], limit.shape[:-2])
     limit = limit.expand(*lead, *(limit.shape[-2:] if limit.dim() > 1 else (1, 1))).long()
     x = x.expand(*lead, x.shape[-1]).long().contiguous()
     flat = limit.flatten(-2).contiguous()
@@ -101,7 +102,7 @@ def spread(x: Tensor | float, like: Tensor) -> Tensor:
     """x expanded over the dimensions of both."""
     if not isinstance(x, Tensor):
         x = torch.full((), x, device=like.device)
-    return x.expand(torch.broadcast_shapes(x.shape, like.shape))
+    return x.expand(broadcast(x.shape, like.shape))
 
 
 class _Safe(torch.autograd.Function):
@@ -327,7 +328,7 @@ def cutoff(
     low, high, left = (x.long() for x in torch.broadcast_tensors(low, high, left))
     if low.dim() == 0:
         low, high, left = (x[None] for x in (low, high, left))
-    lead = torch.broadcast_shapes(place.shape[:-1], low.shape[:-1])
+    lead = broadcast(place.shape[:-1], low.shape[:-1])
     place = place.long().expand(*lead, size)
     low, high, left = (x.expand(*lead, x.shape[-1]) for x in (low, high, left))
     none, found = left >= high - low, torch.zeros_like(left)
@@ -391,7 +392,7 @@ def rope(x: Tensor, positions: Sequence[Tensor], base: float | Tensor) -> Tensor
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Join along the last dimension, the others broadcast."""
-    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    shape = broadcast(*(p.shape[:-1] for p in parts))
     return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], dim=-1)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime.problem import Patches, Problem, Values
+from attnspec.runtime.shapes import broadcast
 
 Shape: TypeAlias = "tuple[int, ...]"
 
@@ -152,4 +153,4 @@ def boxes(
 def _limit(limit: Tensor | int | bool | None, like: Tensor, otherwise: int) -> Tensor:
     """A limit of every patch along an axis, [heads or 1, patches]."""
     limit = torch.as_tensor(otherwise if limit is None else limit)
-    return limit.expand(torch.broadcast_shapes(limit.shape, like.shape)).reshape(-1, len(like))
+    return limit.expand(broadcast(limit.shape, like.shape)).reshape(-1, len(like))

@@ -159,10 +159,10 @@ def test_kernels_share_lists_of_the_same_tiles(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kept, "_KEPT", {})
     module, given = attnspec.load("documents")._generated, {**tensors(), "doc": documents(of=3)}
     one, other = call_of(module, given), call_of(module, given)
-    first = blocks.visits(one, 32, 32, False)
-    assert blocks.visits(other, 32, 32, False) is first
-    assert blocks.visits(other, 32, 32, True) is not first
-    assert blocks.visits(other, 32, 64, False) is not first
+    first = blocks.visits_again(one, 32, 32, False)
+    assert blocks.visits_again(other, 32, 32, False) is first
+    assert blocks.visits_again(other, 32, 32, True) is not first
+    assert blocks.visits_again(other, 32, 64, False) is not first
     given["doc"][:, 4:] += 5
-    changed = blocks.visits(call_of(module, given), 32, 32, False)
+    changed = blocks.visits_again(call_of(module, given), 32, 32, False)
     assert changed is not first

@@ -1,0 +1,252 @@
+"""How long users wait before the first result, and what the host does for every call.
+
+- `import`: importing attnspec, which imports nothing heavy until it is used.
+- `new`: from a spec's text to its first result on the CPU, nothing in the cache.
+- `cached`: the same, the module being in the cache.
+- `build`, `build again`: `attnspec build --all` into a new directory with a new cache, and again.
+- `call`, `call with gradients`: a call whose kernels do nothing, in microseconds; on the CPU
+  without its loop over tiles, and as a launch of Triton kernels that are not launched.
+
+Time is that of the process, without importing torch: every measurement is a fork of a process that
+has imported torch and nothing of attnspec. Run it as `python -m benchmarks.cold`, with `--every`
+for the first results of all specs of the library (minutes), with `--json FILE` for programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
+RUNS = 7
+GOALS = {
+    "import": 0.05,
+    "new": 2.0,
+    "cached": 0.15,
+    "build": 180.0,
+    "build again": 2.0,
+    "call": 60e-6,
+    "call with gradients": 60e-6,
+}
+CALLED = ("causal", "alibi", "documents", "softcap", "sink")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The median and the least of some `runs`, in seconds."""
+
+    what: str
+    of: str
+    median: float
+    least: float
+    runs: int
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is within its goal."""
+        return self.median <= GOALS[self.what]
+
+
+def figure(what: str, of: str, times: list[float]) -> Figure:
+    """What was measured, of which thing, several times."""
+    return Figure(what, of, statistics.median(times), min(times), len(times))
+
+
+def forked(work: Callable[[], list[float]], cache: Path) -> list[float]:
+    """What `work` gives in a process of its own, whose cache is `cache`; fails if it does."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        os.environ["ATTNSPEC_CACHE"] = str(cache)
+        try:
+            os.write(writing, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    if not data:
+        raise RuntimeError("a measurement failed: see above")
+    found: list[float] = json.loads(data)
+    return found
+
+
+def arguments(attention: Any) -> dict[str, Any]:
+    """Small arguments of a call."""
+    from attnspec.dsl.diagnostics import AttnError
+    from attnspec.runtime.typical import typical
+
+    for length in (64, 16, 8, 4, 1):  # a spec may ask for short ones
+        try:
+            given = typical(attention.spec, heads=2, length=length, channels=16)
+            attention.bind(**given)
+        except AttnError:
+            continue
+        return given
+    raise ValueError(f"no arguments for {attention.spec.name}")
+
+
+def imported() -> list[float]:
+    """Importing the package."""
+    start = time.process_time()
+    import attnspec  # noqa: F401
+
+    return [time.process_time() - start]
+
+
+def first(name: str) -> list[float]:
+    """From the text of a library's spec to its first result."""
+    text = (SOURCE / "attnspec" / "specs" / f"{name}.attn").read_text()
+    start = time.process_time()
+    import attnspec
+
+    attention = attnspec.compile(text)
+    loaded = time.process_time() - start
+    given = arguments(attention)
+    start = time.process_time()
+    attention(**given, extras=True)
+    return [loaded + time.process_time() - start]
+
+
+def once(name: str, cache: Path) -> float:
+    """The seconds to a spec's first result in a process of its own."""
+    return forked(partial(first, name), cache)[0]
+
+
+def called(name: str, triton: bool, gradients: bool) -> list[float]:
+    """Calls whose kernels do nothing, each the mean of a hundred."""
+    import attnspec
+    from attnspec.runtime import cpu, launch
+
+    attention = attnspec.load(name)
+    given = arguments(attention)
+    given["q"].requires_grad_(gradients)
+    backend = "triton" if triton else "cpu"
+    nothing: list[Any] = []
+    if triton:
+        for _, kernels in attention._generated.PASSES:
+            for key, kernel in kernels.items():
+                kernels[key] = _NotLaunched(kernel.arg_names)
+    else:
+        whole = cpu.forward
+
+        def forward(call: Any) -> Any:
+            if not nothing:
+                nothing.append(whole(call))
+            return nothing[0]
+
+        launch.cpu.forward = forward  # type: ignore[attr-defined]
+
+    def many() -> float:
+        start = time.process_time()
+        for _ in range(100):
+            attention(**given, backend=backend)
+        return (time.process_time() - start) / 100
+
+    with torch.set_grad_enabled(gradients):
+        many()
+        return [many() for _ in range(30)]
+
+
+class _NotLaunched:
+    """A kernel that does nothing."""
+
+    def __init__(self, arg_names: tuple[str, ...]) -> None:
+        self.arg_names = arg_names
+
+    def __getitem__(self, grid: tuple[int, int]) -> Callable[..., None]:
+        return lambda *args, **options: None
+
+
+def built(folder: Path) -> tuple[float, float]:
+    """The library, built twice: seconds of the processors."""
+    environment = {**os.environ, "ATTNSPEC_CACHE": str(folder / "cache"), "PYTHONPATH": str(SOURCE)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-m", "attnspec.codegen.cli", "build", "--all"]
+    command += ["-o", str(folder / "out")]
+    times = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return times[0], times[1]
+
+
+def measured(every: bool, folder: Path) -> list[Figure]:
+    """All figures; of all specs where `every` is set."""
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder / "bytecode")
+    warm = folder / "warm"
+    once("causal", warm)  # writes the bytecode
+    found = [
+        figure("import", "attnspec", [forked(imported, warm)[0] for _ in range(RUNS)]),
+        figure("new", "causal", [once("causal", folder / f"{n}") for n in range(RUNS)]),
+        figure("cached", "causal", [once("causal", warm) for _ in range(RUNS)]),
+    ]
+    names = sorted(path.stem for path in (SOURCE / "attnspec" / "specs").glob("*.attn"))
+    for name in names if every else names[::16]:
+        for what in ("new", "cached"):
+            found.append(figure(what, name, [once(name, folder / "every")]))
+    for name, triton, gradients in product(CALLED, (False, True), (False, True)):
+        os.environ["TRITON_INTERPRET"] = str(int(triton))
+        times = forked(partial(called, name, triton, gradients), warm)
+        what = "call with gradients" if gradients else "call"
+        found.append(figure(what, f"{name}, {'triton' if triton else 'cpu'}", times))
+    del os.environ["TRITON_INTERPRET"]
+    one, again = built(folder)
+    return [*found, figure("build", "library", [one]), figure("build again", "library", [again])]
+
+
+def about() -> Mapping[str, Any]:
+    """What was measured where."""
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    """Measure, print what is slow or missed, and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures there, too.")
+    parser.add_argument("--every", action="store_true", help="First results of every spec.")
+    given = parser.parse_args()
+    of = about()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measured(given.every, Path(folder))
+    print(*(f"{name} {value}" for name, value in of.items()), sep=", ")
+    for what, goal in GOALS.items():
+        those = sorted((f for f in found if f.what == what), key=lambda f: -f.median)
+        print(f"{what}: {sum(f.met for f in those)} of {len(those)} within {goal:g} s")
+        for f in those[:10]:
+            print(f"  {f.of}: median {f.median:.3g} s, least {f.least:.3g} s of {f.runs}")
+    if given.json is not None:
+        figures = [{**asdict(f), "goal": GOALS[f.what], "met": f.met} for f in found]
+        given.json.write_text(json.dumps({"about": of, "figures": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
