@@ -29,6 +29,7 @@ FACTS = ("facts",)
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 NATIVE = ("native",)
+PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
 FORWARD = "templates/forward.py.jinja"
@@ -710,4 +711,14 @@ MUTATIONS = (
     Mutation(
         "runtime/cpu.py", "weights.append(_times(by, weight))", "weights.append(weight)", MIXTURES
     ),
+    # what specs are timed beside
+    Mutation("runtime/peer_form.py", '"sub": (1, -1)}', '"sub": (1, 1)}', PEERS),
+    Mutation(
+        "runtime/peer_scores.py",
+        "row if own is None else self._from(",
+        "row if True else self._from(",
+        PEERS,
+    ),
+    Mutation("runtime/peer_task.py", "if found.name in self.changing:", "if False:", PEERS),
+    Mutation("runtime/peers.py", ".masked_fill(hidden, -torch.inf)\n\n", "\n\n", PEERS),
 )

@@ -92,14 +92,20 @@ def test_what_a_peer_cannot_say_has_a_reason(name: str, other: str) -> None:
 
 
 def test_positions_need_not_start_at_zero() -> None:
-    text = (
-        "attention a\nparam s[h] = 0.5\nmask i - 20 < j <= i\nscore = dot(q[i], k[j]) - s * (i - j)"
-    )
+    """Neither where they are computed with nor where a token's numbers are read at them."""
+    text = """attention a
+param s[h] = 0.5
+input w[b, h, j]
+input u[b, h, i]
+mask i - 20 < j <= i
+score = dot(q[i], k[j]) - s * (i - j) + w[j] * u[i] + sigmoid(w[j])
+"""
     attention = attnspec.compile(text)
     given = typical(attention.spec, length=16, rows=5, dtype=torch.float64)
     given |= {"q_start": 14, "k_start": 3}
-    leaves = [given[name].requires_grad_() for name in ("q", "k", "v", "s")]
-    asked = Task(attention.spec, attention.bind(**given), frozenset({"q", "k", "v", "s"}))
+    names = ("q", "k", "v", "s", "w", "u")
+    leaves = [given[name].requires_grad_() for name in names]
+    asked = Task(attention.spec, attention.bind(**given), frozenset(names))
     want = attention.reference(**given)
     for other in ("sdpa", "eager", "flex"):
         agree(peer(other, asked).call(), want, leaves)
