@@ -106,6 +106,8 @@ class Pieces:
             lambda: f"({'i' if axis == 'j' else 'j'} % 5 + 1)",
         )
         where = self.pick(lambda: "", lambda: f", where={self.mask.any(2)}")
+        if self.rng.random() < 0.2:
+            return f"rank({axis}, {of}{where}) {self.rng.choice(('<=', '>', '!='))} {most}"
         return f"topk({axis}, {of}, {most}{where})"
 
     # the score
@@ -139,6 +141,24 @@ class Pieces:
             lambda: f"sum(d, {self.rng.choice(_INSIDE)}(q[i, d] * {self.scalar('row')} + k[j, d]))",
             lambda: f"sum(d, max(q[i, d], k[j, d]), where=d < 5) / D * {self.scalar('head')}",
             self.between,
+            self.of_channels,
+        )
+
+    def of_channels(self) -> str:
+        """A reduction, or a normaliser, over the channels of a pair."""
+        x = self.pick(
+            lambda: "(q[i] + k[j])",
+            lambda: f"(q[i] * k[j] + {self.scalar('row')})",
+            lambda: f"tanh(q[i] - {self.scalar('column')} * k[j])",
+        )
+        return self.pick(
+            lambda: f"logsumexp(d, {x})",
+            lambda: f"amax(d, {x})",
+            lambda: f"amin(d, {x}, where=d < 5)",
+            lambda: f"mean(d, {self.rng.choice(_INSIDE)}({x}))",
+            lambda: f"sum(d, softmax({x}, over=d) * {self.rng.choice(_INSIDE)}(q[i] + k[j]))",
+            lambda: f"dot({self.channels()}, relu(rmsnorm({x})))",
+            lambda: f"dot({self.channels()}, softmax({x}, over=d))",
         )
 
     def between(self) -> str:
