@@ -57,6 +57,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "ranks": (*_PYTEST, "tests/codegen/test_ranks.py"),
     "cuts": (*_PYTEST, "tests/codegen/test_cuts.py"),
     "sweeps": ("-m", "tests.runtime.cuts"),
+    "running": (*_PYTEST, "tests/codegen/test_running.py"),
     "native": (*_PYTEST, "tests/runtime/test_native.py"),
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),

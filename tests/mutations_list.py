@@ -26,12 +26,14 @@ BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
 FACTS = ("facts",)
+RUNNING = ("running", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 NATIVE = ("native",)
 PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
+RUNS_ALONG, ALONG, SCANS = "runtime/triton_running.py", "runtime/running.py", "codegen/scans.py"
 FORWARD = "templates/forward.py.jinja"
 TRITON_CUTS = "runtime/triton_cuts.py"
 ROWS = "templates/backward_rows.py.jinja"
@@ -721,4 +723,19 @@ MUTATIONS = (
     ),
     Mutation("runtime/peer_task.py", "if found.name in self.changing:", "if False:", PEERS),
     Mutation("runtime/peers.py", ".masked_fill(hidden, -torch.inf)\n\n", "\n\n", PEERS),
+    # running sums
+    Mutation(RUNS_ALONG, "before + last + more, own", "before + more, own", KERNELS),
+    Mutation(RUNS_ALONG, "x = tl.where(place < end, x, 0.0)", "x = x + 0.0", KERNELS),
+    Mutation(RUNS_ALONG, "_joined, reverse=after)", "_joined)", KERNELS),
+    Mutation(MACROS, "tl.where(d_{{ scan.name }} == 0.0, 0.0, {{ g.more", "({{ g.more", KERNELS),
+    Mutation(ALONG, "x = x.flip(-1) if after else x", "x = x", RUNNING),
+    Mutation(ALONG, "if not own:", "if own:", RUNNING),
+    Mutation("runtime/cpu.py", "d_score != 0 if plan.scans else keep", "keep", RUNNING),
+    Mutation("runtime/cpu.py", "not scan.after, scan.own)", "scan.after, scan.own)", RUNNING),
+    Mutation("runtime/cpu.py", "reversed(plan.scans)", "plan.scans", RUNNING),
+    Mutation("codegen/running.py", '"le": "ge"', '"le": "gt"', RUNNING),
+    Mutation("codegen/running.py", "run != side and side in read", "False", RUNNING),
+    Mutation(
+        "codegen/rewrite_products.py", "not prover.positive(node.body, known)", "False", RUNNING
+    ),
 )

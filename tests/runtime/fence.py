@@ -100,6 +100,15 @@ score = dot(q[i], k[j]) - s * (i - j)
 let other = softmax(dot(q2[i], k2[j]) + 0.2 * score, sink=s)
 weight = r[i] * softmax(score) - other + s * tanh(score) / N
 gate = sigmoid(r[i])""",
+    "running": """
+index u = j
+index w = i
+param s[h] = 0.4
+input c[b, j]
+mask j <= i - 9 and i % 5 != 3
+let p[i, j] = sigmoid(s * score + c[j])
+let seen[i, j] = sum(w, p[w, j], where=w <= i)
+weight = p[i, j] * prod(u, 1 - p[i, u], where=j < u) / (1 + seen ** 2)""",
     "largest": """
 mask j < i - 4
 output = none
