@@ -224,6 +224,7 @@ class Kernel(Work):
         axes = () if self.plan.patches is None else self.plan.patches.axes
         table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
         chosen = ["EDGE"] if self.piece == "EDGE" else []
+        chosen += ["PARTS"] if self.split else []
         used = {op.op for op in needed(self.plan.ops, self._roots(True))}
         chosen += [name for name, ops in _CHOICES.items() if used & ops]
         chosen += [f"FIXED{b.end}" for b in self.branches if self.forward and b.highest]

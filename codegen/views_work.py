@@ -67,6 +67,20 @@ class Work:
         return self.plan.softmax
 
     @property
+    def split(self) -> bool:
+        """Whether several programs may share the keys of a tile of rows, each giving an output of
+        its own; these are merged afterwards."""
+        return self.forward and self.plan.form == "vector" and not self.several
+
+    @property
+    def descending(self) -> bool:
+        """Whether later tiles visit more than earlier ones, and so are to begin before them."""
+        if self.plan.patches is not None or self.plan.ranges is not None or self.plan.blocks:
+            return False
+        runs = self._walk.runs
+        return all(run.first is None and run.last is not None for run in runs)
+
+    @property
     def gates(self) -> bool:
         """Whether the kernel makes the gate's gradient."""
         return self.plan.gate is not None and self.name == "backward_rows"

@@ -115,21 +115,22 @@ def gpu_target(name: str) -> GPUTarget:
 
 
 def source_of(
-    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True
-) -> Any:
+    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True,
+    parts: int = 1,
+) -> Any:  # fmt: skip
     """What a launch of kernel `name` would compile for the recorded call; without `leaves`, for
-    gradients of the products' operands and the value alone."""
+    gradients of the products' operands and the value alone; `parts` programs share the keys."""
     place = [plan for plan, _ in module.PASSES].index(call.plan)
     kernel = module.PASSES[place][1][name]
     names = tuple(kernel.arg_names)
-    out, lse, *parts = outputs(call)
+    out, lse, *each = outputs(call)
     pointers: dict[str, Tensor | None] = {"out": out, "d_out": out, "upstream": out}
-    pointers |= by_name(call.plan, lse=lse, delta=lse, **dict(zip(("part",), parts, strict=False)))
+    pointers |= by_name(call.plan, lse=lse, delta=lse, **dict(zip(("part",), each, strict=False)))
     if name != "forward":
         wanted = call.tensors if leaves else ()
         grads = gradient_buffers(call, names, tile, wanted)
         pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
-    args = arrange(call, name, names, pointers, tile).args
+    args = arrange(call, name, names, pointers, tile, parts).args
     return specialized(kernel.jit, args, _options(tile), gpu_target(target))
 
 
@@ -138,8 +139,9 @@ def _options(tile: Config) -> dict[str, int]:
 
 
 def compiled(
-    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True
-) -> Any:
+    module: ModuleType, name: str, call: Problem, target: str, tile: Config, leaves: bool = True,
+    parts: int = 1,
+) -> Any:  # fmt: skip
     """Kernel `name` of the recorded call as Triton compiles it: `asm` and `metadata`."""
     if interpreted():
         raise AttnError(
@@ -147,17 +149,17 @@ def compiled(
         )
     where = gpu_target(target)
     with targeting(where):
-        source = source_of(module, name, call, target, tile, leaves)
+        source = source_of(module, name, call, target, tile, leaves, parts)
         return triton.compile(source, where, _options(tile))
 
 
 def build_kernel(
     spec: Spec, module: ModuleType, name: str, call: Problem, target: str, dtype: str,
-    head_dim: int, tile: Config | None = None,
+    head_dim: int, tile: Config | None = None, parts: int = 1,
 ) -> tuple[Built, bytes]:  # fmt: skip
     """Compile kernel `name` of the recorded call; its report and its binary."""
     tile = tile or config(need(call, name), target)
-    made = compiled(module, name, call, target, tile)
+    made = compiled(module, name, call, target, tile, parts=parts)
     binary = made.asm["cubin" if target.startswith("cuda") else "hsaco"]
     registers, spills = resources(made.asm, binary)
     text = made.asm.get("ptx") or made.asm["amdgcn"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import visits_again
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import Config, Need, width
+from attnspec.runtime.tiles import FEW, Config, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
 # dimensions as kernels see them, all entries of a table in one
@@ -50,6 +50,8 @@ def need(call: Problem, name: str) -> Need:
         side = rights if vector.role == "column" else lefts
         side[vector.operand] = call.tensors[vector.operand].shape[-1]
     phase = name if name in ("forward", "backward_rows", "backward_columns") else "backward_table"
+    if phase == "forward" and call.rows <= FEW and call.plan.patches is None:
+        phase = "forward_few"
     if phase == "backward_rows" and call.plan.gate is not None:
         phase = "backward_gated"
     sums = len(call.plan.weights) if name == "forward" else 1
@@ -103,9 +105,10 @@ def written(arg_names: tuple[str, ...]) -> list[str]:
 
 def arrange(
     call: Problem, name: str, arg_names: tuple[str, ...],
-    pointers: Mapping[str, Tensor | None], tile: Config,
+    pointers: Mapping[str, Tensor | None], tile: Config, parts: int = 1,
 ) -> Arrangement:  # fmt: skip
-    """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands."""
+    """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands, and
+    `parts` how many programs share the keys of a tile of rows."""
     by_columns = name == "backward_columns"
     values, dims = constants(call)
     along = tile.block_m if name == "backward_columns" else tile.block_n
@@ -129,7 +132,8 @@ def arrange(
         if there is not None:
             for axis, stride in zip(axes, there.stride(), strict=True):
                 values[f"s_{tensor}_{axis if axis in SIDES else 'c'}"] = stride
-    chunks = 1
+    chunks = parts
+    values["PARTS"] = parts
     if "BLOCK_T" in arg_names:
         size = call.tensors[written(arg_names)[0]].shape[-1]
         block = min(SLOTS, width(size))

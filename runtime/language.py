@@ -39,6 +39,7 @@ from attnspec.runtime.triton_functions import (
     tanh,
     to_float,
 )
+from attnspec.runtime.triton_parts import first_of, last_of, rows_before
 from attnspec.runtime.triton_patches import (
     area,
     box,
@@ -100,12 +101,14 @@ __all__ = [
     "exp2",
     "finite",
     "first_above",
+    "first_of",
     "fixed_top",
     "floordiv",
     "floormod",
     "gelu",
     "in_order",
     "larger",
+    "last_of",
     "leaky",
     "load_channel",
     "load_pairs",
@@ -132,6 +135,7 @@ __all__ = [
     "power",
     "power_int",
     "reach",
+    "rows_before",
     "rsqrt",
     "running",
     "runs",

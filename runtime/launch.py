@@ -12,13 +12,13 @@ from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import cpu, native, native_build
-from attnspec.runtime.arrange import arrange, gradient_buffers, need, written
+from attnspec.runtime.arrange import arrange, gradient_buffers, need, programs, written
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import WIDE, Pairwise, Problem, problem
-from attnspec.runtime.tiles import INTERPRETED, Config, config
+from attnspec.runtime.tiles import FEW, INTERPRETED, Config, config, parts, width
 
 Kernels = Mapping[str, Any]
 BACKENDS = ("triton", "cpu", "native")
@@ -176,8 +176,37 @@ def run_forward(
             into.copy_(x)
         return made
     pointers = {"out": out} | by_name(plan, **dict(zip(("lse", "part"), made[1:], strict=False)))
-    launch(call, "forward", kernels["forward"], pointers)
+    kernel = kernels["forward"]
+    shared = _parts(call) if "PARTS" in kernel.arg_names else 1
+    if shared == 1:
+        launch(call, "forward", kernel, pointers)
+        return made
+    several = {
+        name: torch.empty((shared, *x.shape), dtype=call.wide, device=call.device)
+        for name, x in pointers.items()
+    }
+    launch(call, "forward", kernel, several, shared)
+    _merge(call, several, pointers)
     return made
+
+
+def _parts(call: Problem) -> int:
+    """How many programs share the keys of a tile of rows."""
+    if interpreted():  # whether or not it pays
+        return min(3, -(-call.columns // INTERPRETED.block_n)) if call.rows <= FEW else 1
+    tiles = programs(call, _tile(call, "forward"), by_columns=False)
+    return parts(call.batch * call.heads * tiles, call.columns, target(call.device))
+
+
+def _merge(call: Problem, parts: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    """Make one output of those over parts of the keys."""
+    from attnspec.runtime.triton_parts import merge
+
+    softmax, out = call.plan.softmax, into["out"]
+    lses = (parts["lse"], into["lse"]) if softmax else (None, None)
+    rows, channels = out.shape[:3].numel(), out.shape[3]
+    sizes = {"C": channels, "W": width(channels), "PARTS": len(parts["out"]), "SOFTMAX": softmax}
+    merge[(rows,)](parts["out"], lses[0], out, lses[1], rows, **sizes)
 
 
 def gate_of(call: Problem) -> Tensor:
@@ -306,12 +335,18 @@ def target(device: torch.device) -> str:
     return f"cuda:{major}{minor}"
 
 
-def launch(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]) -> None:
+def launch(
+    call: Problem,
+    name: str,
+    kernel: Any,
+    pointers: Mapping[str, Tensor | None],
+    parts: int = 1,
+) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
-    operands."""
+    operands, `parts` how many programs share the keys of a tile of rows."""
     if call.dtype is torch.float64:
         raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
-    done = arrange(call, name, tuple(kernel.arg_names), pointers, _tile(call, name))
+    done = arrange(call, name, tuple(kernel.arg_names), pointers, _tile(call, name), parts)
     kernel[done.grid](*done.args, num_warps=done.tile.warps, num_stages=done.tile.stages)
 
 

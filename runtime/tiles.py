@@ -43,10 +43,10 @@ class Config:
 class Need:
     """What a tile holds: padded channels of all row operands, all column operands and the value.
 
-    `phase` is forward, backward_rows, backward_gated (the same where it sums the ungated output
-    anew, for a gate), backward_columns or backward_table. `load` is what else it
-    holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles, "several" with
-    several weights, or "heavy" with a mask or a score of many parts.
+    `phase` is forward, forward_few (of at most `FEW` rows), backward_rows, backward_gated (the same
+    where it sums the ungated output anew, for a gate), backward_columns or backward_table. `load`
+    is what else it holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles,
+    "several" with several weights, or "heavy" with a mask or a score of many parts.
     """
 
     phase: str
@@ -56,6 +56,8 @@ class Need:
     load: str
     dtype: torch.dtype
 
+
+FEW = 16  # rows that fill no larger tile
 
 # For each phase, tiles up to a number of channels, by load.
 Row: TypeAlias = tuple[int, dict[str, Config]]
@@ -75,6 +77,13 @@ def _row(
     return limit, by_load | {"several": several or masked, "heavy": heavy or light}
 
 
+# Few rows share one product among the warps, each of which takes some keys.
+_FEW = (
+    _row(128, Config(16, 64, 4, 3), heavy=Config(16, 32, 4, 2)),
+    _row(256, Config(16, 32, 4, 2)),
+    _row(512, Config(16, 32, 4, 1)),
+)
+
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
 # two accumulators and two tiles of scores at once, so its tiles of rows are short. Each edge is
 # the widest without spills.
@@ -85,6 +94,7 @@ _HOPPER: Table = {
         _row(256, Config(128, 32, 8, 2), several=Config(128, 64, 8, 2, edge=16)),
         _row(512, Config(64, 32, 8, 1), several=Config(32, 32, 8, 1)),
     ),
+    "forward_few": _FEW,
     "backward_rows": (
         _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
         _row(
@@ -115,6 +125,7 @@ _HOPPER: Table = {
 # tiles out of tensor memory (Triton 3.7.1 refuses). Nor does it spare registers for two sums of
 # wide values.
 _BLACKWELL: Table = _HOPPER | {
+    "forward_few": (_row(64, Config(16, 64, 4, 3)), _row(128, Config(16, 32, 4, 3)), *_FEW[1:]),
     "forward": (
         *_HOPPER["forward"][:2],
         _row(256, Config(128, 32, 8, 2), several=Config(64, 32, 8, 2)),
@@ -132,6 +143,7 @@ _AMPERE: Table = {
         _row(256, Config(64, 32, 8, 1)),
         _row(512, Config(16, 32, 4, 1)),
     ),
+    "forward_few": _FEW,
     "backward_rows": (
         _row(64, Config(128, 64, 8, 2), heavy=Config(64, 32, 4, 2)),
         _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
@@ -164,6 +176,7 @@ _CDNA: Table = {
         _row(128, Config(64, 32, 4, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
+    "forward_few": _FEW,
     "backward_rows": (
         _row(64, Config(64, 32, 4, 1)),
         _row(128, Config(32, 32, 4, 1)),
@@ -207,6 +220,19 @@ SHARED = {
 }  # bytes a program may use; others have 99 KB
 
 # As large as may be: each operation has a fixed cost there. Partial tiles in pieces as elsewhere.
+# Multiprocessors; what has fewer programs shares the keys of a tile of rows among several.
+_PROCESSORS = {"cuda:80": 108, "cuda:90": 132, "cuda:100": 148, "hip:gfx942": 304}
+_SHARE = 512  # keys at least of each
+_PARTS = 64
+
+
+def parts(programs: int, columns: int, target: str) -> int:
+    """How many programs share the keys of a tile of rows, where there are `programs` of these and
+    as many keys as `columns`: 1, unless the device would stand idle."""
+    free = _PROCESSORS.get(target if target in _TABLES else _nearest(target), 1) // max(programs, 1)
+    return max(min(free, columns // _SHARE, _PARTS), 1)
+
+
 INTERPRETED = Config(32, 32, 4, 1, edge=16)
 
 

@@ -58,6 +58,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "cuts": (*_PYTEST, "tests/codegen/test_cuts.py"),
     "sweeps": ("-m", "tests.runtime.cuts"),
     "running": (*_PYTEST, "tests/codegen/test_running.py"),
+    "few": ("-m", "tests.runtime.few"),
     "native": (*_PYTEST, "tests/runtime/test_native.py"),
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),

@@ -29,7 +29,7 @@ FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
 
-NATIVE = ("native",)
+NATIVE, FEW_ROWS = ("native",), ("few",)
 PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
@@ -613,6 +613,20 @@ MUTATIONS = (
         BLOCKS,
     ),
     Mutation("codegen/host_reads.py", 'former = host.only[1] == "i"', "pass", BLOCKS),
+    # few queries, whose keys several programs share
+    Mutation(
+        "runtime/triton_parts.py",
+        "return (count * tl.program_id(1)) // parts",
+        "return 0",
+        FEW_ROWS,
+    ),
+    Mutation("runtime/triton_parts.py", "(tl.num_programs(0) // blocks) * rows", "rows", FEW_ROWS),
+    Mutation(
+        "runtime/triton_parts.py", "total / tl.where(whole == 0.0, 1.0, whole)", "total", FEW_ROWS
+    ),
+    Mutation(
+        FORWARD, 'sink = tl.where(tl.program_id(1) == 0, sink, float("-inf"))', "pass", FEW_ROWS
+    ),
     # passes in C++
     Mutation(
         NATIVE_H, "const int64_t from = begin / WIDE * WIDE;", "const int64_t from = begin;", NATIVE

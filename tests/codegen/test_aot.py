@@ -96,6 +96,20 @@ def test_what_is_too_wide_says_what_would_fit(target: str) -> None:
         config(wide, target)
 
 
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100"])
+@pytest.mark.parametrize("name", ["causal", "alibi", "softcap"])
+def test_few_queries_whose_keys_are_shared_take_small_tiles(name: str, target: str) -> None:
+    f = attnspec.load(name)
+    for head_dim in (64, 128):
+        q = torch.zeros(1, aot.HEADS, 1, head_dim, dtype=torch.bfloat16)
+        call = aot.record(f.spec, f._generated, "bf16", head_dim, q=q)
+        built, _ = aot.build_kernel(
+            f.spec, f._generated, "forward", call, target, "bf16", head_dim, parts=8
+        )
+        assert built.block_m == 16
+        assert built.spills == 0
+
+
 def test_an_unknown_target() -> None:
     with pytest.raises(attnspec.AttnError, match=r"target: expected one of cuda:80, .*cuda:70"):
         aot.gpu_target("cuda:70")

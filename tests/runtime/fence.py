@@ -154,11 +154,17 @@ def fence_launches(behind: bool) -> None:
     def fenced_visits(*args: Any) -> dict[str, Tensor]:
         return {n: fenced(x, behind) for n, x in visits(*args).items()}
 
-    def fence(call: Problem, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]) -> None:
+    def fence(
+        call: Problem,
+        name: str,
+        kernel: Any,
+        pointers: Mapping[str, Tensor | None],
+        parts: int = 1,
+    ) -> None:
         tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
         given = {n: x for n, x in pointers.items() if x is not None}
         inside = {n: fenced(x, behind) for n, x in given.items()}
-        plain(replace(call, tensors=tensors), name, kernel, {**pointers, **inside})
+        plain(replace(call, tensors=tensors), name, kernel, {**pointers, **inside}, parts)
         for n, x in given.items():
             x.copy_(inside[n])
 

@@ -1,4 +1,5 @@
-"""Scripts under the interpreter: loops over tiles in closed form, logits cut short, and ranks."""
+"""Scripts under the interpreter: loops over tiles in closed form, logits cut short, ranks, and
+keys that programs share."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("script", ["walk", "boxes", "scores", "cuts"])
+@pytest.mark.parametrize("script", ["walk", "boxes", "scores", "cuts", "few"])
 def test_under_the_interpreter(script: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
