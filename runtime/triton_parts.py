@@ -24,8 +24,10 @@ def last_of(count, parts: tl.constexpr):
 
 
 @triton.jit
-def rows_before(blocks, rows):
+def rows_before(blocks, rows, parts: tl.constexpr):
     """The rows of all heads' outputs over the parts before the own one."""
+    if parts == 1:
+        return 0
     return tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // blocks) * rows
 
 

@@ -532,7 +532,7 @@ MUTATIONS = (
         CPU,
     ),
     # block lists and ranges
-    Mutation(MACROS, "partial * pieces):", "partial):", KERNELS),
+    Mutation(MACROS, '"partial * pieces"', '"partial"', KERNELS),
     Mutation(
         MACROS,
         "tl.load(visited + full + place // pieces)",
