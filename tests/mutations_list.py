@@ -33,7 +33,7 @@ NATIVE, FEW_ROWS = ("native",), ("few",)
 PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
-RUNS_ALONG, ALONG, SCANS = "runtime/triton_running.py", "runtime/running.py", "codegen/scans.py"
+RUNS_ALONG, ALONG = "runtime/triton_running.py", "runtime/running.py"
 FORWARD = "templates/forward.py.jinja"
 TRITON_CUTS = "runtime/triton_cuts.py"
 ROWS = "templates/backward_rows.py.jinja"
@@ -744,6 +744,7 @@ MUTATIONS = (
     Mutation(MACROS, "tl.where(d_{{ scan.name }} == 0.0, 0.0, {{ g.more", "({{ g.more", KERNELS),
     Mutation(ALONG, "x = x.flip(-1) if after else x", "x = x", RUNNING),
     Mutation(ALONG, "if not own:", "if own:", RUNNING),
+    Mutation("runtime/cpu_tiles.py", "(low // BLOCK * BLOCK, ", "(low, ", RUNNING),
     Mutation("runtime/cpu.py", "d_score != 0 if plan.scans else keep", "keep", RUNNING),
     Mutation("runtime/cpu.py", "not scan.after, scan.own)", "scan.after, scan.own)", RUNNING),
     Mutation("runtime/cpu.py", "reversed(plan.scans)", "plan.scans", RUNNING),

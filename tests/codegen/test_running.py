@@ -33,7 +33,7 @@ FORMS = {
         ["blocks ij", "number ij softmax", "vector ij"],
     ),
     "cumulative sum": (
-        "mask i - 30 < j <= i\ninput c[b, j]\n"
+        "mask i - 3 < j <= i + 9\ninput c[b, j]\n"
         "weight = tanh(score) * cumsum(j, sigmoid(score) * c[j], where=j % 3 != 1) / N",
         ["blocks ij", "vector ij"],
     ),
