@@ -134,7 +134,7 @@ def few(spec: Spec, axes: tuple[str, ...], most: int = FEW) -> bool:
 
 
 def written_out(spec: Spec, expr: Reduce | Contract) -> Expr:
-    """A sum, a largest value or a place over few channels, with every channel written out."""
+    """A sum, a product or a largest value over few channels, with every channel written out."""
     sizes = (spec.axis(axis).size for axis in expr.axes)
     places = product(*(range(int(x.value)) for x in sizes if isinstance(x, Literal)))
     each = [{a: lit(n) for a, n in zip(expr.axes, place, strict=True)} for place in places]
@@ -148,11 +148,13 @@ def written_out(spec: Spec, expr: Reduce | Contract) -> Expr:
     if isinstance(expr, Contract):
         whole = opened(mul(expr.left, expr.right))
         return apply("add", *(substitute(whole, at) for at in each), ZERO)
-    none = LOWEST if expr.op == "amax" else ZERO
+    none = {"amax": LOWEST, "prod": ONE}.get(expr.op, ZERO)
     body = expr.body if expr.where is None else apply("where", expr.where, expr.body, none)
     terms = [substitute(opened(body), at) for at in each]
     if expr.op == "sum":
         return apply("add", *terms, ZERO)
+    if expr.op == "prod":
+        return apply("mul", *terms, ONE)
     if expr.op == "amax":
         return apply("max", *terms, LOWEST)
     raise Unsupported(f"a {expr.op} over a channel inside a sum over channels")

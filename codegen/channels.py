@@ -11,7 +11,7 @@ import sympy as sp
 from attnspec.codegen.channel_forms import SHORT, factors, few, simpler, written_out
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.plan_types import CHANNEL, ChannelSum, Gradient, Leaf, Role, Unsupported
-from attnspec.codegen.terms import LOWEST, ONE, ZERO, factors_in, times
+from attnspec.codegen.terms import LOWEST, ONE, PLACE, ZERO, factors_in, times
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.products import products
@@ -53,7 +53,7 @@ class TileBuilder(Builder):
         plain = simpler(expr, False)
         if plain is not expr:
             return self.emit(plain, flows)
-        if isinstance(expr, Reduce) and expr.op != "sum":
+        if isinstance(expr, Reduce) and expr.op in ("amax", PLACE):
             return self._sought(expr)
         expr = self._contracted(expr)
         if self._short(expr):
@@ -96,8 +96,13 @@ class TileBuilder(Builder):
         some = "gt" if expr.op == "any" else "eq"
         return self.tape.add(some, (count, 0.0), Kind.BOOL)
 
-    def _short(self, expr: Expr) -> TypeGuard[Contract]:
-        """Whether a sum is over so few channels that no product of tiles pays."""
+    def _short(self, expr: Expr) -> TypeGuard[Contract | Reduce]:
+        """Whether a sum is over so few channels that no product of tiles pays, or a product over
+        few enough."""
+        if isinstance(expr, Reduce) and expr.op == "prod":
+            if not few(self.spec, expr.axes):
+                raise Unsupported("a product over the channels of a pair, which may be many")
+            return True
         if not isinstance(expr, Contract) or not few(self.spec, expr.axes, SHORT):
             return False
         return any(side.free >= self.sides for side in (expr.left, expr.right))

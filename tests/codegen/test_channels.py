@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.codegen.test_passes import PLAIN, SELF, SIZES, fused
 
+import attnspec
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
@@ -35,6 +36,7 @@ TEXTS = {
     "a mean of some": f"{SCORE}mean(c, tanh(x[i] * y[j]), where=x[i] > 0)",
     "the largest": f"{SCORE}amax(c, x[i] + y[j])",
     "the least of some": f"{SCORE}where(i == j, 0, amin(c, sin(x[i] + y[j]), where=c % 2 == 0))",
+    "a product": f"{SCORE}prod(c, x[i] + tanh(y[j]), where=c % 3 > 0)",
     "the place of the largest": f"{SCORE}w[argmax(c, x[i] + y[j])]",
     "a product of tokens in every term": (
         f"{SCORE}sum(c, tanh(x[i] * dot(q[i], k[j]) / sqrt(D) + y[j]))"
@@ -88,6 +90,14 @@ def test_what_it_gives(name: str, case: str) -> None:
         pytest.skip("a grid has tokens")
     outcome = hold(fused(TEXTS[name]), replace(CASES[case], sizes=sizes), "cpu")
     assert not outcome.problems, outcome.problems
+
+
+def test_a_product_over_many_channels_has_no_kernel() -> None:
+    text = "score = dot(q[i], k[j]) + prod(d, sigmoid(q[i] + k[j]))"
+    stage = attnspec.compile(f"attention a\n{text}").plan.stages[0]
+    assert (stage.lowering, stage.why.partition(",")[0]) == (
+        "dense", "a product over the channels of a pair"
+    )  # fmt: skip
 
 
 def test_vectors_that_no_pair_has() -> None:
