@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import Leaf, PairPlan
-from attnspec.codegen.spelling import CPP, spelled
+from attnspec.codegen.spelling import CPP, CPP_MOST, spelled
 from attnspec.codegen.tile import Atom, Op, names_used, needed
 from attnspec.dsl.ast import Kind
 
@@ -86,6 +86,25 @@ class Native:
         """What the gradient of the score is multiplied by for each product."""
         values = {g.of: g.value for g in self.plan.branches[0].gradients}
         return [times(values.get(dot.name, 0.0)) for dot in self.plan.dots]
+
+    @property
+    def magnitudes(self) -> list[tuple[str, str]]:
+        """Of each whole number the size that it cannot exceed."""
+        found = [
+            (x.name, f"std::abs(call.numbers[{place}])")
+            for place, x in enumerate(self.plan.scalars)
+            if x.kind is Kind.INT
+        ]
+        places = {x.operand.name: x for x in self.plan.leaves if x.kind is Kind.INT}
+        for name, leaf in places.items():
+            known = name if leaf.index is not None else leaf.name
+            found.append((known, f"call.largest[{self.place(name)}]"))
+        for op in needed(self.plan.ops, self.roots):
+            if op.kind is Kind.INT:
+                sizes = [_most(a) for a in op.args]
+                form = "{0}" if op.op in _LOADS else CPP_MOST[spelled(op.op, op.kind)]
+                found.append((op.target, form.format(*sizes)))
+        return found
 
     @property
     def roots(self) -> list[Atom]:
@@ -179,7 +198,14 @@ def native(plan: PairPlan) -> Native | None:
         return None
     found = Native(plan, tuple(o.name for o in operands(plan)))
     ops = needed(plan.ops, found.roots)
-    spelt = all(spelled(op.op, op.kind) in CPP or op.op in _LOADS for op in ops)
+    spelt = all(
+        op.op in _LOADS
+        or (
+            spelled(op.op, op.kind) in CPP
+            and (op.kind is not Kind.INT or spelled(op.op, op.kind) in CPP_MOST)
+        )
+        for op in ops
+    )
     return found if spelt else None
 
 
@@ -202,6 +228,11 @@ def atom(value: Atom) -> str:
     if value in (float("inf"), float("-inf")):
         return "NOTHING" if value < 0 else "-NOTHING"
     return f"{value!r}f"
+
+
+def _most(value: Atom) -> str:
+    """The size that an atom cannot exceed; of what is no whole number it is not asked."""
+    return f"most_{value}" if isinstance(value, str) else f"{float(abs(value))!r}"
 
 
 def times(value: Atom) -> str:

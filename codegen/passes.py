@@ -23,6 +23,9 @@ from attnspec.dsl.analysis import Facts
 from attnspec.dsl.analysis.positions import coordinates
 from attnspec.dsl.ast import Apply, Expr, Kind, Normalize, Read, Reduce, Spec, children, walk
 
+# PyTorch's operations take 64 arguments, of which one for gradients has 13 of its own.
+ARGUMENTS = 64 - 13
+
 
 def operands(plan: PairPlan) -> list[Operand]:
     """The tensors that a pass reads, in order, each once."""
@@ -134,6 +137,9 @@ class _Planner:
         self._begun.add(key)
         self._open.append(node)
         plan = plan_pass(self.spec, self.facts, found, self.asked)
+        count = len(operands(plan)) + len(plan.scalars)
+        if count > ARGUMENTS:
+            raise Unsupported(f"a pass over {count} operands and numbers, of at most {ARGUMENTS}")
         given = {x.operand.name for x in plan.leaves if x.role == "pair"}
         for operand in operands(plan):
             if operand.name not in given:

@@ -112,7 +112,8 @@ TORCH = _COMMON | {
 # One number after another, in loops that the compiler turns into vectors; see runtime/native.h.
 CPP = _COMMON | {
     "div": "static_cast<float>({0}) / static_cast<float>({1})",
-    "floordiv_unsigned": "{0} / {1}",
+    "floordiv_unsigned": "quotient({0}, {1})",
+    "mod_unsigned": "remainder_of({0}, {1})",
     "not": "!{0}",
     "floordiv": "quotient({0}, {1})",
     "mod": "remainder_of({0}, {1})",
@@ -125,9 +126,9 @@ CPP = _COMMON | {
     "max": "most({0}, {1})",
     "clamp": "least(most({0}, {1}), {2})",
     "abs": "std::abs({0})",
-    "floor_int": "static_cast<int>(std::floor({0}))",
-    "ceil_int": "static_cast<int>(std::ceil({0}))",
-    "sign_int": "static_cast<int>(sign_of({0}))",
+    "floor_int": "whole_of(std::floor({0}))",
+    "ceil_int": "whole_of(std::ceil({0}))",
+    "sign_int": "whole_of(sign_of({0}))",
     "step": "{0} > 0 ? 1.0f : 0.0f",
     "rsqrt": "1.0f / std::sqrt({0})",
     "pow_int": "power_of({0}, {1})",
@@ -143,6 +144,29 @@ CPP = _COMMON | {
         "exp", "exp2", "tanh", "sigmoid", "logsigmoid", "softplus", "gelu", "relu", "sign",
     )
 } | {"pow": "std::pow({0}, {1})"}  # fmt: skip
+
+# The size that a whole number of C++ cannot exceed, from those of what it is made of.
+CPP_MOST = {
+    "add": "{0} + {1}",
+    "sub": "{0} + {1}",
+    "mul": "{0} * {1}",
+    "pow_int": "std::pow({0}, {1})",
+    "floor_int": "2147483520.0",
+    "ceil_int": "2147483520.0",
+    "sign_int": "1.0",
+    "where": "std::max({1}, {2})",
+    "clamp": "std::max({{{0}, {1}, {2}}})",
+    "mod": "std::max({0}, {1})",
+    "mod_unsigned": "std::max({0}, {1})",
+    "min": "std::max({0}, {1})",
+    "max": "std::max({0}, {1})",
+    "neg": "{0}",
+    "floordiv": "{0}",
+    "floordiv_unsigned": "{0}",
+    "abs": "{0}",
+    "stopgrad": "{0}",
+    "constant": "{0}",
+}
 
 PYTHON = _COMMON | {
     "not": "not {0}",

@@ -73,6 +73,16 @@ class _Passed:
         )
 
 
+def _observed() -> bool:
+    """Whether what a call makes is not for others: traced, transformed, or yet to be computed."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+    )
+
+
 class Calls:
     """The calls of one module, bound by `bind`."""
 
@@ -83,7 +93,10 @@ class Calls:
 
     def bind(self, given: Mapping[str, object]) -> Bound:
         """What `runtime.bind.bind` makes of the arguments, which it checks, by name."""
-        kind = None if torch.compiler.is_compiling() else kind_of(given)
+        kind = None if _observed() else kind_of(given)
+        if kind is not None and torch.cuda.is_initialized():
+            # what was made waits for the work of its own stream alone
+            kind = (*kind, torch.cuda.current_stream().cuda_stream)
         if kind is None:
             return bind(self.signature, (), given, self.initial)
         passed = self.passed.get(kind)

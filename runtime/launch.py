@@ -193,7 +193,8 @@ def run_forward(
 def _parts(call: Problem) -> int:
     """How many programs share the keys of a tile of rows."""
     if interpreted():  # whether or not it pays
-        return min(3, -(-call.columns // INTERPRETED.block_n)) if call.rows <= FEW else 1
+        tiles = -(-call.columns // INTERPRETED.block_n)
+        return max(min(3, tiles), 1) if call.rows <= FEW else 1
     tiles = programs(call, _tile(call, "forward"), by_columns=False)
     return parts(call.batch * call.heads * tiles, call.columns, target(call.device))
 

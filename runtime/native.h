@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <vector>
 
 namespace attnspec {
@@ -62,6 +63,7 @@ struct Call {
     int64_t batch, heads, key_heads, rows, columns, q_start, k_start, channels, blocks, parts, threads;
     const View* operands;
     const double* numbers;
+    const double* largest;  // of each operand of whole numbers, the largest size of one
     const int64_t* starts;
     const int64_t* runs;
     const View* grads;
@@ -147,8 +149,17 @@ template <typename X>
 inline X relu_of(X x) { return x <= 0 ? 0 : x; }
 template <typename X>
 inline X sign_of(X x) { return (x > 0) - (x < 0); }
-inline int quotient(int x, int y) { const int whole = x / y; return whole - (x % y != 0 && (x < 0) != (y < 0)); }
-inline int remainder_of(int x, int y) { return x - quotient(x, y) * y; }
+// By 0, which only pairs do that do not count, as by 1.
+inline int quotient(int x, int y) {
+    const int by = y == 0 ? 1 : y, whole = x / by;
+    return whole - (x % by != 0 && (x < 0) != (by < 0));
+}
+inline int remainder_of(int x, int y) { return x - quotient(x, y) * (y == 0 ? 1 : y); }
+// A float without a fraction as an int, the nearest there is.
+inline int whole_of(float x) {
+    const float most = 2147483520.0f, high = x > most ? most : x;
+    return static_cast<int>(high >= -most ? high : -most);
+}
 inline int power_of(int x, int n) { int y = 1; for (; n > 0; --n) y *= x; return y; }
 inline int within(int x, int64_t size) { const int last = static_cast<int>(size) - 1; return x < 0 ? 0 : x > last ? last : x; }
 
@@ -565,4 +576,17 @@ int backward(const Call& call) {
     return bad != 0;
 }
 
+// 1 also where whole numbers may leave 32 bits, or memory ends.
+template <typename Pass>
+int checked(const Call& call, int (*run)(const Call&)) {
+    if (!Pass::fits(call)) return 1;
+    try {
+        return run(call);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
 }  // namespace attnspec
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))

@@ -8,6 +8,7 @@ there is no compiler.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import cpu, cpu_tiles
-from attnspec.runtime.native_build import library
+from attnspec.runtime.native_build import CompileError, library
 from attnspec.runtime.problem import Leaf, Problem
 
 # Multiplications of a call from which on it pays to compile: some tenth of a second in PyTorch.
 WORTHWHILE = 1 << 32
-_INTS = torch.iinfo(torch.int32)
+_ROOM = 1 << 30  # bytes of several gradients of the same numbers, which are added up afterwards
 
 
 class _View(ctypes.Structure):
@@ -42,6 +43,7 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_int64) for name in _SIZES),
         ("operands", ctypes.POINTER(_View)),
         ("numbers", ctypes.POINTER(ctypes.c_double)),
+        ("largest", ctypes.POINTER(ctypes.c_double)),
         ("starts", ctypes.c_void_p),
         ("runs", ctypes.c_void_p),
         ("grads", ctypes.POINTER(_View)),
@@ -61,7 +63,13 @@ def made_for(call: Problem, backend: str) -> ctypes.CDLL | None:
         return None
     width = 1 if call.value is None else call.value.shape[-1]
     work = call.batch * call.heads * call.rows * call.columns * width
-    return library(call.plan.native, backend == "native" or work >= WORTHWHILE)
+    try:
+        return library(call.plan.native, backend == "native" or work >= WORTHWHILE)
+    except CompileError as error:
+        if backend == "native":
+            raise
+        warnings.warn(f"PyTorch runs what the C++ compiler refuses: {error}", stacklevel=2)
+        return None
 
 
 def forward(call: Problem, made: ctypes.CDLL, out: Tensor, lse: Tensor) -> bool:
@@ -88,7 +96,9 @@ def backward(
         return None
     groups, threads = call.batch * call.key_heads, torch.get_num_threads()
     blocks = -(-call.rows // made.block_rows())
-    parts = 1 if groups >= 2 * threads else min(-(-2 * threads // groups), blocks)
+    # several threads share a head's rows, each with gradients of its keys to itself
+    each = max(sum(x.numel() for x in call.tensors.values()) * 4, 1)
+    parts = max(min(-(-threads // groups), blocks, _ROOM // each), 1)
     apart = {plan.gate, *(n for weight in plan.weights for n in weight.of_row)}
     mine = [n for n in plan.grads if n in wanted - apart]
     leaves = {leaf.operand: leaf for leaf in plan.leaves}
@@ -139,6 +149,7 @@ def _run(
         *sizes,
         (_View * len(operands))(*operands),
         (ctypes.c_double * max(len(numbers), 1))(*numbers),
+        (ctypes.c_double * len(operands))(*(_largest(x) for x in read.values())),
         starts.data_ptr(),
         runs.data_ptr(),
         (_View * len(into))(*into),
@@ -148,18 +159,28 @@ def _run(
 
 
 def _readable(x: Tensor, leaf: Leaf | None) -> Tensor | None:
-    """A tensor as C++ reads it: float32 or int32, and along what one row reads without gaps."""
+    """A tensor as C++ reads it: float32 or int32, products' operands always float32, and along what
+    one row reads without gaps. None for other floats and for integers of more bits."""
     if x.is_floating_point():
         if x.dtype is not torch.float32:
             return None
+    elif leaf is None:
+        x = x.to(torch.float32)
     elif x.dtype is not torch.int32:
-        if x.dtype is not torch.bool and x.numel():
-            low, high = x.aminmax()
-            if int(low) < _INTS.min or int(high) > _INTS.max:
-                return None
+        if x.dtype is not torch.bool and _largest(x) >= 2**31:
+            return None
         x = x.to(torch.int32)
     along = leaf is not None and leaf.role not in ("row", "head")
     return x.contiguous() if along and x.stride(-1) != 1 else x
+
+
+def _largest(x: Tensor | None) -> float:
+    """The largest size of a whole number in a tensor; 0 for floats."""
+    if x is None or x.is_floating_point() or x.numel() == 0:
+        return 0.0
+    if x.dtype is torch.bool:
+        return 1.0
+    return float(max(map(abs, (int(end) for end in x.aminmax()))))
 
 
 def _stride(x: Tensor, axis: int) -> int:

@@ -16,8 +16,9 @@ from pathlib import Path
 from attnspec.runtime.cache import CacheUnusable, fetch, holds
 
 FLAGS = (
-    "-O3 -std=c++17 -march=native -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math".split()
-)
+    "-O3 -std=c++17 -march=native -fPIC -shared -fvisibility=hidden -fopenmp -fno-math-errno"
+    " -fno-trapping-math"
+).split()
 _HEADER, _SOURCE, _LIBRARY = "native.h", "attend.cpp", "attend.so"
 
 
@@ -45,6 +46,7 @@ def library(source: str, build: bool) -> ctypes.CDLL | None:
         return _libraries[source]
     if compiler() is None or not (build or _known(source)):
         return None
+    _libraries[source] = None  # what is refused once is refused again
     _libraries[source] = _load(source)
     return _libraries[source]
 

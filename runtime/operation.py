@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime.launch import Kernels, outputs, run_backward, run_forward
+from attnspec.runtime.launch import (
+    Kernels,
+    no_forward_mode,
+    outputs,
+    run_backward,
+    run_forward,
+)
 from attnspec.runtime.problem import Pairwise, problem
 
 Operation = Callable[..., tuple[Tensor, ...]]
@@ -32,7 +38,9 @@ def watched(tensors: Sequence[Tensor]) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
-        or not all(type(x) in _PLAIN and (x.is_cpu or x.is_cuda) for x in tensors)
+        or not all(
+            type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not x.is_neg() for x in tensors
+        )
     )
 
 
@@ -78,6 +86,7 @@ def differentiable(
         tensors, saved = kept[:count], kept[count:]
         need = [bool(ctx.needs_input_grad[p]) for p in places]
         flowing = [x for x in (d_out, d_lse) if x is not None]
+        no_forward_mode(flowing)
         if torch.is_grad_enabled() or watched([*flowing, *kept]):
             found = backward_op(d_out, d_lse, *saved, *tensors, *ctx.rest, need)
         else:

@@ -230,7 +230,8 @@ def parts(programs: int, columns: int, target: str) -> int:
     """How many programs share the keys of a tile of rows, where there are `programs` of these and
     as many keys as `columns`: 1, unless the device would stand idle."""
     free = _PROCESSORS.get(target if target in _TABLES else _nearest(target), 1) // max(programs, 1)
-    return max(min(free, columns // _SHARE, _PARTS), 1)
+    most = max(min(free, columns // _SHARE, _PARTS), 1)
+    return 1 << most.bit_length() - 1  # few numbers: kernels are compiled for each
 
 
 INTERPRETED = Config(32, 32, 4, 1, edge=16)

@@ -652,10 +652,10 @@ MUTATIONS = (
     Mutation(NATIVE_H, "return size < 0.625f ? inner : outer;", "return outer;", NATIVE),
     Mutation(NATIVE_CPP, '{{ "gradient" if loop.first else', '{{ "gradient" if True else', NATIVE),
     Mutation(NATIVE_CPP, "weight * (gradient[n] - at.delta)", "weight * gradient[n]", NATIVE),
-    Mutation(
-        "runtime/native.py", "int(low) < _INTS.min or", "", NATIVE, "no spec counts below -2 ** 31"
-    ),
-    Mutation("runtime/native.py", "or int(high) > _INTS.max", "", NATIVE),
+    Mutation("runtime/native.py", "_largest(x) >= 2**31", "_largest(x) < 0", NATIVE),
+    Mutation(NATIVE_CPP, "return most < 2147483648.0;", "return true;", NATIVE),
+    Mutation(NATIVE_H, "const int by = y == 0 ? 1 : y", "const int by = y", NATIVE),
+    Mutation("runtime/operation.py", " and not x.is_neg()", "", NATIVE),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),

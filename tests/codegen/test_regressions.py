@@ -165,3 +165,10 @@ def test_a_log_sum_exp_whose_coordinates_a_pass_has_written_out() -> None:
     sizes = (*SIZES, ("i.y", 3), ("i.x", 11))
     case = replace(PLAIN, sizes=tuple(x for x in sizes if x[0] not in ("i", "j")))
     held(text + "output = none\nreturn mass[b, j] = mean(h, i, weight)", case)
+
+
+def test_a_pass_of_more_operands_than_an_operation_takes_is_dense() -> None:
+    f = attnspec.compile("attention a\nmask j <= i\nscore = -norm(rope(q[i], i - j) - k[j])")
+    assert any("operands and numbers, of at most" in stage.why for stage in f.plan.stages)
+    q = torch.randn(1, 1, 4, 4)
+    assert f(q, q, q).shape == q.shape

@@ -154,3 +154,13 @@ def test_few_kinds_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     for length in range(1, 9):
         found.bind(tensors(1, 1, length, 2))
     assert len(found.passed) <= 3
+
+
+def test_a_transform_that_is_refused_leaves_nothing_behind() -> None:
+    f = attnspec.compile(
+        "attention a\nparam g[b, h, i] = 0.5\nmask j <= i\nscore = g[i] * dot(q[i], k[j])"
+    )
+    y = torch.randn(1, 1, 5, 4)
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda x: f(x, y, y).sum())(y)
+    torch.testing.assert_close(f(y, y, y, backend="cpu"), f.reference(y, y, y).float())

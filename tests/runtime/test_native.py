@@ -149,3 +149,82 @@ def test_without_a_compiler_pytorch_stands_in(monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_compiler_refuses_is_said() -> None:
     with pytest.raises(native_build.CompileError, match="nonsense"):
         native_build.library("nonsense;", build=True)
+
+
+def held(text: str, operands: dict[str, Any], **call: Any) -> None:
+    """Native results, and gradients of q, are those of the tiles in PyTorch."""
+    f = attnspec.compile(f"attention a\n{text}")
+    assert any(pairwise.native for pairwise, _ in f._generated.PASSES)
+    found = []
+    for backend in ("native", "cpu"):
+        q = operands["q"].clone().requires_grad_()
+        out = f(**{**operands, "q": q}, **call, backend=backend)
+        found.append((out, *torch.autograd.grad(out.square().sum(), q)))
+    for x, y in zip(*found, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def randoms(length: int = 40) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    return {n: torch.randn(1, 2, length, 8, generator=generator) for n in "qkv"}
+
+
+def test_a_library_takes_its_constants_from_no_other() -> None:
+    """Several products and leaves in several libraries of one process, in both orders."""
+    texts = (
+        "input u[h, i]\ninput w[h, j]\nscore = dot(q[i], k[j]) + u[i] * w[j]",
+        "input w[h, j]\nscore = dot(q[i], k[j]) + dot(k[i], q[j]) + tanh(w[j])",
+    )
+    numbers = {"u": torch.linspace(-1, 1, 40).expand(2, 40), "w": torch.arange(40.0).expand(2, 40)}
+    for at in (0, 1, 0):
+        given = {n: x for n, x in numbers.items() if n == "w" or at == 0}
+        held(texts[at], {**randoms(), **given})
+
+
+def test_a_division_by_zero_that_does_not_count_does_no_harm() -> None:
+    seg = torch.zeros(40, dtype=torch.int64)
+    held("input seg[n]: int\nmask seg[j] == 0 or i % seg[j] == 0", {**randoms(), "seg": seg})
+    held("input seg[n]: int\nmask seg[j] == 0 or i // seg[j] == 0", {**randoms(), "seg": seg})
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("input w: int\nmask j + w >= i and (i + j) % 3 != 0", {"w": 2**40}),
+        (
+            "input w[h]: int\nmask j + w >= i and (i + j) % 3 != 0",
+            {"w": torch.tensor([2**31 - 1, 5])},
+        ),
+        ("mask (i * i * i) % 5 != 0", {"q_start": 100_000}),
+        ("mask j <= i and (i + j) % 3 != 0", {"q_start": 2**31 + 5}),
+    ],
+)
+def test_whole_numbers_that_leave_32_bits_are_for_pytorch(text: str, call: dict[str, Any]) -> None:
+    held(text, {**randoms(), **call})
+
+
+def test_integers_of_products_are_read_as_floats() -> None:
+    x = torch.arange(40 * 3).view(1, 40, 3) % 7 - 3
+    held(
+        "axis c\ninput x[b, n, c]: int\nscore = dot(q[i], k[j]) + dot(x[i], x[j])",
+        {**randoms(), "x": x},
+    )
+
+
+def test_what_the_compiler_refuses_pytorch_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, build: bool) -> None:
+        raise native_build.CompileError("no")
+
+    monkeypatch.setattr(native, "library", refuse)
+    f, q = attnspec.load("full"), torch.ones(1, 1, 4, 2)
+    with pytest.warns(UserWarning, match="PyTorch runs"):
+        f(q, q, q)
+    with pytest.raises(native_build.CompileError):
+        f(q, q, q, backend="native")
+
+
+def test_negated_views_are_read_as_they_stand() -> None:
+    f, given = attnspec.load("causal"), randoms()
+    flipped = torch._neg_view(given["q"])
+    found = f(flipped, given["k"], given["v"], backend="native")
+    torch.testing.assert_close(found, f(-given["q"], given["k"], given["v"], backend="cpu"))
