@@ -6,6 +6,7 @@ result is the same, so no gradient flows through it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -18,7 +19,7 @@ from attnspec.codegen.terms import (
     PLACE,
     ZERO,
     factors_in,
-    negative,
+    opposite,
     times,
 )
 from attnspec.dsl.analysis.positions import rebuild
@@ -39,6 +40,12 @@ FEW = 32  # terms that a tile writes out inside a loop over other channels
 SHORT = 4  # and without one, so that differences of coordinates are exact
 
 _FLOAT = Kind.FLOAT
+# How a reduction is written out, and what it is of no float and of no integer.
+_WRITTEN: Mapping[str, tuple[str, Literal, Literal]] = {
+    "sum": ("add", ZERO, lit(0)),
+    "prod": ("mul", ONE, lit(1)),
+    "amax": ("max", LOWEST, lit(-(2**63))),
+}
 
 
 def simpler(expr: Expr, flows: bool) -> Expr:
@@ -67,7 +74,7 @@ def simpler(expr: Expr, flows: bool) -> Expr:
         case Reduce(op="logsumexp"):
             return _log_sum_exp(expr)
         case Reduce(op="amin"):
-            return negative(replace(expr, op="amax", body=negative(expr.body)))
+            return opposite(replace(expr, op="amax", body=opposite(expr.body)))
         case Reduce(op="amax") if flows:
             return _largest(expr)
         case Reduce(op="argmax"):
@@ -148,13 +155,9 @@ def written_out(spec: Spec, expr: Reduce | Contract) -> Expr:
     if isinstance(expr, Contract):
         whole = opened(mul(expr.left, expr.right))
         return apply("add", *(substitute(whole, at) for at in each), ZERO)
-    none = {"amax": LOWEST, "prod": ONE}.get(expr.op, ZERO)
+    if expr.op not in _WRITTEN:
+        raise Unsupported(f"a {expr.op} over a channel inside a sum over channels")
+    op, *nothing = _WRITTEN[expr.op]
+    none = nothing[expr.kind is Kind.INT]  # no float has all integers
     body = expr.body if expr.where is None else apply("where", expr.where, expr.body, none)
-    terms = [substitute(opened(body), at) for at in each]
-    if expr.op == "sum":
-        return apply("add", *terms, ZERO)
-    if expr.op == "prod":
-        return apply("mul", *terms, ONE)
-    if expr.op == "amax":
-        return apply("max", *terms, LOWEST)
-    raise Unsupported(f"a {expr.op} over a channel inside a sum over channels")
+    return apply(op, *(substitute(opened(body), at) for at in each), none)

@@ -183,8 +183,12 @@ class TileBuilder(Builder):
             for a in expr.axes
         )
 
-    def _sought(self, expr: Reduce) -> str:
+    def _sought(self, expr: Reduce) -> Atom:
         """The largest of a pair's numbers over a channel, or its place."""
+        if expr.kind is expr.body.kind is Kind.INT:  # no float has all integers
+            if expr.op == "amax" and few(self.spec, expr.axes):
+                return self.emit(written_out(self.spec, expr))
+            raise Unsupported("the largest of many integers over a channel of a pair")
         [channel] = expr.axes
         body, where = expr.body, expr.where or lit(True)
         if expr.op == "amax" and expr.where is not None:

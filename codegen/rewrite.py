@@ -31,6 +31,7 @@ from attnspec.codegen.terms import (
     both,
     factors_in,
     negative,
+    opposite,
     times,
 )
 from attnspec.codegen.token_axes import base, ends, over_pairs, renamed, tokens
@@ -248,6 +249,7 @@ class _Rewriter:
         return self._chosen(node) or node
 
     def _chosen(self, node: Expr, among: tuple[Expr, ...] = ()) -> Expr | None:
+        node = as_less(node)
         match node:
             case Apply("lt", (Rank(axis=axis) as rank, _)) if over_pairs(self.spec, rank):
                 rows = tokens(self.spec, rank.free) - {axis}
@@ -303,7 +305,7 @@ class _Rewriter:
         [axis] = node.axes
         body = coordinates(node.body, self.spec)
         up = node.op == "amax"
-        place = self._place(node if up else replace(node, body=negative(node.body)))
+        place = self._place(node if up else replace(node, body=opposite(node.body)))
         try:
             if _of_queries(self.spec, body, axis):
                 raise ValueError

@@ -15,10 +15,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attnspec.codegen.plan_types import Unsupported
+from attnspec.codegen.terms import LOWEST, negative
 from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.analysis.runs import HI, LO
 from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, Rank, Reduce, Size, Spec
+from attnspec.dsl.build import add, apply, lit, size
 from attnspec.dsl.check_prover import Prover
 
 # The operation of a reduction of `place < n` over a range, `first <= index <= last`, which gives
@@ -30,16 +32,14 @@ CUTS = ("cut_above", "cut_equal", "cut_last")
 
 
 def chosen(spec: Spec, node: Expr, row: str, among: tuple[Expr, ...] = ()) -> Expr | None:
-    """`node`, a rank among what depends on `row` less than a number, without such a rank; None if
-    it is anything else. It counts only where `among` holds. May raise `Unsupported`."""
+    """`node`, a rank among what depends on `row` less than an integer, without such a rank; None
+    if it is anything else. It counts only where `among` holds. May raise `Unsupported`."""
     match node:
         case Apply("lt", (Rank(axis, _, where) as rank, count)):
             if axis in count.free:
                 raise Unsupported("a rank compared with what depends on the same token")
         case _:
             return None
-    if count.kind is Kind.FLOAT:
-        count = Apply("ceil", (count,), kind=Kind.INT)
     inside = _by_place(spec, rank, count, row) or _by_cuts(rank, count)
     if where is None or where in among:
         return inside
@@ -49,29 +49,39 @@ def chosen(spec: Spec, node: Expr, row: str, among: tuple[Expr, ...] = ()) -> Ex
 
 
 _TURNED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
+_OPPOSITE = {"ge": "lt", "gt": "le"}
 
 
 def as_less(node: Expr) -> Expr:
-    """A comparison of a rank written with `rank < n` alone; anything else as it is."""
+    """A comparison of a rank written with `rank < n` of integers alone; anything else as it is."""
     match node:
-        case Apply(op=op, args=(limit, Rank() as rank)) if op in _TURNED and limit != rank:
+        case Apply("lt", (Rank(), limit)) if limit.kind is Kind.INT:
+            return node
+        case Apply(op, (limit, Rank() as rank)) if op in _TURNED and not isinstance(limit, Rank):
             return as_less(Apply(_TURNED[op], (rank, limit), kind=Kind.BOOL))
-        case Apply(op="ge" | "gt" | "ne" as op, args=args) if isinstance(args[0], Rank):
-            other = {"ge": "lt", "gt": "le", "ne": "eq"}[op]
-            opposite = as_less(Apply(other, args, kind=Kind.BOOL))
-            return Apply("not", (opposite,), kind=Kind.BOOL)
-        case Apply(op="le", args=(Rank() as rank, limit)):
-            return Apply("lt", (rank, _above(limit)), kind=Kind.BOOL)
-        case Apply(op="eq", args=(Rank() as rank, limit)) if limit.kind is Kind.INT:
-            most, fewer = (Apply("lt", (rank, n), kind=Kind.BOOL) for n in (_above(limit), limit))
-            return _both(most, Apply("not", (fewer,), kind=Kind.BOOL))
+        case Apply("lt" | "le" as op, (Rank() as rank, limit)):
+            return _less(op, rank, limit, LOWEST)
+        case Apply("ge" | "gt" as op, (Rank() as rank, limit)):
+            return apply("not", _less(_OPPOSITE[op], rank, limit, negative(LOWEST)))
+        case Apply("ne", (Rank() as rank, limit)):
+            return apply("not", as_less(apply("eq", rank, limit)))
+        case Apply("eq", (Rank() as rank, limit)) if limit.kind is Kind.INT:
+            most, fewer = (_less(op, rank, limit, LOWEST) for op in ("le", "lt"))
+            return _both(most, apply("not", fewer))
     return node
 
 
-def _above(limit: Expr) -> Expr:
-    """The integer after the last that is not above a number."""
-    last = limit if limit.kind is Kind.INT else Apply("floor", (limit,), kind=Kind.INT)
-    return Apply("add", (last, Literal(1, kind=Kind.INT)), kind=Kind.INT)
+def _less(op: str, rank: Rank, limit: Expr, nan: Expr) -> Expr:
+    """A rank less than a limit, or not above it (`le`), where `nan` stands for one that is no
+    number. No rank is below 0 or above the axis' size, so that an integer has the limit."""
+    whole = limit.kind is Kind.INT
+    if not whole:
+        limit = apply("where", apply("eq", limit, limit), limit, nan)
+    if not whole or op == "le":
+        limit = apply("clamp", limit, lit(-1), add(size(rank.axis), lit(1)))
+    if not whole:
+        limit = apply("ceil" if op == "lt" else "floor", limit)
+    return apply("lt", rank, limit if op == "lt" else add(limit, lit(1)))
 
 
 def _by_place(spec: Spec, rank: Rank, count: Expr, row: str) -> Expr | None:

@@ -20,6 +20,14 @@ def negative(expr: Expr) -> Expr:
     return Apply("neg", (expr,), kind=expr.kind)
 
 
+def opposite(expr: Expr) -> Expr:
+    """What is the larger, the less `expr` is, and whose opposite is `expr`. Of ints, it is -1 - x:
+    the least one has no negative."""
+    if expr.kind is not Kind.INT:
+        return negative(expr)
+    return Apply("sub", (Literal(-1, kind=Kind.INT), expr), kind=Kind.INT)
+
+
 def times(factors: list[Expr]) -> Expr:
     """The product of expressions, in order."""
     result = factors[0]

@@ -686,7 +686,15 @@ MUTATIONS = (
     # ranks of pairs
     Mutation("runtime/cpu_cuts.py", "at.gather(-1, most) + start", "at.gather(-1, most)", CUTS),
     Mutation("runtime/cpu_cuts.py", "half, found)", "found, found)", CUTS),
-    Mutation("codegen/rewrite_ranks.py", 'Apply("ceil", (count,), kind=Kind.INT)', "count", CUTS),
+    Mutation(
+        "codegen/rewrite_ranks.py",
+        'apply("ceil" if op == "lt" else',
+        'apply("floor" if 0 else',
+        CUTS,
+    ),
+    Mutation("codegen/rewrite_ranks.py", 'if not whole or op == "le":', "if False:", CUTS),
+    Mutation("codegen/rewrite_ranks.py", "limit, negative(LOWEST)", "limit, LOWEST", CUTS),
+    Mutation("codegen/rewrite_ranks.py", " and not isinstance(limit, Rank)", "", CUTS),
     Mutation(TRITON_CUTS, "where(counts[place] < wanted, counts", "where(True, counts", SWEEPS),
     Mutation(TRITON_CUTS, "tl.where(turn, wanted - beyond, wanted)", "wanted", SWEEPS),
     Mutation(TRITON_CUTS, "counts[place] >= wanted", "counts[place] > wanted", SWEEPS),

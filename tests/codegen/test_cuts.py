@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -170,6 +171,42 @@ def test_every_row_has_as_many_as_it_may(most: int) -> None:
     _, extras = attention(q, k, v, most=most, extras=True)
     counts = (extras["map"] > 0).sum(-1)
     assert torch.equal(counts, (torch.arange(200) + 1).clamp(max=most).expand_as(counts))
+
+
+@pytest.mark.parametrize("form", ["{0} {1} c[i]", "{0} {1} c[i] and j >= 0", "c[i] {1} {0}"])
+@pytest.mark.parametrize("order", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("where", ["", ", where=j != i"])
+def test_any_number_is_a_limit(form: str, order: str, where: str) -> None:
+    mask = f"mask {form.format(f'rank(j, score{where})', order)}\nweight = 1"
+    limits: dict[str, list[float]] = {
+        "float": [math.inf, -math.inf, math.nan, 1e30, -1e30, 7.5, 7.0, 6.0, 2.5, -0.5],
+        "int": [2**63 - 1, -(2**63), 2**62, 8, 7, 6, 3, 0, -1],
+    }
+    for kind, numbers in limits.items():
+        attention = attnspec.compile(f"attention a\ninput c[b, i]: {kind}\n{mask}")
+        given: dict[str, Any] = {
+            x: torch.ones(1, 1, n, 4) for x, n in zip("qkv", (len(numbers), 7, 7), strict=True)
+        }
+        given["c"] = torch.tensor([numbers])
+        got = attention(**given, backend="cpu")
+        assert torch.equal(got.double(), attention.reference(**given)), kind
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "rank(j, score) < rank(j, norm(k[j]))",
+        "rank(j, score) <= rank(j, -score)",
+        "rank(j, -norm(q[i] - k[j])) == rank(j, score)",
+        "rank(j, score) <= rank(i, norm(q[i]))",
+        "rank(i, norm(q[i])) > rank(j, score)",
+    ],
+)
+def test_two_ranks(mask: str) -> None:
+    attention = attnspec.compile(f"attention a\nmask {mask}\nweight = 1")
+    given: dict[str, Any] = {x: torch.randn(1, 2, 7, 4) for x in "qkv"}
+    got = attention(**given, backend="cpu")
+    torch.testing.assert_close(got.double(), attention.reference(**given), rtol=1e-5, atol=1e-5)
 
 
 def test_a_rank_compared_with_what_depends_on_the_same_token() -> None:

@@ -63,6 +63,57 @@ def test_integers_that_no_float_has(op: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("op", "found"), [("amin", -(2**63)), ("amax", 2**63 - 1)])
+def test_the_ends_of_the_integers(op: str, found: int) -> None:
+    attention = fused(f"input c[b, n]: int\nweight = where({op}(j, c[j] - 0 * i) == c[0], 1, 0)")
+    v, c = torch.ones(1, 1, 2, 4), torch.tensor([[found, 5]])
+    assert attention(v=v, c=c, backend="cpu").eq(2).all()
+
+
+PLACES = "argmax(a, x[i] + x[j]) == size(a) - 1"
+
+
+@pytest.mark.parametrize(
+    ("size", "condition", "plan"),
+    [
+        ("a", "amax(a, x[i] * x[j]) % 2 == 1", "dense"),
+        ("a", "amin(a, -x[i] * x[j], where=a > 0) % 2 == 1", "dense"),
+        ("a", PLACES, "dense"),
+        ("a = 3", PLACES, "dense"),
+        ("a = 3", "amax(a, x[i] * x[j]) % 2 == 1", "fused"),
+        ("a = 3", "amin(a, -x[i] * x[j], where=x[j] % 2 == 1) % 2 == 1", "fused"),
+        ("a = 3", "prod(a, x[i] - x[j] + 4097) % 2 == 1", "fused"),
+    ],
+)
+def test_integers_over_channels_that_no_float_has(size: str, condition: str, plan: str) -> None:
+    text = f"axis {size}\ninput x[b, n, a]: int\nweight = where({condition}, 1, 0)"
+    attention = attnspec.compile(f"attention a\n{text}")
+    assert attention.plan.stages[0].lowering == plan
+    x = 2**26 + torch.tensor([[[-1, 0, 1], [-3, 2, 3], [-2, -1, 1]]])
+    v = torch.randn(1, 1, 3, 4)
+    got = attention(v=v, x=x, backend="cpu")
+    torch.testing.assert_close(got.double(), attention.reference(v=v, x=x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        "let s[i, j] = sum(u, c[u] + 0 * i, where=u <= j)",
+        "let m[i] = sum(u, c[u] + 0 * i, where=u <= i)\nlet s[i, j] = m[i] - c[j]",
+        "axis a\ninput x[b, n, a]: int\nlet s[i, j] = sum(a, x[i] * x[j]) + 0 * c[j]",
+    ],
+)
+def test_sums_of_integers_that_a_float_has(total: str) -> None:
+    text = f"index u = j\ninput c[b, n]: int\n{total}\nweight = where(s[i, j] % 2 == 1, 1, 0)"
+    given: dict[str, Any] = {"c": torch.tensor([[2**24 - 9, 1, 1, 2, 1]])}
+    if "axis" in text:
+        given["x"] = torch.tensor([[[2047, 4], [2049, 1], [4094, 5], [3, 2], [1, 1]]])
+    v = torch.randn(1, 1, 5, 4)
+    got = fused(text)(v=v, **given, backend="cpu")
+    want = attnspec.compile(f"attention a\n{text}").reference(v=v, **given)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+
+
 def test_what_queries_and_keys_have_apart_is_not_read_at_a_place() -> None:
     """There, the call gives the keys' part."""
     text = "input c[b, n]: int\nlet m[j] = amax(i, c[i] - c[j])\nscore = dot(q[i], k[j]) + m[j]"
