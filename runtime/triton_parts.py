@@ -11,24 +11,30 @@ import triton.language as tl
 def first_of(count, parts: tl.constexpr):
     """Where the own part of a loop over `count` begins."""
     if parts == 1:
-        return 0
-    return (count * tl.program_id(1)) // parts
+        begin = 0
+    else:
+        begin = (count * tl.program_id(1)) // parts
+    return begin
 
 
 @triton.jit
 def last_of(count, parts: tl.constexpr):
     """Where it ends."""
     if parts == 1:
-        return count
-    return (count * (tl.program_id(1) + 1)) // parts
+        end = count
+    else:
+        end = (count * (tl.program_id(1) + 1)) // parts
+    return end
 
 
 @triton.jit
 def rows_before(blocks, rows, parts: tl.constexpr):
     """The rows of all heads' outputs over the parts before the own one."""
     if parts == 1:
-        return 0
-    return tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // blocks) * rows
+        before = 0
+    else:
+        before = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // blocks) * rows
+    return before
 
 
 @triton.jit
