@@ -616,8 +616,8 @@ MUTATIONS = (
     # few queries, whose keys several programs share
     Mutation(
         "runtime/triton_parts.py",
-        "return (count * tl.program_id(1)) // parts",
-        "return 0",
+        "begin = (count * tl.program_id(1)) // parts",
+        "begin = 0",
         FEW_ROWS,
     ),
     Mutation("runtime/triton_parts.py", "(tl.num_programs(0) // blocks) * rows", "rows", FEW_ROWS),

@@ -24,6 +24,7 @@ from attnspec.dsl.ast import (
     Read,
     Reduce,
     Role,
+    Rope,
     Spec,
     children,
     walk,
@@ -139,7 +140,8 @@ class _Walk:
 
     def vectors(self, expr: Expr) -> bool:
         """Whether pairs have numbers for every channel, or are mixed across heads: a normaliser
-        over tokens of what has channels, a function of what has both, a sum over heads."""
+        over tokens of what has channels, a function of what has both, a rotation by where a pair
+        stands, a sum over heads."""
         seen, stack = set[int](), [expr]
         while stack:
             node = stack.pop()
@@ -154,6 +156,8 @@ class _Walk:
                         return True
                 case Reduce(axes=axes) | Contract(axes=axes) if pair:
                     if any(axis != "h" and self._root(axis) == "h" for axis in axes):
+                        return True
+                    if any(isinstance(x, Rope) and self._sides(x) >= PAIR for x in walk(node)):
                         return True
                     continue
                 case Apply(op=op) if pair and op not in _LINEAR and self._has_channels(node):
