@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -27,6 +26,7 @@ from attnspec.dsl.ast import (
     Rope,
     Size,
 )
+from attnspec.dsl.operators import CALCULATING
 from attnspec.dsl.span import NOWHERE, Span
 
 _PRESERVING = frozenset({"neg", "add", "sub", "mul", "floordiv", "mod", "pow", "abs", "min", "max"})
@@ -136,14 +136,7 @@ def constant(expr: Expr) -> bool | int | float | None:
 
 
 _CONSTANT: Mapping[str, Callable[..., int | float]] = {
-    "neg": operator.neg,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "pow": operator.pow,
+    **CALCULATING,
     "min": min,
     "max": max,
     "abs": abs,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from attnspec.dsl.ast import Apply, Coord, Expr, GridIndex, Index, Literal, Read, Role, Size, Spec
+from attnspec.dsl.operators import OPERATORS
 
 MAX_POINTS = 10_000
 MAX_UNKNOWN = 300
@@ -45,20 +46,7 @@ class Point:
 
 
 _SIMPLE: Mapping[str, Callable[..., Number]] = {
-    "neg": operator.neg,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "pow": operator.pow,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "eq": operator.eq,
-    "ne": operator.ne,
+    **OPERATORS,
     "not": operator.not_,
     "abs": abs,
     "min": min,

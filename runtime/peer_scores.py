@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx
 
 from attnspec.dsl import ast
+from attnspec.dsl.operators import OPERATORS
 from attnspec.runtime.axes import side
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.peer_form import Unfit, inlined, over_pairs
@@ -207,21 +208,8 @@ def _whole(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 _NAMED = "sqrt rsqrt exp exp2 log log2 log1p sin cos atan tanh sigmoid sign erf relu".split()
 _FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name) for name in _NAMED}
+_FUNCTIONS |= OPERATORS
 _FUNCTIONS |= {
-    "neg": operator.neg,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "pow": operator.pow,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "eq": operator.eq,
-    "ne": operator.ne,
     "and": lambda *xs: reduce(operator.and_, xs),
     "or": lambda *xs: reduce(operator.or_, xs),
     "not": torch.logical_not,
