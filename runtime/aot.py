@@ -130,7 +130,7 @@ def source_of(
         wanted = call.tensors if leaves else ()
         grads = gradient_buffers(call, names, tile, wanted)
         pointers |= {f"d_{operand}": grad for operand, grad in grads.items()}
-    args = arrange(call, name, names, pointers, tile, parts).args
+    args = arrange(call, name, names, pointers, tile, parts)
     return specialized(kernel.jit, args, _options(tile), gpu_target(target))
 
 

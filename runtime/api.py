@@ -133,7 +133,7 @@ class Attention:
         if backend == "dense" or self._module is None:
             return self._dense(args, kwargs, extras, backend)
         given = dict(zip(self._names, args, strict=False))
-        if len(given) < len(args) or any(name in given for name in kwargs):
+        if len(given) < len(args) or given.keys() & kwargs.keys():
             bind(self.signature, args, kwargs)
         given |= kwargs
         result: Result = self._module.attend_given(given, extras, backend)

@@ -34,12 +34,29 @@ SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
 @dataclass(frozen=True, slots=True)
-class Arrangement:
-    """One launch: arguments in the kernel's order, programs, and the tile."""
+class Layout:
+    """What launches of one kind share: arguments in the kernel's order, programs, of which `parts`
+    share the keys of a tile of rows, and the tile. Where arguments are each launch's own, `tensors`
+    (place, name, whether of truth values) and `numbers` (place, name) go."""
 
     args: tuple[Any, ...]
+    tensors: tuple[tuple[int, str, bool], ...]
+    numbers: tuple[tuple[int, str], ...]
     grid: tuple[int, int]
+    parts: int
     tile: Config
+
+    def filled(
+        self, tensors: Mapping[str, Tensor | None], numbers: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        """The arguments of one launch."""
+        args = list(self.args)
+        for place, name in self.numbers:
+            args[place] = numbers[name]
+        for place, name, truth in self.tensors:
+            pointer = tensors[name]
+            args[place] = pointer.view(torch.uint8) if truth and pointer is not None else pointer
+        return tuple(args)
 
 
 def need(call: Problem, name: str) -> Need:
@@ -103,15 +120,16 @@ def written(arg_names: tuple[str, ...]) -> list[str]:
     return [p[4:] for p in arg_names if p.startswith("p_d_") and p != "p_d_out"]
 
 
-def arrange(
-    call: Problem, name: str, arg_names: tuple[str, ...],
-    pointers: Mapping[str, Tensor | None], tile: Config, parts: int = 1,
-) -> Arrangement:  # fmt: skip
-    """Lay out a call of kernel `name`; `pointers` are what it reads or writes beside operands, and
-    `parts` how many programs share the keys of a tile of rows."""
+def layout(
+    call: Problem, name: str, arg_names: tuple[str, ...], pointers: Mapping[str, Tensor | None],
+    visits: Mapping[str, Tensor], tile: Config, parts: int = 1,
+) -> Layout:  # fmt: skip
+    """How kernel `name` is launched by every call of this kind; `pointers` are what it reads or
+    writes beside operands or in their stead, `visits` what tells it where to go, and `parts` how
+    many programs share the keys of a tile of rows."""
     by_columns = name == "backward_columns"
     values, dims = constants(call)
-    along = tile.block_m if name == "backward_columns" else tile.block_n
+    along = tile.block_m if by_columns else tile.block_n
     values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "EDGE": tile.edge or along}
     values |= choices(call)
     if call.plan.patches is not None:
@@ -122,11 +140,10 @@ def arrange(
     tensors: dict[str, Tensor | None] = {**call.tensors, **pointers}
     for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
         if leaf.role in ("table", *PAIRED):
-            whole = call.tensors[leaf.operand]
-            tensors[leaf.operand] = whole.expand(call.batch, call.heads, *whole.shape[2:])
-    for key, part in visits_again(call, tile.block_m, tile.block_n, by_columns).items():
+            tensors[leaf.operand] = _of_heads(call, call.tensors[leaf.operand])
+    for key, part in visits.items():
         dims[key] = ("b", "h", "t", "c")
-        tensors[key] = part.expand(call.batch, call.heads, *part.shape[2:])
+        tensors[key] = _of_heads(call, part)
     for tensor, axes in dims.items():
         there = tensors.get(tensor)
         if there is not None:
@@ -139,19 +156,37 @@ def arrange(
         block = min(SLOTS, width(size))
         chunks = -(-size // block)
         values |= {"T": size, "BLOCK_T": block}
-    args: list[Any] = []
-    for parameter in arg_names:
+    own, numbers = [], []
+    for place, parameter in enumerate(arg_names):
         if parameter.startswith("p_"):
-            pointer = tensors[parameter[2:]]
-            if pointer is not None and pointer.dtype is torch.bool:
-                pointer = pointer.view(torch.uint8)
-            args.append(pointer)
-        else:
-            args.append(values[parameter])
+            pointer = tensors.get(parameter[2:])
+            truth = pointer is not None and pointer.dtype is torch.bool
+            own.append((place, parameter[2:], truth))
+        elif parameter in call.numbers:
+            numbers.append((place, parameter))
+    args = (None if p.startswith("p_") or p in call.numbers else values[p] for p in arg_names)
     heads = call.key_heads if by_columns else call.heads
-    return Arrangement(
-        tuple(args), (programs(call, tile, by_columns) * call.batch * heads, chunks), tile
-    )
+    grid = (programs(call, tile, by_columns) * call.batch * heads, chunks)
+    return Layout(tuple(args), tuple(own), tuple(numbers), grid, parts, tile)
+
+
+def visited(call: Problem, name: str, tile: Config) -> dict[str, Tensor]:
+    """What tells kernel `name` where to go, by argument, as the values of this call decide."""
+    return visits_again(call, tile.block_m, tile.block_n, name == "backward_columns")
+
+
+def arrange(
+    call: Problem, name: str, arg_names: tuple[str, ...],
+    pointers: Mapping[str, Tensor | None], tile: Config, parts: int = 1,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The arguments of one launch, laid out for it alone."""
+    visits = visited(call, name, tile)
+    found = layout(call, name, arg_names, pointers, visits, tile, parts)
+    return found.filled({**call.tensors, **pointers, **visits}, call.numbers)
+
+
+def _of_heads(call: Problem, x: Tensor) -> Tensor:
+    return x.expand(call.batch, call.heads, *x.shape[2:])
 
 
 def programs(call: Problem, tile: Config, by_columns: bool) -> int:

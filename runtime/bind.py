@@ -19,6 +19,8 @@ _SIDES = {"i": "queries", "j": "keys"}
 
 Number: TypeAlias = "bool | int | float"
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
+# What of a tensor is one side's: dimension, first row, their number; None for all of it.
+Cut: TypeAlias = "tuple[int, int, int] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +225,31 @@ def paired(
     argument: Argument, value: Tensor, sizes: Mapping[str, int], starts: Mapping[str, int]
 ) -> Tensor | Pair:
     """A paired tensor that was given once, as (its rows for queries, its rows for keys)."""
+    found = cuts(argument, sizes, starts)
+    return value if found is None else halves(value, found)
+
+
+def halves(value: Tensor, of: tuple[Cut, Cut]) -> Pair:
+    """The rows for queries and the rows for keys of a tensor that holds both."""
+    queries, keys = of
+    return (
+        value if queries is None else value.narrow(*queries),
+        value if keys is None else value.narrow(*keys),
+    )
+
+
+def cuts(
+    argument: Argument, sizes: Mapping[str, int], starts: Mapping[str, int]
+) -> tuple[Cut, Cut] | None:
+    """How a tensor is parted that is given once for queries and for keys; None for others."""
     place = argument.token
     if not argument.paired or place is None:
-        return value
+        return None
     own = argument.axes[place]
     queries, keys = (
-        value
+        None
         if starts[side] == starts[own] and sizes[side] == sizes[own]
-        else value.narrow(place, starts[side] - starts[own], sizes[side])
+        else (place, starts[side] - starts[own], sizes[side])
         for side in ("i", "j")
     )
     return queries, keys

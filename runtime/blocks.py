@@ -52,19 +52,7 @@ def visits_again(call: Problem, rows: int, columns: int, by_columns: bool) -> di
     if call.plan.ranges is None and call.plan.blocks is None:
         return {}
     what = ("visits", rows, columns, by_columns)
-    return kept(call, what, decisive(call), lambda: visits(call, rows, columns, by_columns))
-
-
-def decisive(call: Problem) -> list[str]:
-    """The operands whose values decide what is visited."""
-    plan = call.plan
-    names = {leaf.name for leaf in plan.leaves if leaf.role in ("head", "table")}
-    if plan.blocks is not None:
-        names = {*plan.blocks.names, *(at for _, _, at in plan.blocks.ends)}
-    elif plan.ranges is not None:
-        names = {*plan.ranges.row_names, *plan.ranges.column_names}
-        names |= {at for _, _, at in plan.ranges.ends}
-    return sorted({leaf.operand for leaf in plan.leaves if leaf.name in names})
+    return kept(call, what, call.plan.decisive, lambda: visits(call, rows, columns, by_columns))
 
 
 def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Lists:

@@ -9,15 +9,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from attnspec.runtime.bind import Bound, Initial, Number, Pair, bind, paired
-from attnspec.runtime.signature import Argument, Signature
+from attnspec.runtime.bind import Bound, Cut, Initial, Number, Pair, bind, cuts, halves
+from attnspec.runtime.memo import Memo
+from attnspec.runtime.signature import Signature
 
 # Of a call all that its checks look at: names, shapes, dtypes, devices, and numbers as text, in
 # which 1, 1.0 and True differ, and 0.0 and -0.0.
 Kind: TypeAlias = "tuple[object, ...]"
 _PLAIN = (Tensor, torch.nn.Parameter)
 _NUMBERS = (int, float, bool, type(None))
-KINDS = 256  # of one module that are remembered together
 
 
 def kind_of(given: Mapping[str, object]) -> Kind | None:
@@ -41,23 +41,20 @@ def kind_of(given: Mapping[str, object]) -> Kind | None:
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """A call that has passed, without its tensors: `whole` were given once for both sides;
-    `made` are the tensors that it left out, each with its version when it was made."""
+    """A call that has passed, without its tensors: `whole` were given once for both sides and are
+    cut; `made` are the tensors that it left out, each with its version when it was made."""
 
     bound: Bound
     names: tuple[str, ...]
-    whole: tuple[Argument, ...]
+    whole: tuple[tuple[str, tuple[Cut, Cut]], ...]
     made: tuple[tuple[str, Tensor | Pair, int], ...]
 
     def again(self, given: Mapping[str, object]) -> Bound | None:
         """The call with other tensors of the same kind; None where what was made has changed."""
         bound = self.bound
         tensors: dict[str, Tensor | Pair] = {n: given[n] for n in self.names}  # type: ignore[misc]
-        for argument in self.whole:
-            value = tensors[argument.name]
-            assert isinstance(value, Tensor)
-            starts = {"i": bound.q_start, "j": bound.k_start}
-            tensors[argument.name] = paired(argument, value, bound.sizes, starts)
+        for name, of in self.whole:
+            tensors[name] = halves(tensors[name], of)  # type: ignore[arg-type]
         for name, made, version in self.made:
             if _version(made) != version:
                 return None
@@ -89,7 +86,7 @@ class Calls:
     def __init__(self, signature: Signature, initial: Initial | None = None) -> None:
         self.signature = signature
         self.initial = initial
-        self.passed: dict[Kind, _Passed] = {}
+        self.passed: Memo[Kind, _Passed] = Memo()
 
     def bind(self, given: Mapping[str, object]) -> Bound:
         """What `runtime.bind.bind` makes of the arguments, which it checks, by name."""
@@ -114,8 +111,6 @@ class Calls:
         bound = bind(self.signature, (), given, self.initial and watched)
         passed = self._passed(bound, given)
         if passed is not None and not any(reads.read for reads in looked):
-            if len(self.passed) >= KINDS:
-                self.passed.clear()
             self.passed[kind] = passed
         return bound
 
@@ -123,11 +118,12 @@ class Calls:
         names = tuple(n for n in bound.tensors if isinstance(given.get(n), Tensor | tuple))
         if any(isinstance(given.get(n), Tensor) for n in bound.scalars):
             return None  # the value of that tensor is not in the kind
+        starts = {"i": bound.q_start, "j": bound.k_start}
         whole = tuple(
-            argument
+            (argument.name, of)
             for argument in self.signature.arguments
             if isinstance(given.get(argument.name), Tensor)
-            and isinstance(bound.tensors[argument.name], tuple)
+            and (of := cuts(argument, bound.sizes, starts)) is not None
         )
         made = []
         for name, value in bound.tensors.items():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attnspec.runtime import patches
-from attnspec.runtime.blocks import Stretch, decisive, limits, visited
+from attnspec.runtime.blocks import Stretch, limits, visited
 from attnspec.runtime.kept import kept
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
 from attnspec.runtime.shapes import broadcast
@@ -125,7 +125,7 @@ def blocks(call: Problem) -> Iterator[Block]:
 
 def visits(call: Problem, rows: int) -> list[list[Stretch]]:
     """The columns that every `rows` rows visit: within some run of the mask's bounds."""
-    return kept(call, ("columns", rows), decisive(call), lambda: _visits(call, rows))
+    return kept(call, ("columns", rows), call.plan.decisive, lambda: _visits(call, rows))
 
 
 def _visits(call: Problem, rows: int) -> list[list[Stretch]]:

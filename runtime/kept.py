@@ -17,20 +17,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from attnspec.runtime.memo import Memo
 from attnspec.runtime.problem import Problem
 
 Made = TypeVar("Made")
-ENTRIES = 64  # kept together
 COPIED = 1 << 20  # numbers of tensors on the CPU that are copied; of larger ones nothing is kept
-_KEPT: dict[tuple[Any, ...], _Entry] = {}
+_KEPT: Memo[tuple[Any, ...], _Entry] = Memo(64)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What was made of the tensors of `owners`, which on the CPU had the values `copies`; the key
-    holds the identity of `plan`."""
+    """What was made of the tensors of `owners`, which on the CPU had the values `copies`."""
 
-    plan: object
     owners: tuple[weakref.ref[Tensor], ...]
     copies: tuple[Tensor, ...]
     made: Any
@@ -42,38 +40,30 @@ def kept(
     """`make()`, which depends on `what`, on the call's numbers and on its tensors `names` alone;
     that of an earlier call where nothing of this has changed."""
     tensors = [call.tensors[name] for name in names]
-    if any(x.is_inference() for x in tensors) or torch.compiler.is_compiling():
+    if any(map(Tensor.is_inference, tensors)) or torch.compiler.is_compiling():
         return make()
     stream = 0
-    if call.device.type == "cuda":
+    if call.on_gpu:
         if torch.cuda.is_current_stream_capturing():
             return make()
         stream = torch.cuda.current_stream(call.device).cuda_stream
-    elif sum(x.numel() for x in tensors) > COPIED:
+    elif sum(map(Tensor.numel, tensors)) > COPIED:
         return make()
-    sizes = (call.batch, call.heads, call.key_heads, call.rows, call.columns)
-    starts = (call.q_start, call.k_start, call.wide, call.device, stream)
     known = [(x.data_ptr(), x._version, x.shape, x.stride(), x.dtype) for x in tensors]
-    key = (what, id(call.plan), sizes, starts, repr(call.numbers), *known)
-    owners = [_owner(x) for x in tensors]
+    key = (what, call.plan, call.wide, stream, call.sizes, repr(call.numbers), *known)
+    owners = [x if x._base is None else x._base for x in tensors]  # of views, what they are of
     found = _KEPT.get(key)
     if found is not None and _same(found, owners, tensors):
         made: Made = found.made
         return made
     result = make()
-    if len(_KEPT) >= ENTRIES:
-        _KEPT.clear()
-    copies = tuple(x.clone() for x in tensors) if call.device.type == "cpu" else ()
-    _KEPT[key] = _Entry(call.plan, tuple(map(weakref.ref, owners)), copies, result)
+    copies = tuple(x.clone() for x in tensors) if not call.on_gpu else ()
+    _KEPT[key] = _Entry(tuple(map(weakref.ref, owners)), copies, result)
     return result
 
 
-def _owner(x: Tensor) -> Tensor:
-    """The tensor of which `x` is a view."""
-    return x if x._base is None else x._base
-
-
 def _same(found: _Entry, owners: Sequence[Tensor], tensors: Sequence[Tensor]) -> bool:
-    if any(ref() is not owner for ref, owner in zip(found.owners, owners, strict=True)):
-        return False
-    return all(torch.equal(copy, x) for copy, x in zip(found.copies, tensors, strict=False))
+    for ref, owner in zip(found.owners, owners, strict=True):
+        if ref() is not owner:
+            return False
+    return all(map(torch.equal, found.copies, tensors))  # on a GPU there are no copies

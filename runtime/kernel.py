@@ -9,7 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from attnspec.runtime.memo import Memo
+
+if TYPE_CHECKING:
+    from attnspec.runtime.arrange import Layout
+    from attnspec.runtime.problem import Kind
 
 _ON = ("1", "true", "yes", "on", "y")  # as Triton reads its switches
 
@@ -35,6 +41,7 @@ class Kernel:
     def __init__(self, function: Callable[..., None], unspecialized: list[str]) -> None:
         self.function = function
         self.unspecialized = unspecialized
+        self.layouts: Memo[Kind, Layout] = Memo()
         code = function.__code__
         self.arg_names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
 

@@ -12,13 +12,21 @@ from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import cpu, native, native_build
-from attnspec.runtime.arrange import arrange, gradient_buffers, need, programs, written
+from attnspec.runtime.arrange import (
+    Layout,
+    gradient_buffers,
+    layout,
+    need,
+    programs,
+    visited,
+    written,
+)
 from attnspec.runtime.bind import Bound
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
-from attnspec.runtime.problem import WIDE, Pairwise, Problem, problem
-from attnspec.runtime.tiles import FEW, INTERPRETED, Config, config, parts, width
+from attnspec.runtime.problem import WIDE, Kind, Pairwise, Problem, problem
+from attnspec.runtime.tiles import FEW, INTERPRETED, Config, config, parts, trying, width
 
 Kernels = Mapping[str, Any]
 BACKENDS = ("triton", "cpu", "native")
@@ -67,7 +75,7 @@ def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     """A row operand with all batches and heads."""
     if x.dtype is not dtype and x.is_floating_point():
         x = x.to(dtype)
-    return _spread(x, sizes["b"], sizes["h"], sizes["i"])
+    return _spread(x, (sizes["b"], sizes["h"], sizes["i"]))
 
 
 def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
@@ -77,7 +85,7 @@ def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
         x = x.long()
     elif x.dtype is not dtype and x.is_floating_point():
         x = x.to(dtype)
-    return _spread(x, sizes["b"], sizes["h"])
+    return _spread(x, (sizes["b"], sizes["h"]))
 
 
 def as_columns(
@@ -87,22 +95,24 @@ def as_columns(
 
     The first `floats` take part in matrix products and so get the operands' dtype.
     """
-    counts = {x.shape[1] for x in operands} - {1}
-    heads = max(counts, default=1)
+    counts = {x.shape[1] for x in operands}
     if len(counts) > 1:
-        heads = sizes["h"]
-    found = []
+        counts.discard(1)
+    heads = max(counts) if len(counts) == 1 else sizes["h"]
+    lead, found = (sizes["b"], heads, sizes["j"]), []
     for place, x in enumerate(operands):
-        have = x.shape[1]
-        if have not in (1, heads):
-            x = x.repeat_interleave(heads // have, dim=1)
         if place < floats and x.dtype is not dtype:
             x = x.to(dtype)
-        found.append(_spread(x, sizes["b"], heads, sizes["j"]))
+        if x.shape[:3] != lead:
+            have = x.shape[1]
+            if have not in (1, heads):
+                x = x.repeat_interleave(heads // have, dim=1)
+            x = x.expand(*lead, *x.shape[3:])
+        found.append(x)
     return found
 
 
-def _spread(x: Tensor, *lead: int) -> Tensor:
+def _spread(x: Tensor, lead: tuple[int, ...]) -> Tensor:
     """x with its first dimensions repeated where they are 1."""
     count = len(lead)
     return x if x.shape[:count] == lead else x.expand(*lead, *x.shape[count:])
@@ -135,10 +145,11 @@ def outputs(call: Problem) -> tuple[Tensor, ...]:
         parts = call.value.new_empty((*each, call.value.shape[-1]))
         lse = torch.empty(each, dtype=call.wide, device=call.device)
         return call.value.new_empty(parts.shape[1:]), lse, parts
+    if (value := call.value) is not None:
+        lse = value.new_empty(shape if plan.softmax else 0, dtype=call.wide)
+        return value.new_empty((*shape, value.shape[-1])), lse
     lse = torch.empty(shape if plan.softmax else 0, dtype=call.wide, device=call.device)
-    if call.value is not None:
-        out = call.value.new_empty((*shape, call.value.shape[-1]))
-    elif plan.form in WIDE:
+    if plan.form in WIDE:
         out = torch.zeros((*shape, call.width), dtype=call.wide, device=call.device)
     else:
         size = (*shape, 3) if plan.form == "cuts" else shape
@@ -177,15 +188,15 @@ def run_forward(
         return made
     pointers = {"out": out} | by_name(plan, **dict(zip(("lse", "part"), made[1:], strict=False)))
     kernel = kernels["forward"]
-    shared = _parts(call) if "PARTS" in kernel.arg_names else 1
-    if shared == 1:
-        launch(call, "forward", kernel, pointers)
+    how = laid_out(call, call.kind, "forward", kernel, {})
+    if how.parts == 1:
+        launch(call, "forward", kernel, how, pointers)
         return made
     several = {
-        name: torch.empty((shared, *x.shape), dtype=call.wide, device=call.device)
+        name: torch.empty((how.parts, *x.shape), dtype=call.wide, device=call.device)
         for name, x in pointers.items()
     }
-    launch(call, "forward", kernel, several, shared)
+    launch(call, "forward", kernel, how, several)
     _merge(call, several, pointers)
     return made
 
@@ -290,16 +301,17 @@ def _backward_kernels(
     if plan.masked and plan.softmax:
         given |= {n: finite_copy(call.tensors[n]) for _, x, y in plan.dots for n in (x, y)}
     found: dict[str, Tensor] = {}
-    roles = plan.roles
+    roles, kind = plan.roles, call.kind
     for name, kernel in kernels.items():
         if name == "forward":
             continue
         mine = written(tuple(kernel.arg_names))
         if not wanted & set(mine):
             continue
-        grads = gradient_buffers(call, tuple(kernel.arg_names), _tile(call, name), wanted)
+        how = laid_out(call, kind, name, kernel, given)
+        grads = gradient_buffers(call, tuple(kernel.arg_names), how.tile, wanted)
         into = {f"d_{operand}": grad for operand, grad in grads.items()}
-        launch(call, name, kernel, given | into)
+        launch(call, name, kernel, how, given | into)
         for operand in mine:
             grad, like = grads[operand], call.tensors[operand]
             if grad is None:
@@ -336,19 +348,31 @@ def target(device: torch.device) -> str:
     return f"cuda:{major}{minor}"
 
 
+def laid_out(
+    call: Problem, kind: Kind, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]
+) -> Layout:
+    """How `kernel` is launched: as by earlier calls of this kind, if there were any. `pointers` are
+    what stands in for operands."""
+    known: dict[Kind, Layout] = {} if trying() else kernel.layouts
+    found = known.get(kind)
+    if found is None:
+        if call.dtype is torch.float64:
+            raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
+        tile, names = _tile(call, name), tuple(kernel.arg_names)
+        parts = _parts(call) if "PARTS" in names else 1
+        found = layout(call, name, names, pointers, visited(call, name, tile), tile, parts)
+        known[kind] = found
+    return found
+
+
 def launch(
-    call: Problem,
-    name: str,
-    kernel: Any,
-    pointers: Mapping[str, Tensor | None],
-    parts: int = 1,
+    call: Problem, name: str, kernel: Any, how: Layout, pointers: Mapping[str, Tensor | None]
 ) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
-    operands, `parts` how many programs share the keys of a tile of rows."""
-    if call.dtype is torch.float64:
-        raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
-    done = arrange(call, name, tuple(kernel.arg_names), pointers, _tile(call, name), parts)
-    kernel[done.grid](*done.args, num_warps=done.tile.warps, num_stages=done.tile.stages)
+    operands, or in their stead."""
+    tensors = {**call.tensors, **pointers, **visited(call, name, how.tile)}
+    args = how.filled(tensors, call.numbers)
+    kernel[how.grid](*args, num_warps=how.tile.warps, num_stages=how.tile.stages)
 
 
 def wide_dtype(bound: Bound) -> torch.dtype:

@@ -30,17 +30,14 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def watched(tensors: Sequence[Tensor]) -> bool:
     """Whether anything would notice a call that does not go through the dispatcher."""
-    if torch.compiler.is_compiling():
-        return True
     return (
-        torch._C._len_torch_dispatch_stack() > 0
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
-        or not all(
-            type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not x.is_neg() for x in tensors
-        )
+        or any(type(x) not in _PLAIN or not (x.is_cpu or x.is_cuda) or x.is_neg() for x in tensors)
     )
 
 
@@ -68,8 +65,7 @@ def differentiable(
     unrecorded = traceable(plan, kernels, forward_op)
     count = len(plan.operands)
     first = 5 if plan.branches else 4  # after what flows back and what was saved
-    names = [name for name, _ in plan.operands]
-    places = [names.index(n) for n in plan.grads]
+    places = [plan.names.index(n) for n in plan.grads]
 
     def fake_backward(*args: Any) -> list[Tensor]:
         call = problem(plan, args[first:-2])
@@ -98,13 +94,15 @@ def differentiable(
         return tuple(grads)
 
     class Recorded(torch.autograd.Function):
-        """The operation as autograd records it: of tensors, and the other arguments in one."""
+        """The operation as autograd records it: of tensors, the other arguments in one last."""
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            args = (*inputs[:-1], *inputs[-1])
-            made = run_forward(plan, kernels, args[:-1], args[-1])
-            setup(ctx, args, made)
+            *tensors, rest = inputs
+            made = run_forward(plan, kernels, (*tensors, *rest[:-1]), rest[-1])
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*tensors, *made)
+            ctx.rest = rest
             return made
 
         @staticmethod

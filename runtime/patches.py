@@ -16,13 +16,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from attnspec.runtime.memo import Memo
 from attnspec.runtime.problem import Patches, Problem, Values
 from attnspec.runtime.shapes import broadcast
 
 Shape: TypeAlias = "tuple[int, ...]"
 
-_REMEMBERED = 256
-_shapes: dict[object, tuple[Shape, Shape]] = {}
+_shapes: Memo[object, tuple[Shape, Shape]] = Memo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,6 @@ def shapes(call: Problem, rows: int, columns: int) -> tuple[Shape, Shape]:
     found, both = _patches(call), grids(call)
     key = found.boxes, both, tuple(call.numbers.items()), rows, columns
     if key not in _shapes:
-        if len(_shapes) >= _REMEMBERED:
-            _shapes.clear()
         _shapes[key] = _least(found, _values(call), *both, rows, columns)
     return _shapes[key]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ Slopes: TypeAlias = (
 # Of several weights: what takes part (None: every pair), then the score of each and its others.
 Scores: TypeAlias = "tuple[Tensor | tuple[Tensor | float, ...] | None, ...]"
 
+
+Kind: TypeAlias = "tuple[object, ...]"
 
 WIDE = ("map", "entries", "blocks")  # forms that give many numbers for a row
 
@@ -142,9 +144,9 @@ class Branch:
         return tuple(x for x in (self.coefficient, self.sink) if isinstance(x, str))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Pairwise:
-    """A pairwise computation by names.
+    """A pairwise computation by names; equal to no other.
 
     `operands` are the tensors in the operation's order with their dimensions, `numbers` follow
     them. `form` is what it gives for a row: a "vector" (the weighted sum of `value`), a "number",
@@ -197,6 +199,11 @@ class Pairwise:
     scans: tuple[Scan, ...] = ()
     native: str = ""
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The operands, in the operation's order."""
+        return tuple(name for name, _ in self.operands)
+
     @property
     def blocked(self) -> bool:
         """Whether tiles have to hold whole blocks of `tiles.BLOCK` tokens."""
@@ -207,23 +214,23 @@ class Pairwise:
         """Whether rows of every weight are normalised."""
         return self.normalizer == "softmax"
 
-    @property
+    @cached_property
     def weights(self) -> tuple[Branch, ...]:
         """What is added up: one weight, unless there are `branches`."""
         return self.branches or (Branch(self.normalizer, 1.0, self.sink, self.between),)
 
-    @property
+    @cached_property
     def softmaxes(self) -> int:
         """How many of them are normalised."""
         return sum(weight.softmax for weight in self.weights)
 
-    @property
+    @cached_property
     def roles(self) -> dict[str, str]:
         """Whose numbers or vectors the operands are that take no part in a product."""
         vectors = (v for part in self.sums for v in part.vectors)
         return {x.operand: x.role for x in (*self.leaves, *vectors)}
 
-    @property
+    @cached_property
     def grads(self) -> tuple[str, ...]:
         """The operands whose gradient exists, in the operation's order."""
         apart = {n for n in (self.value, self.gate) if n is not None}
@@ -233,11 +240,21 @@ class Pairwise:
         floats = apart | {n for dot, x, y in self.dots if dot in self.wanted for n in (x, y)}
         floats |= {leaf.operand for leaf in self.leaves if leaf.grad}
         floats |= {v.operand for part in self.sums for v in part.vectors if v.grad}
-        return tuple(n for n, _ in self.operands if n in floats)
+        return tuple(n for n in self.names if n in floats)
+
+    @cached_property
+    def decisive(self) -> tuple[str, ...]:
+        """The operands whose values decide what is visited."""
+        names = {leaf.name for leaf in self.leaves if leaf.role in ("head", "table")}
+        if self.blocks is not None:
+            names = {*self.blocks.names, *(at for _, _, at in self.blocks.ends)}
+        elif self.ranges is not None:
+            names = {*self.ranges.row_names, *self.ranges.column_names}
+            names |= {at for _, _, at in self.ranges.ends}
+        return tuple(sorted({leaf.operand for leaf in self.leaves if leaf.name in names}))
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One call: tensors and numbers by name, sizes, and the first positions.
 
     Row operands are [B, H, M, ...], column operands [B, Hk, N, ...], per-head ones [B, H];
@@ -257,6 +274,19 @@ class Problem:
     k_start: int
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """From `batch` to `k_start`."""
+        return self[3:]
+
+    @property
+    def kind(self) -> Kind:
+        """What calls share whose kernels are launched alike: all but values of tensors."""
+        found: list[object] = [self.device, *self[3:], *self.numbers.values()]
+        for x in self.tensors.values():
+            found += (x.shape, x.stride(), x.dtype)
+        return tuple(found)
+
+    @property
     def value(self) -> Tensor | None:
         """The value operand."""
         return None if self.plan.value is None else self.tensors[self.plan.value]
@@ -273,17 +303,22 @@ class Problem:
         blocks = -(-self.columns // BLOCK)
         return {"map": self.columns, "blocks": blocks}.get(self.plan.form, self.entries)
 
-    @cached_property
+    @property
     def device(self) -> torch.device:
         """Where the operands are."""
         return self._some.device
 
-    @cached_property
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the operands are on a GPU."""
+        return self._some.is_cuda
+
+    @property
     def dtype(self) -> torch.dtype:
         """That of the products' operands."""
         return self._some.dtype
 
-    @cached_property
+    @property
     def _some(self) -> Tensor:
         """A tensor like the products' operands: one of them if there are any."""
         if self.plan.dots:
@@ -298,7 +333,7 @@ class Problem:
         """Query heads to a key head."""
         return self.heads // max(self.key_heads, 1)
 
-    @cached_property
+    @property
     def wide(self) -> torch.dtype:
         """The dtype of every sum."""
         return torch.float64 if self.dtype is torch.float64 else torch.float32
@@ -306,8 +341,8 @@ class Problem:
 
 def problem(plan: Pairwise, args: Sequence[Any]) -> Problem:
     """The call with an operation's arguments: operands, numbers, sizes, first positions."""
-    names = [name for name, _ in plan.operands]
-    tensors = dict(zip(names, args[: len(names)], strict=True))
+    names = plan.names
     last = len(names) + len(plan.numbers)
+    tensors = dict(zip(names, args, strict=False))
     numbers = dict(zip(plan.numbers, args[len(names) : last], strict=True))
     return Problem(plan, tensors, numbers, *args[last:])

@@ -263,6 +263,11 @@ TUNED = Path(__file__).with_name("tuned.json")
 _trials: dict[Key, Config] = {}
 
 
+def trying() -> bool:
+    """Whether some kernel's tile is another for a while."""
+    return bool(_trials)
+
+
 @contextmanager
 def trial(of: Key, tile: Config) -> Iterator[None]:
     """Inside, `tile` is the one of every kernel with this key."""

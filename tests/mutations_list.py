@@ -655,7 +655,7 @@ MUTATIONS = (
     Mutation("runtime/native.py", "_largest(x) >= 2**31", "_largest(x) < 0", NATIVE),
     Mutation(NATIVE_CPP, "return most < 2147483648.0;", "return true;", NATIVE),
     Mutation(NATIVE_H, "const int by = y == 0 ? 1 : y", "const int by = y", NATIVE),
-    Mutation("runtime/operation.py", " and not x.is_neg()", "", NATIVE),
+    Mutation("runtime/operation.py", " or x.is_neg()", "", NATIVE),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),

@@ -12,14 +12,14 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import attnspec
-from attnspec.runtime import arrange, blocks, launch
+from attnspec.runtime import blocks, launch
+from attnspec.runtime.arrange import Layout
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
@@ -158,18 +158,18 @@ def fence_launches(behind: bool) -> None:
         call: Problem,
         name: str,
         kernel: Any,
+        how: Layout,
         pointers: Mapping[str, Tensor | None],
-        parts: int = 1,
     ) -> None:
         tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
         given = {n: x for n, x in pointers.items() if x is not None}
         inside = {n: fenced(x, behind) for n, x in given.items()}
-        plain(replace(call, tensors=tensors), name, kernel, {**pointers, **inside}, parts)
+        plain(call._replace(tensors=tensors), name, kernel, how, {**pointers, **inside})
         for n, x in given.items():
             x.copy_(inside[n])
 
     launch.launch = fence
-    vars(arrange)["visits"] = fenced_visits
+    vars(blocks)["visits"] = fenced_visits
 
 
 def main(how: str) -> int:

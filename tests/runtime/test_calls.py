@@ -12,6 +12,7 @@ import attnspec
 from attnspec.runtime import calls
 from attnspec.runtime.bind import bind
 from attnspec.runtime.calls import Calls, kind_of
+from attnspec.runtime.memo import Memo
 
 
 def tensors(*shape: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -148,9 +149,9 @@ def test_a_pair_given_once_is_cut_for_both_sides() -> None:
         assert keys.tolist() == [[0 + shift, 1 + shift, 2 + shift, 3 + shift, 4 + shift]]
 
 
-def test_few_kinds_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "KINDS", 3)
+def test_few_kinds_are_remembered() -> None:
     found = of("causal")
+    found.passed = Memo(3)
     for length in range(1, 9):
         found.bind(tensors(1, 1, length, 2))
     assert len(found.passed) <= 3

@@ -12,6 +12,7 @@ from torch import Tensor
 import attnspec
 from attnspec.runtime import blocks, cpu_tiles, kept
 from attnspec.runtime.aot import call_of
+from attnspec.runtime.memo import Memo
 
 LENGTH = 9
 
@@ -19,7 +20,7 @@ LENGTH = 9
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows whenever the columns that rows visit are worked out on the CPU."""
-    monkeypatch.setattr(kept, "_KEPT", {})
+    monkeypatch.setattr(kept, "_KEPT", Memo())
     seen: list[str] = []
     whole = cpu_tiles._visits
 
@@ -147,7 +148,7 @@ def test_large_tensors_are_not_copied(built: list[str], monkeypatch: pytest.Monk
 
 
 def test_no_more_is_kept_than_a_few(built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "ENTRIES", 3)
+    monkeypatch.setattr(kept, "_KEPT", Memo(3))
     docs = [documents(of=n) for n in range(1, 9)]
     for doc in docs:
         assert right({**tensors(), "doc": doc})
@@ -156,7 +157,7 @@ def test_no_more_is_kept_than_a_few(built: list[str], monkeypatch: pytest.Monkey
 
 
 def test_kernels_share_lists_of_the_same_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_KEPT", {})
+    monkeypatch.setattr(kept, "_KEPT", Memo())
     module, given = attnspec.load("documents")._generated, {**tensors(), "doc": documents(of=3)}
     one, other = call_of(module, given), call_of(module, given)
     first = blocks.visits_again(one, 32, 32, False)
