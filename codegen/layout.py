@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 
 LINE = 100
 
@@ -68,9 +67,9 @@ def fold(line: str) -> str:
     if len(line) <= LINE or not bracketed or line.lstrip().startswith(("#", '"""')):
         return line
     indent = len(line) - len(line.lstrip())
-    head, listed = _listed(line)
-    if listed is not None:
-        return head + _laid(listed, indent, len(head))
+    returned = _returned(line)
+    if returned is not None:
+        return line[: indent + len("return ")] + _laid(returned, indent, indent + len("return "))
     start, end = _longest(line, line.find(" = ") + 1)
     inside, pad = line[start + 1 : end], " " * (indent + 4)
     body = pad + inside
@@ -80,14 +79,13 @@ def fold(line: str) -> str:
     return f"{_opening(line[: start + 1], indent)}\n{body}\n{' ' * indent}{line[end:]}"
 
 
-def _listed(line: str) -> tuple[str, ast.Tuple | None]:
-    """The tuple that a line returns or gives a name, if that is what it does, after its head."""
-    found = re.match(r" *(?:return |\w+ = )", line)
-    head = found[0] if found else ""
-    match ast.parse(line[len(head) :]).body if head else []:
+def _returned(line: str) -> ast.Tuple | None:
+    """The tuple that a line returns, if that is what it does."""
+    found = ast.parse(line.strip()[len("return ") :]).body if line.strip()[:7] == "return " else []
+    match found:
         case [ast.Expr(value=ast.Tuple() as value)]:
-            return head, value
-    return head, None
+            return value
+    return None
 
 
 def _opening(head: str, indent: int) -> str:

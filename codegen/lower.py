@@ -21,7 +21,7 @@ from attnspec.codegen.plan_types import (
 )
 from attnspec.codegen.terms import ONE, factors_in, times
 from attnspec.codegen.tile import Atom, needed
-from attnspec.codegen.token_axes import base
+from attnspec.codegen.token_axes import base, tokens
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.positions import divides, nonnegative
 from attnspec.dsl.analysis.products import products
@@ -167,12 +167,21 @@ class Builder(Arithmetic):
         at = [x.axis for x in expr.index if isinstance(x, Index)]
         if decl is None or len(at) != len(decl.axes) or not self.sides <= set(at):
             return self.look_up(expr, flows)
-        if tuple(base(self.spec, a) for a in at) != decl.axes or set(at) - {"b", "h"} != self.sides:
+        if not self._whole(decl.axes, at) or set(at) - {"b", "h"} != self.sides:
             return self.look_up(expr, flows)
         if ("pair", expr) not in self._leaf_of:
             operand = self.made(decl.name, expr, *at)
             self._leaf_of["pair", expr] = self._looked_up(operand, "pair")
         return self._reached(self._leaf_of["pair", expr], flows)
+
+    def _whole(self, axes: tuple[str, ...], at: list[str]) -> bool:
+        """Whether variables take every index of the axes of a tensor; a token's may be those of
+        the other side."""
+        runs = [tokens(self.spec, frozenset({a})) for a in axes]
+        return all(
+            bool(tokens(self.spec, frozenset({x}))) if run else x == axis
+            for axis, run, x in zip(axes, runs, at, strict=True)
+        )
 
     def look_up(self, expr: Expr, flows: bool = False) -> str:
         """A value that the host computes for one token at most and for every index it is read at
@@ -249,7 +258,7 @@ class Builder(Arithmetic):
         if isinstance(expr, Literal):
             return expr.value
         if isinstance(expr, Index) and self.lanes and expr.axis in ("h", *self.lanes):
-            return self.leaf(expr)
+            return self._lane(expr.axis)
         if isinstance(expr, Index) and expr.axis in self._places | {"b", "h"} | self.sides:
             return self.called(expr.axis)
         if expr.free & self._places or expr.free >= self.sides:
@@ -260,6 +269,19 @@ class Builder(Arithmetic):
             if not isinstance(expr, Reduce):  # a count of tokens is no arithmetic of a position
                 return None
         return self.leaf(expr, flows) if self._kept(expr, flows) else None
+
+    def _lane(self, axis: str) -> Atom:
+        """An index of a lane, or of h, which kernels take together for a head, h last."""
+        names = (*self.lanes, "h")
+        place = names.index(axis)
+        sizes = [Size(base(self.spec, a), kind=INT) for a in names[place:]]
+        found, after = "h", sizes[1:]
+        if after:
+            count = after[0] if len(after) == 1 else Apply("mul", tuple(after), kind=INT)
+            found = self.tape.add("floordiv_unsigned", (found, self.scalar(count)), INT)
+        if place == 0:
+            return found
+        return self.tape.add("mod_unsigned", (found, self.scalar(sizes[0])), INT)
 
     def _kept(self, expr: Expr, flows: bool) -> bool:
         """Whether the host makes an expression of one token at most, which reads tensors."""

@@ -94,7 +94,7 @@ class _Planner:
             self._add(expr)
         elif isinstance(expr, Apply) and expr.op == OTHERS:
             self._plan(expr, match_blocks(self.spec, expr))
-        elif isinstance(expr, Reduce) and is_place(self.spec, expr.axes[0]):
+        elif self._is_block(expr):
             self._plan(expr, match_block(self.spec, expr))
         elif isinstance(expr, Apply) and expr in self._totals:
             self._plan(self._totals[expr], self._match(self._totals[expr]))
@@ -110,6 +110,11 @@ class _Planner:
         """Whether `expr` is a reduction for every row, none for every pair."""
         pairs = isinstance(expr, Reduce) and over_pairs(self.spec, expr)
         return pairs and running(self.spec, expr) is None
+
+    def _is_block(self, expr: Expr) -> TypeGuard[Reduce]:
+        """Whether `expr` is a reduction over the places of a block for every row."""
+        places = isinstance(expr, Reduce) and is_place(self.spec, expr.axes[0])
+        return places and bool(tokens(self.spec, expr.free))
 
     def _is_map(self, expr: Expr) -> bool:
         """Whether `expr` is a number for every pair, computed as such."""

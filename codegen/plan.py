@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from attnspec.codegen.passes import plan_passes, roots
 from attnspec.codegen.plan_types import TABLES, PairPlan, Plan, Stage, Unsupported
-from attnspec.codegen.rewrite_blocks import with_blocks
-from attnspec.codegen.rewrite_ropes import with_ropes
+from attnspec.codegen.prepared import prepared
 from attnspec.codegen.wrapper import wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Expr, Read, Spec
@@ -18,7 +17,7 @@ __all__ = ["Plan", "Stage", "plan"]
 def plan(spec: Spec, facts: Facts) -> Plan:
     """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
     try:
-        spec = with_blocks(with_ropes(spec))
+        spec = prepared(spec)
         wanted = roots(spec)
         passes = plan_passes(spec, facts, wanted)
         wrapper = wrap(spec, passes, wanted)

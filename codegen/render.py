@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import textwrap
 from collections.abc import Sequence
 from functools import cache
 
 import jinja2
-from jinja2.bccache import Bucket
 
 from attnspec import __version__
 from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
@@ -32,8 +30,7 @@ from attnspec.codegen.plan_types import (
     RangePlan,
     Scan,
 )
-from attnspec.codegen.rewrite_blocks import with_blocks
-from attnspec.codegen.rewrite_ropes import with_ropes
+from attnspec.codegen.prepared import prepared
 from attnspec.codegen.signatures import parameter_docs, parameters, signature_code
 from attnspec.codegen.spelling import number, tuple_text
 from attnspec.codegen.statements import takes_wide, text, torch_line
@@ -43,26 +40,10 @@ from attnspec.codegen.wrapper import suffix, wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
 from attnspec.dsl.formula import formula
-from attnspec.store import find, keep, key_of
 
 # Sizes and first positions, which every operation takes last.
 _PLACE = ("batch", "heads", "key_heads", "rows", "columns", "q_start", "k_start")
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
-
-
-class _Kept(jinja2.BytecodeCache):
-    """Templates compiled to Python, which takes longer than to render them, kept on disk."""
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        found = find("templates", self._key(bucket))
-        if found is not None:
-            bucket.bytecode_from_string(found[1])
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        keep("templates", self._key(bucket), "bytecode", bucket.bytecode_to_string)
-
-    def _key(self, bucket: Bucket) -> str:
-        return key_of(bucket.key, bucket.checksum, jinja2.__version__, sys.version)
 
 
 @cache
@@ -70,7 +51,6 @@ def environment() -> jinja2.Environment:
     """The fixed set of templates; text of a spec is only ever a value in them."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("attnspec", "templates"),
-        bytecode_cache=_Kept(),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -89,7 +69,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     if not plan.fused:
         raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
     env = environment()
-    spec = with_blocks(with_ropes(spec))
+    spec = prepared(spec)
     host = wrap(spec, plan.passes, plan.roots)
     ends = [suffix(place) for place in range(len(plan.passes))]
     context = {

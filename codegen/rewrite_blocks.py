@@ -3,7 +3,8 @@
 `logsumexp(u, x[i, u], where=u // 8 == j // 8)` is a number of a query and a block. So it becomes a
 definition over blocks c, read at j // 8, and in it a reduction over the places s = 0, ..., 7 of a
 block, whose tokens 8 c + s the host lays out by block and place. The pass that computes it has
-blocks for columns and every place written out.
+blocks for columns and every place written out. Where a block is too long for that, c counts lanes
+of a pass over tokens, each of which visits its own block alone.
 """
 
 from __future__ import annotations
@@ -124,6 +125,17 @@ class _Layout:
         return add(mul(index(self.axis), lit(self.length)), index(self.place))
 
 
+def _numbered(expr: Expr, layout: _Layout) -> Expr:
+    """`expr` with the block of the other token by its number; no more of that token may matter."""
+    if layout.other not in expr.free:
+        return expr
+    if _length(expr, layout.other) == layout.length:
+        return index(layout.axis)
+    if isinstance(expr, Index):
+        raise Unsupported("a reduction over the block of a token of what depends on it")
+    return rebuild(expr, lambda part: _numbered(part, layout))
+
+
 @dataclass(slots=True)
 class _Blocks:
     """Adds axes and definitions to `spec`."""
@@ -146,7 +158,8 @@ class _Blocks:
 
     def _reduced(self, node: Reduce, block: Block, name: str) -> Expr:
         sides = tokens(self.spec, node.free | {block.run}) - block.at.free
-        if len(sides) != 2 or block.length > LONGEST:
+        long = block.length > LONGEST
+        if len(sides) != 2 or (long and isinstance(block.at, Index)):  # a pass of its own kind
             raise Unsupported("a reduction over one block that no pass computes")
         counted = replace(node, op="sum", body=ONE, kind=Kind.FLOAT)
         match node.op:
@@ -165,31 +178,41 @@ class _Blocks:
     def _number(self, node: Reduce, block: Block, name: str) -> Expr:
         """A number of a row and a block."""
         layout = self._layout(block)
+        long = block.length > LONGEST
+        whole = self._swept(node, block, layout) if long else self._written(node, block, layout)
+        if isinstance(block.at, Index):
+            return whole
+        axes = (*self._order(whole.free - {layout.axis}), layout.axis)
+        made = self._define(f"{name}_blocks", axes, whole)
+        return Read(made, (*map(index, axes[:-1]), block.at), kind=node.kind, span=node.span)
+
+    def _swept(self, node: Reduce, block: Block, layout: _Layout) -> Reduce:
+        """A reduction over the tokens of a block, for each of which a pass sweeps its own."""
+        number = apply("floordiv", index(layout.run), lit(layout.length))
+        parts: list[Expr] = [apply("eq", number, index(layout.axis))]
+        parts += [] if block.rest is None else [_numbered(block.rest, layout)]
+        parts += [] if node.mask is None else [mask_at(self.spec, node.mask)]
+        where = conjunction(tuple(parts))
+        return replace(node, body=_numbered(node.body, layout), where=where, mask=None)
+
+    def _written(self, node: Reduce, block: Block, layout: _Layout) -> Reduce:
+        """A reduction over the places of a block."""
         parts = [canonical(self.spec, node.body, node.mask)]
         parts += [] if block.rest is None else [canonical(self.spec, block.rest)]
         if node.mask is not None and self.spec.mask is not None:
             parts.append(mask_at(self.spec, node.mask))
-        body, *conditions = (self._at(coordinates(x, self.spec), layout) for x in parts)
+        parts = [_numbered(coordinates(x, self.spec), layout) for x in parts]
+        body, *conditions = (self._at(x, layout) for x in parts)
         first, last = ends(self.spec, layout.run)
         there = (apply("ge", layout.token, first), apply("le", layout.token, last))
         where = apply("and", *there, *conditions)
-        whole = Reduce(node.op, (layout.place,), body, where, kind=node.kind, span=node.span)
-        if isinstance(block.at, Index):
-            return whole
-        (row,) = tokens(self.spec, whole.free)
-        axes = (*(a for a in ("b", "h") if a in whole.free), row, layout.axis)
-        made = self._define(f"{name}_blocks", axes, whole)
-        return Read(made, (*map(index, axes[:-1]), block.at), kind=node.kind, span=node.span)
+        return Reduce(node.op, (layout.place,), body, where, kind=node.kind, span=node.span)
 
     def _at(self, expr: Expr, layout: _Layout) -> Expr:
         """`expr` at the places of a block."""
-        if not {layout.run, layout.other} & expr.free:
+        if layout.run not in expr.free:
             return expr
-        if _length(expr, layout.other) == layout.length:
-            return index(layout.axis)
-        if isinstance(expr, Index) and expr.axis in (layout.run, layout.other):
-            if expr.axis == layout.other:
-                raise Unsupported("a reduction over the block of a token of what depends on it")
+        if isinstance(expr, Index):
             return layout.token
         if tokens(self.spec, expr.free) == {layout.run} and tensors(self.spec, expr):
             return self._laid_out(expr, layout)

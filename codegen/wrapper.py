@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attnspec.codegen.host import Host
+from attnspec.codegen.host_reads import read
 from attnspec.codegen.host_values import STARTS, Value
 from attnspec.codegen.layout import layout, quoted
 from attnspec.codegen.passes import known, operands
@@ -180,7 +181,7 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         if role in ("table", "pair", *BLOCKED):
             if role == "pair":
                 assert isinstance(operand.expr, Read)
-                source = f'tensor["{operand.expr.name}"]'
+                source = host.aligned(read(host, operand.expr), operand.axes)
             else:
                 source = _in_lanes(
                     host, operand, host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)

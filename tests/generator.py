@@ -110,6 +110,21 @@ _RUNNING = (
     "{x} * cumsum(j, lot, where=j % 5 != 2) / N",
     "sigmoid(score) / (1 + cumsum(i, lot))",
 )
+# of a definition over pairs, told, which is read with its tokens changed places
+_TOLD = (
+    "softmax(score)", "softmax(score, over=i)", "softmax(score, sink={sink})", "sigmoid({S}) / N",
+    "softmax(score, where={C})", "tanh({S}) / (1 + sum(j, sigmoid(score)))", "entmax(score) * {f}",
+    "where({dropped}, 0, softmax(score))", "{pair}[i, j] - mean(j, {pair}[i, j])",
+)  # fmt: skip
+_TURNED = (
+    "told[j, i]",
+    "0.5 * (told[i, j] + told[j, i])",
+    "told[i, j] * told[j, i]",
+    "told[j, i] * sigmoid({c})",
+    "softmax(score + told[j, i])",
+    "softmax(score) - {f} * told[j, i]",
+    "told[j, i] / (1 + sum(i, told[i, j] ** 2))",
+)
 _ENTROPY = "[b, h, i] = logsumexp(j, score) - sum(j, weight * score)"
 
 
@@ -125,7 +140,7 @@ class _Spec(Pieces):
         else:
             family = self.rng.choice((
                 self.mixture, self.over_queries, self.row_sums, self.chain, self.other_tokens,
-                self.branches, self.readouts, self.map, self.vectors, self.running,
+                self.branches, self.readouts, self.map, self.vectors, self.running, self.turned,
             ))  # fmt: skip
             clauses = [f"score = {self.score()}", *family()]
         clauses += [f"mask {line}" for line in mask]
@@ -290,6 +305,12 @@ class _Spec(Pieces):
         lot = self.filled(("sigmoid(score)", "sigmoid({S})", "where({C}, sigmoid({S}), 0)"))
         weight = self.filled(_RUNNING, U=run, P=at, O=order)
         return [f"let lot[i, j] = {lot}", f"weight = {weight}", *self.rest()]
+
+    def turned(self) -> list[str]:
+        """Weights that read those of the pair with its tokens changed places."""
+        self.once("require M == N")
+        told, weight = self.filled(_TOLD), self.filled(_TURNED)
+        return [f"let told[i, j] = {told}", f"weight = {weight}", *self.rest()]
 
     def map(self) -> list[str]:
         """The weights are the result."""

@@ -142,6 +142,7 @@ class Pieces:
             lambda: f"sum(d, max(q[i, d], k[j, d]), where=d < 5) / D * {self.scalar('head')}",
             self.between,
             self.of_channels,
+            self.in_order,
         )
 
     def of_channels(self) -> str:
@@ -159,6 +160,18 @@ class Pieces:
             lambda: f"sum(d, softmax({x}, over=d) * {self.rng.choice(_INSIDE)}(q[i] + k[j]))",
             lambda: f"dot({self.channels()}, relu(rmsnorm({x})))",
             lambda: f"dot({self.channels()}, softmax({x}, over=d))",
+        )
+
+    def in_order(self) -> str:
+        """Cumulative sums, ranks and sparsemax over few channels of a pair."""
+        self.once("axis few = 5")
+        x, y = self.once("query few_x[few]"), self.once("key few_y[few]")
+        pair = self.rng.choice((f"{x}[i] * {y}[j]", f"({x}[i] + {y}[j])"))
+        where = self.rng.choice(("", ", where=few != 1", f", where={y}[j] > -0.5"))
+        return self.pick(
+            lambda: f"0.2 * sum(few, {self.rng.choice(_INSIDE)}(cumsum(few, {pair}{where})))",
+            lambda: f"0.2 * sum(few, {x}[i], where=topk(few, {x}[i] * {y}[j], 2{where}))",
+            lambda: f"0.3 * sum(few, sparsemax({pair}, over=few{where}) * {x}[i])",
         )
 
     def between(self) -> str:

@@ -52,15 +52,15 @@ def has_real(t: Term) -> bool:
 
 
 def plain(expr: Expr) -> bool:
-    """Whether it is one number of the call or of a batch and head, in a form that kernels hold.
+    """Whether what reads no token is one number of the call or of a batch, head or channel, in a
+    form that kernels hold.
 
     A real number that reads tensors is that value itself, so that it is rounded nowhere else.
     """
     reads = any(isinstance(n, Read) and n.index for n in walk(expr))
     if expr.kind is FLOAT and reads and not isinstance(expr, Read):
         return False
-    forms = all(isinstance(n, Literal | Size | Index | Apply | Read) for n in walk(expr))
-    return forms and expr.free <= {"b", "h"}
+    return all(isinstance(n, Literal | Size | Index | Apply | Read) for n in walk(expr))
 
 
 def denial(condition: Expr) -> Expr:

@@ -12,6 +12,7 @@ from tests.codegen.test_passes import PLAIN, SELF, fused, shown
 
 import attnspec
 from attnspec.codegen.rewrite_blocks import LONGEST, one_block
+from attnspec.codegen.tile import names_used
 from attnspec.dsl.ast import Reduce
 from attnspec.runtime.host_functions import in_blocks
 from attnspec.runtime.verify_case import Case
@@ -62,6 +63,24 @@ FORMS = {
         "index u = j\nlet m[i, j] = amax(u, score[i, u], where=j // 7 == u // 7)\n"
         "weight = softmax(score - stopgrad(m))",
         ["map ij.7", "vector ij softmax"],
+    ),
+    "log-sum-exp of a long block": (
+        "index u = j\ninput ok[b, j]: bool\nmask ok[j] and j <= i + 20\n"
+        "let total[i, j] = logsumexp(u, score[i, u], where=u // 37 == j // 37 and u != i)\n"
+        "weight = exp(score - max(total, -3))",
+        ["number iu softmax", "vector ij"],
+    ),
+    "means of both": (
+        "index u = j\ninput ok[b, j]: bool\nlet near[i, j] = "
+        "mean(u, tanh(score[i, u]), where=u // 4 == j // 4 and ok[u])\n"
+        "let far[i, j] = mean(u, tanh(score[i, u]), where=u // 34 == j // 34 and ok[u])\n"
+        "weight = sigmoid(score + near - far)",
+        ["entries iu", "map ij.4", "vector ij"],
+    ),
+    "least of a long block of queries": (
+        "index w = i\nlet m[i, j] = amin(w, dot(q[w], k[j]), where=w // 35 == i // 35)\n"
+        "weight = sigmoid(score - 0.1 * max(m, -9))",
+        ["number jw", "position jw", "vector ij"],
     ),
     "without a gradient": (
         "blocks c = j // 4\nreturn top[b, h, i, c] = amax(j, stopgrad(score), where=j in c)",
@@ -117,6 +136,13 @@ def test_a_long_block_is_not_written_out(length: int) -> None:
     assert (("map", ()) if length == LONGEST else ("number", ("c",))) in found
     outcome = hold(attention, SELF, "cpu")
     assert not outcome.problems, outcome.problems
+
+
+def test_a_lane_visits_its_own_block_alone() -> None:
+    attention = fused(FORMS["log-sum-exp of a long block"][0])
+    [found] = [p for p in attention.plan.passes if p.lanes]
+    assert all(None not in (run.first, run.last) for run in found.rows.runs)
+    assert "h" in names_used(found.rows.ops)
 
 
 def test_what_differs_inside_a_block_is_no_number_of_it() -> None:

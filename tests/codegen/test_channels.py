@@ -73,6 +73,20 @@ TEXTS = {
         "axis c = 5\naxis u = 5\ninput x[b, h, i, c]\ninput z[b, j]: int\n"
         "score = sum(u, x[i, u], where=x[i, u] > x[i, z[j] % 5]) + dot(q[i], k[j]) / sqrt(D)"
     ),
+    "a cumulative sum": f"{SCORE}sum(c, relu(cumsum(c, x[i] * y[j], where=c != 3)))",
+    "the largest of a cumulative sum": f"{SCORE}amax(c, cumsum(c, x[i] - y[j]))",
+    "weights by rank": f"{SCORE}sum(c, x[i] / (1 + rank(c, x[i] * y[j])))",
+    "the largest few": f"{SCORE}sum(c, where(topk(c, x[i] * y[j], 2, where=y[j] < 1), x[i], 0))",
+    "equal ones by rank": (
+        f"{HEAD}input z[b, j]: int\nscore = sum(c, w, where=rank(c, (c * z[j] + i) % 3) < 4)"
+    ),
+    "a sparsemax": f"{SCORE}sum(c, sparsemax(x[i] * y[j], over=c) * x[i])",
+    "values by a sparsemax of some": (
+        f"{HEAD}value = v[j] * sum(c, sparsemax(x[i] + y[j], over=c, where=y[j] > -0.5) * w)"
+    ),
+    "mixed by a sparsemax": (
+        f"{HEAD}param W[c, e] = 0.3\nvalue = v[j] + sparsemax(x[i] - y[j], over=c) @ W"
+    ),
     "images of points": (
         f"{POINTS}param mix[c, e] = 0.2\nlet near[i, j, c] = -norm2(at[j] + shift - at[i])\n"
         "score = dot(q[i], k[j]) / sqrt(D) + logsumexp(c, near)\n"
@@ -98,6 +112,11 @@ def test_a_product_over_many_channels_has_no_kernel() -> None:
     assert (stage.lowering, stage.why.partition(",")[0]) == (
         "dense", "a product over the channels of a pair"
     )  # fmt: skip
+
+
+def test_orders_of_many_channels_have_no_kernel() -> None:
+    text = "score = dot(q[i], k[j]) + sum(d, relu(cumsum(d, q[i] * k[j])))"
+    assert not attnspec.compile(f"attention a\n{text}").plan.fused
 
 
 def test_vectors_that_no_pair_has() -> None:
