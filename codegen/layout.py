@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 LINE = 100
 
@@ -67,9 +68,9 @@ def fold(line: str) -> str:
     if len(line) <= LINE or not bracketed or line.lstrip().startswith(("#", '"""')):
         return line
     indent = len(line) - len(line.lstrip())
-    returned = _returned(line)
-    if returned is not None:
-        return line[: indent + len("return ")] + _laid(returned, indent, indent + len("return "))
+    head, listed = _listed(line)
+    if listed is not None:
+        return head + _laid(listed, indent, len(head))
     start, end = _longest(line, line.find(" = ") + 1)
     inside, pad = line[start + 1 : end], " " * (indent + 4)
     body = pad + inside
@@ -79,13 +80,14 @@ def fold(line: str) -> str:
     return f"{_opening(line[: start + 1], indent)}\n{body}\n{' ' * indent}{line[end:]}"
 
 
-def _returned(line: str) -> ast.Tuple | None:
-    """The tuple that a line returns, if that is what it does."""
-    found = ast.parse(line.strip()[len("return ") :]).body if line.strip()[:7] == "return " else []
-    match found:
+def _listed(line: str) -> tuple[str, ast.Tuple | None]:
+    """The tuple that a line returns or gives a name, if that is what it does, after its head."""
+    found = re.match(r" *(?:return |\w+ = )", line)
+    head = found[0] if found else ""
+    match ast.parse(line[len(head) :]).body if head else []:
         case [ast.Expr(value=ast.Tuple() as value)]:
-            return value
-    return None
+            return head, value
+    return head, None
 
 
 def _opening(head: str, indent: int) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from functools import cache
 
 import jinja2
+from jinja2.bccache import Bucket
 
 from attnspec import __version__
 from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
@@ -40,10 +42,26 @@ from attnspec.codegen.wrapper import suffix, wrap
 from attnspec.dsl.analysis import Facts
 from attnspec.dsl.ast import Kind, Spec
 from attnspec.dsl.formula import formula
+from attnspec.store import find, keep, key_of
 
 # Sizes and first positions, which every operation takes last.
 _PLACE = ("batch", "heads", "key_heads", "rows", "columns", "q_start", "k_start")
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
+
+
+class _Kept(jinja2.BytecodeCache):
+    """Templates compiled to Python, which takes longer than to render them, kept on disk."""
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        found = find("templates", self._key(bucket))
+        if found is not None:
+            bucket.bytecode_from_string(found[1])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        keep("templates", self._key(bucket), "bytecode", bucket.bytecode_to_string)
+
+    def _key(self, bucket: Bucket) -> str:
+        return key_of(bucket.key, bucket.checksum, jinja2.__version__, sys.version)
 
 
 @cache
@@ -51,6 +69,7 @@ def environment() -> jinja2.Environment:
     """The fixed set of templates; text of a spec is only ever a value in them."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("attnspec", "templates"),
+        bytecode_cache=_Kept(),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -170,7 +170,11 @@ class Kernel(Work):
     @property
     def upstream(self) -> list[Tensor]:
         """The gradient of what the gate gives, as `d_outs` that of what it takes."""
-        return [replace(t, name="upstream") for t in self.d_outs]
+        return [replace(t, name="upstream") for t in self.d_outs if self.gates]
+
+    def described(self, tensor: Tensor) -> bool:
+        """Whether it is read in tiles of tokens in a row, which a descriptor can load."""
+        return bool(tensor.channel) and self.plan.patches is None
 
     @property
     def gate(self) -> Tensor | None:
@@ -192,7 +196,7 @@ class Kernel(Work):
         if self.forward:
             found += self.ends
         else:
-            found += [*self.d_outs, *self.coefficients]
+            found += [*self.d_outs, *self.upstream, *self.coefficients]
         found += [*self.row_vectors, *self.column_vectors]
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
         return [*found, *self.paired, *self.tables, *self.visits]
@@ -268,7 +272,7 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
 
     values = () if plan.value is None else (f"d_{plan.value.name}",)
     if plan.gate is not None:  # its own gradient needs the one before any gate
-        of_gate: tuple[str, ...] = ("upstream", f"d_{plan.gate.name}")
+        of_gate: tuple[str, ...] = (f"d_{plan.gate.name}",)
     else:
         of_gate = ()
     if rows or of_gate:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from typing import Any
 
+import lark
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 from lark.lark import PostLex
 
@@ -17,6 +20,7 @@ from attnspec.dsl.limits import EXPRESSION_DEPTH, EXPRESSION_NODES, STATEMENT_TO
 from attnspec.dsl.scan import locate, scan
 from attnspec.dsl.surface import RefusedError, Surface, span_of
 from attnspec.dsl.unexpected import unexpected_character, unexpected_token
+from attnspec.store import keep, key_of
 
 
 def parse(text: str, path: str = "<spec>.attn") -> syntax.File:
@@ -86,8 +90,15 @@ def _end_of_line(last: Token) -> Token:
 
 @cache
 def _parser() -> Lark:
+    """Lark's parser, whose tables take longer to work out than all texts to parse."""
     grammar = files("attnspec.dsl").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(
+    key = key_of(grammar, lark.__version__, sys.version)
+    return Lark.load(BytesIO(keep("grammars", key, "tables", lambda: _tables(grammar))))
+
+
+def _tables(grammar: str) -> bytes:
+    """A parser as Lark saves it."""
+    parser = Lark(
         grammar,
         parser="lalr",
         lexer="contextual",
@@ -96,6 +107,9 @@ def _parser() -> Lark:
         transformer=Surface(),
         maybe_placeholders=True,
     )
+    saved = BytesIO()
+    parser.save(saved)
+    return saved.getvalue()
 
 
 def _too_much(tree: syntax.File) -> Diagnostic | None:

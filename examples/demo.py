@@ -18,8 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 import attnspec
+from attnspec.artefacts import update_directory
 from attnspec.runtime.api import Attention
-from attnspec.runtime.artefacts import update_directory
 from attnspec.runtime.plot import draw
 from attnspec.runtime.typical import Arguments, typical
 

@@ -41,7 +41,8 @@ HEADS, LENGTHS = 16, (256, 64)
 class Built:
     """One kernel for one target: its tile and what it takes. `spills` counts the instructions
     that move registers to and from memory, `wgmma` those of a whole warpgroup's product, `mma`
-    every matrix instruction; `shared` is in bytes."""
+    every matrix instruction, `copies` those that copy a tile by its descriptor; `shared` is in
+    bytes."""
 
     spec: str
     kernel: str
@@ -58,6 +59,7 @@ class Built:
     shared: int
     wgmma: int
     mma: int
+    copies: int
 
     @property
     def stem(self) -> str:
@@ -180,6 +182,7 @@ def build_kernel(
         made.metadata.shared,
         len(re.findall(r"\bwgmma\.mma_async", text)),
         len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma)", text)),
+        len(re.findall(r"\bcp\.async\.bulk\.tensor", text)),
     )
     return built, binary
 

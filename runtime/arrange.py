@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import e, inf, log2
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,14 +33,20 @@ PAIRED = ("pair", "row_blocks", "column_blocks")
 SIDES = ("b", "h", "i", "j", "t")  # dimensions of a tensor that are no channels
 
 
+# A descriptor but for its tensor: shape, strides, and shape of what it loads.
+Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What launches of one kind share: arguments in the kernel's order, programs, of which `parts`
     share the keys of a tile of rows, and the tile. Where arguments are each launch's own, `tensors`
-    (place, name, whether of truth values) and `numbers` (place, name) go."""
+    (place, name, whether of truth values), `described` (place, name, box) and `numbers` (place,
+    name) go."""
 
     args: tuple[Any, ...]
     tensors: tuple[tuple[int, str, bool], ...]
+    described: tuple[tuple[int, str, Box], ...]
     numbers: tuple[tuple[int, str], ...]
     grid: tuple[int, int]
     parts: int
@@ -56,7 +62,18 @@ class Layout:
         for place, name, truth in self.tensors:
             pointer = tensors[name]
             args[place] = pointer.view(torch.uint8) if truth and pointer is not None else pointer
+        for place, name, box in self.described:
+            args[place] = _descriptor(tensors[name], box)
         return tuple(args)
+
+
+def _descriptor(x: Tensor | None, box: Box) -> Any:
+    """The descriptor of a tensor; None where its memory does not begin at 16 bytes."""
+    if x is None or x.data_ptr() % 16:
+        return None
+    from attnspec.runtime import compat
+
+    return compat.descriptor(x, *box)
 
 
 def need(call: Problem, name: str) -> Need:
@@ -164,10 +181,13 @@ def layout(
             own.append((place, parameter[2:], truth))
         elif parameter in call.numbers:
             numbers.append((place, parameter))
-    args = (None if p.startswith("p_") or p in call.numbers else values[p] for p in arg_names)
+    args = (
+        None if p.startswith(("p_", "desc_")) or p in call.numbers else values[p] for p in arg_names
+    )
     heads = call.key_heads if by_columns else call.heads
     grid = (programs(call, tile, by_columns) * call.batch * heads, chunks)
-    return Layout(tuple(args), tuple(own), tuple(numbers), grid, parts, tile)
+    places = tuple(own), _described(arg_names, tensors, dims, tile), tuple(numbers)
+    return Layout(tuple(args), *places, grid, parts, tile)
 
 
 def visited(call: Problem, name: str, tile: Config) -> dict[str, Tensor]:
@@ -187,6 +207,33 @@ def arrange(
 
 def _of_heads(call: Problem, x: Tensor) -> Tensor:
     return x.expand(call.batch, call.heads, *x.shape[2:])
+
+
+def _described(
+    arg_names: tuple[str, ...], tensors: Mapping[str, Tensor | None],
+    dims: Mapping[str, tuple[str, ...]], tile: Config,
+) -> tuple[tuple[int, str, Box], ...]:  # fmt: skip
+    """Which arguments are descriptors, of what, and their boxes."""
+    found = []
+    for place, parameter in enumerate(arg_names if tile.descriptors else ()):
+        operand = parameter.removeprefix("desc_")
+        x = tensors.get(operand) if parameter.startswith("desc_") else None
+        by_keys = dims.get(operand, "bhi")[2] == "j"  # what kernels make is of queries
+        box = None if x is None else boxed(x, tile.block_n if by_keys else tile.block_m)
+        if box is not None:
+            found.append((place, operand, box))
+    return tuple(found)
+
+
+def boxed(x: Tensor, tokens: int) -> Box | None:
+    """How the copy engine reads tiles [tokens, channels] of x [B, H, tokens, channels], or None
+    where it cannot: it takes strides that are multiples of 16 bytes. Those of dimensions of 1,
+    which mean nothing, may be any."""
+    strides = [s if n > 1 else 16 for n, s in zip(x.shape[:3], x.stride()[:3], strict=True)]
+    aligned = all(s > 0 and s * x.dtype.itemsize % 16 == 0 for s in strides)
+    if 0 in x.shape or x.stride(3) != 1 or not aligned:
+        return None
+    return tuple(x.shape), (*strides, 1), (1, 1, tokens, width(x.shape[3]))
 
 
 def programs(call: Problem, tile: Config, by_columns: bool) -> int:

@@ -37,6 +37,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     ),
     "memory": (
         "LDS", "LDSM", "STS", "STSM", "LDG", "STG", "LDGSTS", "LDGDEPBAR", "LDC", "ULDC", "SHFL",
+        "UTMALDG",
     ),
     "spill": ("LDL", "STL"),
     "wait": ("BAR", "WARPGROUP", "DEPBAR", "SYNCS", "WARPSYNC", "FENCE", "BSSY", "BSYNC"),

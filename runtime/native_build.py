@@ -13,7 +13,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from attnspec.runtime.cache import CacheUnusable, fetch, holds
+from attnspec.store import CacheUnusable, fetch, find
 
 FLAGS = (
     "-O3 -std=c++17 -march=native -fPIC -shared -fvisibility=hidden -fopenmp -fno-math-errno"
@@ -65,7 +65,7 @@ def _known(source: str) -> bool:
 
 def kept(source: str) -> bool:
     """Whether the cache has the library of a pass."""
-    return holds("native", _key(source), _LIBRARY)
+    return find("native", _key(source)) is not None
 
 
 def _load(source: str) -> ctypes.CDLL | None:

@@ -29,7 +29,8 @@ class Config:
     """Rows and columns of a tile, warps and pipeline stages.
 
     A partial tile is taken `edge` columns (by columns: rows) at a time, the whole of it by
-    default: masks hold registers that full tiles do not need.
+    default: masks hold registers that full tiles do not need. `descriptors`: whole tiles of
+    operands are copied by the device's copy engine, which works out addresses itself.
     """
 
     block_m: int
@@ -37,6 +38,7 @@ class Config:
     warps: int
     stages: int
     edge: int | None = None
+    descriptors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,12 @@ def config(need: Need, target: str) -> Config:
         f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'
     )
+
+
+def describes(target: str) -> bool:
+    """Whether a target has an engine that copies tiles by tensor descriptors."""
+    kind, _, arch = target.partition(":")
+    return kind == "cuda" and int(arch) >= 90
 
 
 def _nearest(target: str) -> str:

@@ -15,7 +15,7 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 @triton.jit
 def load_tile(
-    base,
+    at,
     start,
     length,
     s_token,
@@ -25,7 +25,33 @@ def load_tile(
     width: tl.constexpr,
 ):
     """Tokens from `start` on as a tile [tokens, width], 0 past `length` and past `channels`; a
-    `length` of None: all tokens are there."""
+    `length` of None: all tokens are there.
+
+    `at` is where token 0 lies, the tensor's descriptor or None, batch and head. A descriptor loads
+    tiles of its own shape, past its tensor's end 0; pieces of a tile are loaded by pointers.
+    """
+    base, descriptor, b, h = at
+    if descriptor is not None and descriptor.block_shape[2] == tokens:
+        first = (start + tl.full([], 0, dtype=tl.int64)).to(tl.int32)
+        tile = descriptor.load([b.to(tl.int32), h.to(tl.int32), first, 0])
+        tile = tile.reshape([tokens, width])
+    else:
+        tile = _load_by_pointers(base, start, length, s_token, s_channel, tokens, channels, width)
+    return tile
+
+
+@triton.jit
+def _load_by_pointers(
+    base,
+    start,
+    length,
+    s_token,
+    s_channel,
+    tokens: tl.constexpr,
+    channels: tl.constexpr,
+    width: tl.constexpr,
+):
+    """`load_tile` without a descriptor."""
     token, channel = tl.arange(0, tokens), tl.arange(0, width)
     at = base + (start + tl.full([], 0, dtype=tl.int64)) * s_token
     at = at + (token[:, None] * s_token + channel[None, :] * s_channel)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from attnspec.runtime.api import Attention
 from attnspec.runtime.arrange import need
 from attnspec.runtime.launch import target
 from attnspec.runtime.rounds import ratios, rounds
-from attnspec.runtime.tiles import Config, Key, config, key, trial
+from attnspec.runtime.tiles import Config, Key, config, describes, key, trial
 from attnspec.runtime.typical import typical
 
 Times = Mapping[Config, Sequence[float]]
@@ -44,22 +45,25 @@ class Tuned:
     ratio: float
 
 
-def neighbours(tile: Config, by_columns: bool) -> tuple[Config, ...]:
-    """Every tile that differs in one number, by one step; an edge stays within its side."""
+def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]:
+    """Every tile that differs in one number, by one step, on a target; an edge stays within its
+    side."""
+    steps: dict[str, Sequence[Any]] = {
+        "block_m": _SIDES, "block_n": _SIDES, "warps": _WARPS, "stages": _STAGES,
+        "descriptors": (False, True) if describes(where) else (False,),
+    }  # fmt: skip
     found = [
         replace(tile, **{name: near})
-        for name, steps in (
-            ("block_m", _SIDES), ("block_n", _SIDES), ("warps", _WARPS), ("stages", _STAGES)
-        )
-        for near in _beside(steps, getattr(tile, name))
-    ]  # fmt: skip
+        for name, each in steps.items()
+        for near in _beside(each, getattr(tile, name))
+    ]
     side = tile.block_m if by_columns else tile.block_n
     edge = tile.edge or side
     found += [replace(tile, edge=near) for near in _beside(_SIDES, edge) if near <= side]
     return tuple(dict.fromkeys(_settled(one, by_columns) for one in found))
 
 
-def _beside(steps: Sequence[int], value: int) -> tuple[int, ...]:
+def _beside(steps: Sequence[Any], value: Any) -> tuple[Any, ...]:
     return tuple(
         near
         for near in (
@@ -83,11 +87,12 @@ def best(times: Times, now: Config, gain: float = _GAIN) -> tuple[Config, float]
     return (fastest, found[fastest]) if found[fastest] < 1 - gain else (now, 1.0)
 
 
-def search(start: Config, measure: Measure, by_columns: bool) -> tuple[Config, float]:
-    """The tile that no change of one number makes faster, and its time over that of `start`."""
+def search(start: Config, measure: Measure, by_columns: bool, where: str) -> tuple[Config, float]:
+    """The tile that no change of one number makes faster on a target, and its time over that of
+    `start`."""
     now, whole, seen = start, 1.0, {start}
     for _ in range(_STEPS):
-        new = [tile for tile in neighbours(now, by_columns) if tile not in seen]
+        new = [tile for tile in neighbours(now, by_columns, where) if tile not in seen]
         seen |= {*new}
         times = measure((now, *new))
         found, ratio = best(times, now)
@@ -115,7 +120,8 @@ def tune(attention: Attention, length: int, channels: int, dtype: str) -> Iterat
             wanted = need(call, name)
             of, before = key(wanted, where), config(wanted, where)
             run = forward if name == "forward" else backward
-            after, ratio = search(before, measure_by(of, run, "cuda"), name == "backward_columns")
+            measure = measure_by(of, run, "cuda")
+            after, ratio = search(before, measure, name == "backward_columns", where)
             yield Tuned(of, before, after, ratio)
 
 

@@ -185,7 +185,10 @@ MUTATIONS = (
         KERNELS,
     ),
     Mutation(
-        MACROS, 'bases(k.head_leaves, "h64", indent)', 'bases(k.head_leaves, "0", indent)', KERNELS
+        MACROS,
+        'bases(k, k.head_leaves, "h64", indent)',
+        'bases(k, k.head_leaves, "0", indent)',
+        KERNELS,
     ),
     Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ heads }} *", "{{ heads }} *", KERNELS),
     Mutation(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from attnspec.artefacts import update_directory
 from attnspec.codegen import library
 from attnspec.codegen.commands.common import SPEC, read_spec
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime.artefacts import update_directory
-from attnspec.runtime.cache import CacheUnusable, cache_key, fetch
+from attnspec.runtime.cache import cache_key
+from attnspec.store import CacheUnusable, fetch
 
 if TYPE_CHECKING:
     from attnspec.dsl.ast import Spec

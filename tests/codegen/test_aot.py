@@ -14,6 +14,7 @@ from attnspec.dsl.ast import Spec
 from attnspec.runtime import aot
 from attnspec.runtime.arrange import need
 from attnspec.runtime.compat import targeting
+from attnspec.runtime.disassembly import instructions
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import SHARED, TARGETS, Need, config
@@ -87,6 +88,32 @@ def test_other_dtypes_fit(dtype: str) -> None:
         assert found.spills == 0, found
         assert found.shared <= SHARED["cuda:90"]
         assert (found.wgmma > 0) == (dtype == "fp16")
+
+
+@pytest.mark.parametrize("target", ["cuda:90", "cuda:100"])
+@pytest.mark.parametrize(
+    ("name", "kernel", "head_dim"),
+    [
+        ("causal", "forward", 64),
+        ("causal", "forward", 128),
+        ("causal", "backward_rows", 64),
+        ("causal", "backward_rows", 128),
+        ("causal", "backward_columns", 64),
+        ("alibi", "forward", 96),
+        ("gated_elementwise", "forward", 128),
+    ],
+)
+def test_descriptors_load_tiles_without_spills(
+    name: str, kernel: str, head_dim: int, target: str
+) -> None:
+    call = recorded(name, "bf16", head_dim)
+    tile = replace(config(need(call, kernel), target), descriptors=True)
+    work = (*loaded(name), kernel, call, target, "bf16", head_dim, tile)
+    found, binary = aot.build_kernel(*work)
+    assert found.copies >= 3  # of queries, keys and values
+    assert found.spills == 0
+    assert 0 < found.shared <= SHARED[target]
+    assert sum(i.name.startswith("UTMALDG") for i in instructions(binary)) >= 3
 
 
 @pytest.mark.parametrize("target", TARGETS)

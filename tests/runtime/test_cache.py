@@ -294,6 +294,7 @@ def test_a_full_disk_leaves_nothing_behind(root: Path) -> None:
 WORKER = """
 import os, signal, sys
 sys.path.insert(0, os.path.dirname({here!r}))
+from attnspec import store
 from attnspec.runtime import cache
 from test_cache import BIG, key_of, load
 
@@ -341,7 +342,7 @@ for n in range(30):
 def test_a_writer_killed_at_every_step(root: Path) -> None:
     """One forked writer a step dies there; the next reader finds or makes the right module."""
     body = """
-root = cache.cache_dir() / "modules"
+root = store.cache_dir() / "modules"
 entry = root / key_of(BIG)
 steps, torn = 0, 0
 for damaged in (False, True):
@@ -386,7 +387,7 @@ def test_a_writer_killed_at_any_time(root: Path) -> None:
     body = f"""
 import random, time
 rng = random.Random({seed})
-root = cache.cache_dir() / "modules"
+root = store.cache_dir() / "modules"
 start = time.perf_counter(); load(BIG); once = time.perf_counter() - start
 killed = 0
 for n in range(200):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,20 @@ import torch
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import tiles
-from attnspec.runtime.tiles import Config, Need, config, key, read_tuned, trial, write_tuned
+from attnspec.runtime.tiles import (
+    TARGETS,
+    Config,
+    Need,
+    config,
+    key,
+    read_tuned,
+    trial,
+    write_tuned,
+)
 from attnspec.runtime.tune import Measure, at_hand, best, measure_by, neighbours, search
 
 START = Config(64, 64, 4, 2)
+TARGET = "cuda:90"
 NEED = Need("forward", 64, 64, 64, "masked", torch.bfloat16)
 
 
@@ -27,17 +37,20 @@ def made_up(cost: Callable[[Config], float], fails: Sequence[Config] = ()) -> Me
 def test_neighbours_differ_in_one_number(by_columns: bool) -> None:
     for tile in (START, Config(128, 128, 8, 3, edge=32), Config(16, 256, 8, 1)):
         side = "block_m" if by_columns else "block_n"
-        found = neighbours(tile, by_columns)
+        found = neighbours(tile, by_columns, TARGET)
         assert tile not in found
         assert len(set(found)) == len(found) >= 4
         for near in found:
-            changed = [
-                name
-                for name in ("block_m", "block_n", "warps", "stages", "edge")
-                if getattr(near, name) != getattr(tile, name)
-            ]
+            names = [field.name for field in fields(Config)]
+            changed = [n for n in names if getattr(near, n) != getattr(tile, n)]
             assert changed in (["edge"], [changed[0]], [side, "edge"])
             assert near.edge is None or 16 <= near.edge < getattr(near, side)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_descriptors_are_tried_where_there_is_an_engine_for_them(target: str) -> None:
+    tried = {tile.descriptors for tile in neighbours(START, False, target)}
+    assert tried == ({False, True} if target in ("cuda:90", "cuda:100", "cuda:120") else {False})
 
 
 def test_the_best_is_taken_only_where_it_gains() -> None:
@@ -49,14 +62,14 @@ def test_the_best_is_taken_only_where_it_gains() -> None:
 
 
 def test_a_search_ends_at_the_least_that_is_within_reach() -> None:
-    least = Config(128, 32, 8, 3, edge=16)
+    least = Config(128, 32, 8, 3, edge=16, descriptors=True)
 
     def cost(tile: Config) -> float:
         steps = [(tile.block_m, 128), (tile.block_n, 32), (tile.warps, 8), (tile.stages, 3)]
-        steps.append((tile.edge or tile.block_n, 16))
+        steps += [(tile.edge or tile.block_n, 16), (1 if tile.descriptors else 2, 1)]
         return 1.0 + sum(max(a, b) / min(a, b) - 1 for a, b in steps)
 
-    found, ratio = search(START, made_up(cost), by_columns=False)
+    found, ratio = search(START, made_up(cost), False, TARGET)
     assert found == least
     assert ratio == pytest.approx(cost(least) / cost(START))
 
@@ -64,7 +77,7 @@ def test_a_search_ends_at_the_least_that_is_within_reach() -> None:
 def test_what_does_not_run_is_no_choice() -> None:
     wide = replace(START, block_m=128)
     cost = {wide: 0.1}.get
-    found, ratio = search(START, made_up(lambda t: cost(t, 1.0), [wide]), by_columns=False)
+    found, ratio = search(START, made_up(lambda t: cost(t, 1.0), [wide]), False, TARGET)
     assert (found, ratio) == (START, 1.0)
 
 
@@ -75,7 +88,7 @@ def test_every_tile_is_measured_once_beside_the_one_it_starts_from() -> None:
         asked.extend(wanted[1:])
         return {tile: [float(1000 - tile.block_m)] for tile in wanted}
 
-    assert search(START, measure, by_columns=False)[0].block_m == 256
+    assert search(START, measure, False, TARGET)[0].block_m == 256
     assert len(asked) == len(set(asked))
 
 
@@ -108,7 +121,7 @@ def test_a_trial_lasts_as_long_as_it_says() -> None:
 def test_launches_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tuned.json"
     assert read_tuned(file) == {}
-    one, two = Config(32, 64, 4, 2, edge=16), Config(64, 32, 8, 1)
+    one, two = Config(32, 64, 4, 2, edge=16, descriptors=True), Config(64, 32, 8, 1)
     write_tuned(file, {key(NEED, "cuda:90"): two, key(NEED, "cuda:80"): two})
     write_tuned(file, {key(NEED, "cuda:90"): one})
     assert read_tuned(file) == {key(NEED, "cuda:90"): one, key(NEED, "cuda:80"): two}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attnspec.runtime.artefacts import read_directory, update_directory, write_directory
+from attnspec.artefacts import read_directory, update_directory, write_directory
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_builds_at_once_lose_no_file(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from attnspec.runtime.artefacts import update_directory
+from attnspec.artefacts import update_directory
 for n in range(15):
     name = f"{sys.argv[2]}_{n}.py"
     update_directory(Path(sys.argv[1]), {name: name.encode(), "shared.py": name.encode()})
