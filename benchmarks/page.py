@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import plots
 from benchmarks.results import ROOT, About, Results, judge, latest
@@ -34,6 +36,17 @@ by the high-water mark of the process, on a GPU by PyTorch's allocator. TFLOP/s 
 for every channel of a pair that takes part (causal counts half), 2.5 times as many backward.
 """
 
+LOOPS = ROOT / "benchmarks" / "results" / "static" / "loops.json"
+STATIC = """## Tiles by pointers and by descriptors
+
+Where a GPU has an engine that copies tiles by tensor descriptors (TMA), kernels can load their
+whole tiles so: the descriptors are made on the host with each launch, which takes no scratch memory
+and none of the kernel's time; pieces of tiles, and tensors whose strides or addresses are no
+multiples of 16 bytes, are loaded by pointers. Tables of tiles do not ask for descriptors, since
+nothing is timed yet; `attnspec tune` tries both. What `make static` reads of the compiled kernels,
+by pointers and by descriptors, in the loop over full tiles, and whether products run at once:
+"""
+
 
 def page(runs: Sequence[Results]) -> str:
     """The whole page."""
@@ -41,7 +54,37 @@ def page(runs: Sequence[Results]) -> str:
     for found in runs:
         parts += [f"## {found.about.name}\n", run(found, goals=False)]
         parts += [f"![{title}]({name})\n" for name, title, _ in plots.pictures(found)]
-    return "\n".join(parts)
+    return "\n".join([*parts, loops(json.loads(LOOPS.read_text()))])
+
+
+def loops(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `make static` read of one spec's kernels, by pointers and by descriptors."""
+    described = {(m["spec"], m["head_dim"], m["phase"]): m for m in found if m["descriptors"]}
+    lines = []
+    for by_pointers in found:
+        key = by_pointers["spec"], by_pointers["head_dim"], by_pointers["phase"]
+        if by_pointers["descriptors"] or key not in described:
+            continue
+        both = by_pointers, described[key]
+        cells = [
+            " -> ".join(f"{value(m)}" for m in both)
+            for value in (
+                lambda m: f"{m['loops'][0]['per_element']:.2f}",
+                lambda m: m["registers"],
+                lambda m: m["spills"],
+                lambda m: "in turn" if m["serialised"] else "at once",
+            )
+        ]
+        lines.append((f"{key[0]} D{key[1]}", key[2], *cells))
+    head = (
+        "cuda:90, bfloat16",
+        "kernel",
+        "instructions a score",
+        "registers",
+        "spills",
+        "products",
+    )
+    return STATIC + "\n" + _table(head, lines)
 
 
 def toy(found: Results) -> str:

@@ -4,7 +4,8 @@ Compiles forward, backward by rows and backward by columns of a few specs in bfl
 dimensions 64 and 128; no GPU is needed. From the machine code of each: registers, spills, shared
 memory, whether the assembler serialised `wgmma`, the mix of each loop over tiles, and instructions
 for each score element in the loop over full tiles. Backward kernels make what the peer's make:
-gradients of queries, keys and values. Peers' figures stand in benchmarks/peers.
+gradients of queries, keys and values. Peers' figures stand in benchmarks/peers. One spec's kernels
+once more with tiles loaded by descriptors.
 Writes benchmarks/results/static/loops.json and prints a line a kernel. Run it with `make static`.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ SPECS: dict[str, tuple[dict[str, Any], float, float, float]] = {
     "alibi": ({}, 0.80, 0.68, 0.72),
     "softcap": ({"cap": 20.0}, 0.45, 0.45, 0.58),
 }
+DESCRIBED = "causal"
 PRODUCTS = {"forward": 2, "backward_rows": 3, "backward_columns": 4}
 PHASES = {"forward": "fwd", "backward_rows": "dq", "backward_columns": "dkdv"}
 
@@ -52,6 +54,7 @@ class Measured:
     block_n: int
     warps: int
     stages: int
+    descriptors: bool
     registers: int
     spills: int
     shared: int
@@ -64,12 +67,14 @@ class Measured:
         return self.loops[0].per_element
 
 
-def measure(name: str, kernel: str, head_dim: int, tile: Config | None = None) -> Measured:
+def measure(
+    name: str, kernel: str, head_dim: int, tile: Config | None = None, descriptors: bool = False
+) -> Measured:
     """Compile one kernel of a library spec and read its loops."""
     attention = attnspec.load(name)
     spec, module = attention.spec, attention._generated
     call = aot.record(spec, module, DTYPE, head_dim, **SPECS[name][0])
-    tile = tile or config(need(call, kernel), TARGET)
+    tile = tile or replace(config(need(call, kernel), TARGET), descriptors=descriptors)
     made = aot.compiled(module, kernel, call, TARGET, tile, leaves=False)
     registers, spills = aot.resources(made.asm, made.asm["cubin"])
     loops = tile_loops(instructions(made.asm["cubin"]), PRODUCTS[kernel] * head_dim)
@@ -82,6 +87,7 @@ def measure(name: str, kernel: str, head_dim: int, tile: Config | None = None) -
         tile.block_n,
         tile.warps,
         tile.stages,
+        tile.descriptors,
         registers,
         spills,
         made.metadata.shared,
@@ -100,7 +106,7 @@ def peers() -> dict[tuple[str, int, str], float]:
 def ratios(found: list[Measured]) -> dict[tuple[str, int, str], tuple[float, float]]:
     """Our share of the peer's instructions and the most it may be, forward and backward."""
     theirs = peers()
-    ours = {(m.spec, m.head_dim, m.phase): m.per_element for m in found}
+    ours = {(m.spec, m.head_dim, m.phase): m.per_element for m in found if not m.descriptors}
     shares = {}
     for name, dim in dict.fromkeys((m.spec, m.head_dim) for m in found):
         _, at_64, at_128, backward = SPECS[name]
@@ -122,12 +128,13 @@ def write(path: Path, found: list[Measured]) -> None:
 
 def show(found: list[Measured]) -> None:
     """A line a kernel, then the shares."""
-    row = "{:<17}{:>4} {:<5}{:>8}{:>6}{:>7}{:>6}{:>7}{:>8}{:>9}{:>8}".format
-    print(row("spec", "dim", "phase", "tile", "warps", "stages", "regs", "spills", "shared",
-              "per elem", "serial"))  # fmt: skip
+    row = "{:<17}{:>4} {:<5}{:>8}{:>6}{:>7}{:>9}{:>6}{:>7}{:>8}{:>9}{:>8}".format
+    print(row("spec", "dim", "phase", "tile", "warps", "stages", "loads by", "regs", "spills",
+              "shared", "per elem", "serial"))  # fmt: skip
     for m in found:
         print(row(m.spec, m.head_dim, m.phase, f"{m.block_m}x{m.block_n}", m.warps, m.stages,
-                  m.registers, m.spills, m.shared, f"{m.per_element:.2f}",
+                  "TMA" if m.descriptors else "pointers", m.registers, m.spills, m.shared,
+                  f"{m.per_element:.2f}",
                   "yes" if m.serialised else "no"))  # fmt: skip
     print()
     for (name, dim, what), (share, limit) in ratios(found).items():
@@ -141,10 +148,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     options = parser.parse_args()
     found = [
-        measure(name, kernel, dim)
+        measure(name, kernel, dim, descriptors=descriptors)
         for name in options.specs or SPECS
         for dim in HEAD_DIMS
         for kernel in PRODUCTS
+        for descriptors in ((False, True) if name == DESCRIBED else (False,))
     ]
     show(found)
     if not options.specs:

@@ -59,6 +59,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "sweeps": ("-m", "tests.runtime.cuts"),
     "running": (*_PYTEST, "tests/codegen/test_running.py"),
     "few": ("-m", "tests.runtime.few"),
+    "descriptors": ("-m", "tests.runtime.descriptors"),
+    "boxed": (*_PYTEST, "tests/runtime/test_descriptors.py", "-k", "not load_what"),
     "native": (*_PYTEST, "tests/runtime/test_native.py"),
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),

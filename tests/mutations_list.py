@@ -30,6 +30,7 @@ RUNNING = ("running", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
 
 NATIVE, FEW_ROWS = ("native",), ("few",)
+DESCRIPTORS, BOXED = ("descriptors",), ("boxed",)
 PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
@@ -39,7 +40,7 @@ TRITON_CUTS = "runtime/triton_cuts.py"
 ROWS = "templates/backward_rows.py.jinja"
 COLUMNS = "templates/backward_columns.py.jinja"
 MACROS = "templates/macros.py.jinja"
-TILES = "runtime/triton_tiles.py"
+TILES, ARRANGE = "runtime/triton_tiles.py", "runtime/arrange.py"
 WALK = "runtime/triton_walk.py"
 PATCHES = "runtime/triton_patches.py"
 SCALARS = "runtime/triton_functions.py"
@@ -630,6 +631,19 @@ MUTATIONS = (
     Mutation(
         FORWARD, 'sink = tl.where(tl.program_id(1) == 0, sink, float("-inf"))', "pass", FEW_ROWS
     ),
+    # tiles loaded by descriptors
+    Mutation(
+        TILES,
+        "descriptor.load([b.to(tl.int32), h.to(tl.int32), first, 0])",
+        "descriptor.load([b.to(tl.int32), h.to(tl.int32), start * 0, 0])",
+        DESCRIPTORS,
+    ),
+    Mutation(
+        MACROS, "desc_{{ t.name }}, b64, {{ heads }})", "desc_{{ t.name }}, b64, h64)", DESCRIPTORS
+    ),
+    Mutation(ARRANGE, "tile.block_n if by_keys else tile.block_m", "tile.block_n", DESCRIPTORS),
+    Mutation(ARRANGE, "s > 0 and s * x.dtype.itemsize", "s * x.dtype.itemsize", BOXED),
+    Mutation(ARRANGE, "if x is None or x.data_ptr() % 16:", "if x is None:", BOXED),
     # passes in C++
     Mutation(
         NATIVE_H, "const int64_t from = begin / WIDE * WIDE;", "const int64_t from = begin;", NATIVE
