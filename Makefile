@@ -18,7 +18,7 @@ ENCODER := $(VENV)/.encoder
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint mutations catalog test-gpu bench-gpu aot static masks bench speed-page clean
+.PHONY: help setup demo test lint mutations catalog test-gpu bench-gpu aot static masks bench cold speed-page clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -78,6 +78,9 @@ masks: $(READY) ## what planning a mask takes, beside FlexAttention's block mask
 
 bench: $(READY) ## speed and memory on the CPU beside SDPA, eager PyTorch and FlexAttention
 	@$(PY) -m benchmarks.speed cpu
+
+cold: $(READY) ## what users wait for before a first result and at every call, for docs/speed.md
+	@$(PY) -m benchmarks.cold --every -o benchmarks/results
 
 speed-page: $(READY) ## docs/speed.md and its pictures from benchmarks/results
 	@$(PY) -m benchmarks.plots

@@ -8,10 +8,13 @@
 - `build`, `build again`: `attnspec build --all` into a new directory with a new cache, and again.
 - `call`, `call with gradients`: a call whose kernels do nothing, in microseconds; on the CPU
   without its loop over tiles, and as a launch of Triton kernels that are not launched.
+- `recording`: what PyTorch takes of a call with gradients, an autograd function that does nothing
+  with as many tensors.
 
 Time is that of the process, without importing torch: every measurement is a fork of a process that
 has imported torch and nothing of attnspec. Run it as `python -m benchmarks.cold`, with `--every`
-for the first results of all specs of the library (minutes), with `--json FILE` for programs.
+for the first results of all specs of the library (minutes), with `-o benchmarks/results` to keep
+them for docs/speed.md.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -27,19 +29,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 RUNS = 7
-GOALS = {
+GOALS: dict[str, float | None] = {
     "import": 0.05,
     "first": 2.0,
     "new": 2.0,
@@ -48,6 +51,7 @@ GOALS = {
     "build again": 2.0,
     "call": 60e-6,
     "call with gradients": 60e-6,
+    "recording": None,
 }
 CALLED = ("causal", "alibi", "documents", "softcap", "sink")
 
@@ -63,9 +67,14 @@ class Figure:
     runs: int
 
     @property
-    def met(self) -> bool:
-        """Whether the median is within its goal."""
-        return self.median <= GOALS[self.what]
+    def goal(self) -> float | None:
+        """What the median should not exceed, in seconds, where that is asked for."""
+        return GOALS[self.what]
+
+    @property
+    def text(self) -> str:
+        """Met or missed."""
+        return "" if self.goal is None else "met" if self.median <= self.goal else "missed"
 
 
 def figure(what: str, of: str, times: list[float]) -> Figure:
@@ -166,15 +175,43 @@ def called(name: str, triton: bool, gradients: bool) -> list[float]:
 
         launch.cpu.forward = forward  # type: ignore[attr-defined]
 
+    with torch.set_grad_enabled(gradients):
+        return repeated(lambda: attention(**given, backend=backend))
+
+
+def repeated(call: Callable[[], object]) -> list[float]:
+    """Seconds of a call, each the mean of a hundred, after a hundred others."""
+
     def many() -> float:
         start = time.process_time()
         for _ in range(100):
-            attention(**given, backend=backend)
+            call()
         return (time.process_time() - start) / 100
 
-    with torch.set_grad_enabled(gradients):
-        many()
-        return [many() for _ in range(30)]
+    many()
+    return [many() for _ in range(30)]
+
+
+def recorded(name: str) -> list[float]:
+    """Calls of an autograd function that does nothing with as many tensors as a spec's pass."""
+    import attnspec
+
+    plan, _ = attnspec.load(name)._generated.PASSES[-1]
+    given = [torch.zeros(2).requires_grad_(n == 0) for n, _ in enumerate(plan.names)]
+    outputs = torch.zeros(2), torch.zeros(2)
+
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+            made = tuple(x.detach() for x in outputs)
+            ctx.save_for_backward(*inputs, *made)
+            return made
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            raise NotImplementedError
+
+    return repeated(lambda: Nothing.apply(*given))  # type: ignore[no-untyped-call]
 
 
 class _NotLaunched:
@@ -221,40 +258,36 @@ def measured(every: bool, folder: Path) -> list[Figure]:
         what = "call with gradients" if gradients else "call"
         found.append(figure(what, f"{name}, {'triton' if triton else 'cpu'}", times))
     del os.environ["TRITON_INTERPRET"]
+    for name in CALLED:
+        found.append(figure("recording", name, forked(partial(recorded, name), warm)))
     one, again = built(folder)
     return [*found, figure("build", "library", [one]), figure("build again", "library", [again])]
 
 
-def about() -> Mapping[str, Any]:
-    """What was measured where."""
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
-    }
+def slowest(figures: Sequence[Figure], most: int = 10) -> Iterator[tuple[str, list[Figure]]]:
+    """Of everything that is measured the slowest."""
+    for what in GOALS:
+        yield what, sorted((f for f in figures if f.what == what), key=lambda f: -f.median)[:most]
 
 
 def main() -> None:
     """Measure, print what is slow or missed, and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures there, too.")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="Keep results there.")
     parser.add_argument("--every", action="store_true", help="First results of every spec.")
     given = parser.parse_args()
-    of = about()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         found = measured(given.every, Path(folder))
-    print(*(f"{name} {value}" for name, value in of.items()), sep=", ")
-    for what, goal in GOALS.items():
-        those = sorted((f for f in found if f.what == what), key=lambda f: -f.median)
-        print(f"{what}: {sum(f.met for f in those)} of {len(those)} within {goal:g} s")
-        for f in those[:10]:
-            print(f"  {f.of}: median {f.median:.3g} s, least {f.least:.3g} s of {f.runs}")
-    if given.json is not None:
-        figures = [{**asdict(f), "goal": GOALS[f.what], "met": f.met} for f in found]
-        given.json.write_text(json.dumps({"about": of, "figures": figures}, indent=1) + "\n")
+    for what, those in slowest(found):
+        print(what)
+        for f in those:
+            print(f"  {f.of}: median {f.median:.3g} s, least {f.least:.3g} s of {f.runs} {f.text}")
+    if given.output is not None:
+        from benchmarks import results  # imports attnspec
+
+        about = replace(results.about("cpu"), load=round(load, 2))
+        print(f"{results.write(results.Waits(about, tuple(found)), given.output)} written")
 
 
 if __name__ == "__main__":

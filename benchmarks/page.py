@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.results import ROOT, About, Results, judge, latest
+from benchmarks.cold import slowest
+from benchmarks.results import ROOT, About, Results, Waits, judge, latest, waits
 from benchmarks.suite import GOALS
 
 from attnspec.runtime.bench import OURS, Measured, Row
@@ -48,12 +49,34 @@ by pointers and by descriptors, in the loop over full tiles, and whether product
 """
 
 
-def page(runs: Sequence[Results]) -> str:
+WAITS = {
+    "import": "importing the package",
+    "first": "first result ever on the CPU, from a spec's text",
+    "new": "of another new spec, from its text",
+    "cached": "of a spec whose module is in the cache",
+    "build": "building the library",
+    "build again": "the same with nothing changed",
+    "call": "host time of a call",
+    "call with gradients": "the same, recorded for a backward pass",
+    "recording": "of which PyTorch's, for a function that does nothing",
+}
+COLD = """## Waiting
+
+What `python -m benchmarks.cold` measured, in time of the process beyond importing torch: a spec's
+text is compiled, run on small tensors and forgotten; of calls the kernels do nothing. A new spec
+finds the grammar's tables and the compiled templates that the first one of an installation has
+left in the cache. A recorded call holds its tensors for the backward pass, and PyTorch's part of
+that stands beside. The slowest five of each.
+"""
+
+
+def page(runs: Sequence[Results], cold: Sequence[Waits] = ()) -> str:
     """The whole page."""
     parts = [HEAD, "## Goals\n", _goals(runs)]
     for found in runs:
         parts += [f"## {found.about.name}\n", run(found, goals=False)]
         parts += [f"![{title}]({name})\n" for name, title, _ in plots.pictures(found)]
+    parts += [COLD, *map(_waits, cold)] if cold else []
     return "\n".join([*parts, loops(json.loads(LOOPS.read_text()))])
 
 
@@ -85,6 +108,22 @@ def loops(found: Sequence[Mapping[str, Any]]) -> str:
         "products",
     )
     return STATIC + "\n" + _table(head, lines)
+
+
+def _waits(found: Waits) -> str:
+    """The slowest of everything that `benchmarks.cold` measures."""
+    lines = [
+        (WAITS[what], one.of, _seconds(one.median), _seconds(one.goal), one.text)
+        for what, those in slowest(found.figures, 5)
+        for one in those
+    ]
+    return _line(found.about) + "\n" + _table(("", "of", "median", "goal", ""), lines)
+
+
+def _seconds(time: float | None) -> str:
+    if time is None:
+        return ""
+    return f"{time * 1e6:.0f} µs" if time < 1e-3 else f"{time:.3g} s"
 
 
 def toy(found: Results) -> str:
@@ -248,7 +287,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def main(output: Path = PAGE) -> None:
     """Write the page from the last run on every machine."""
-    output.write_text(page(latest()))
+    output.write_text(page(latest(), waits()))
     print(f"{output.relative_to(ROOT)} written")
 
 

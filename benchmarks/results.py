@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import triton
+from benchmarks.cold import Figure
 from benchmarks.suite import Goal
 
 from attnspec.runtime.bench import BOTH, FORWARD, OURS, Measured
@@ -58,6 +59,14 @@ class Results:
     about: About
     measured: tuple[Measured, ...]
     left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What one run of `benchmarks.cold` found."""
+
+    about: About
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +116,12 @@ def _git(*args: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
-def write(results: Results, folder: Path = FOLDER) -> Path:
+def write(results: Results | Waits, folder: Path = FOLDER) -> Path:
     """Keep the results of a run in the folder of its machine."""
     about = results.about
     date = "".join(c if c.isalnum() else "-" for c in about.date)
-    file = folder / about.folder / f"{date}.json"
+    part = "cold" if isinstance(results, Waits) else ""
+    file = folder / about.folder / part / f"{date}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(results), indent=1) + "\n")
     return file
@@ -128,6 +138,12 @@ def latest(folder: Path = FOLDER) -> tuple[Results, ...]:
     machines = sorted({file.parent for file in folder.glob("*/*.json")} - {folder / "static"})
     found = [read(max(machine.glob("*.json"))) for machine in machines]
     return tuple(sorted(found, key=lambda r: (r.about.device != "cuda", r.about.machine)))
+
+
+def waits(folder: Path = FOLDER) -> tuple[Waits, ...]:
+    """The last run of `benchmarks.cold` on every machine."""
+    files = (max(machine.glob("*.json")) for machine in sorted(folder.glob("*/cold")))
+    return tuple(_made(Waits, json.loads(file.read_text())) for file in files)
 
 
 def _made(kind: Any, value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import page, plots, results, suite
+from benchmarks import cold, page, plots, results, suite
 from benchmarks.results import About, Results, judge, slope
 from benchmarks.suite import GOALS, Goal
 
@@ -254,9 +254,28 @@ def test_the_page_says_what_was_found_and_what_was_not() -> None:
 
 def test_the_page_and_pictures_are_those_of_the_results(tmp_path: Path) -> None:
     runs = results.latest()
-    assert (ROOT / "docs" / "speed.md").read_text() == page.page(runs)
+    assert (ROOT / "docs" / "speed.md").read_text() == page.page(runs, results.waits())
     for made in plots.draw(runs, tmp_path):
         assert (ROOT / "docs" / made.name).exists()
+
+
+def test_waits_are_kept_and_shown(tmp_path: Path) -> None:
+    times = {"import": [0.01], "call": [50e-6, 70e-6, 61e-6], "recording": [9e-6]}
+    figures = tuple(cold.figure(what, "causal", found) for what, found in times.items())
+    run = results.Waits(ABOUT, figures)
+    results.write(Results(ABOUT, ()), tmp_path)
+    file = results.write(run, tmp_path)
+    assert file.parent.name == "cold"
+    assert results.waits(tmp_path) == (run,)
+    assert results.latest(tmp_path) == (Results(ABOUT, ()),)
+    rows = [
+        line.split("|")[2:6] for line in page.page([], [run]).splitlines() if "causal |" in line
+    ]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["causal", "0.01 s", "0.05 s", "met"],
+        ["causal", "61 µs", "60 µs", "missed"],
+        ["causal", "9 µs", "", ""],
+    ]
 
 
 def test_pictures_are_the_same_every_time(tmp_path: Path) -> None:
