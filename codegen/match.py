@@ -265,11 +265,21 @@ def pointwise(spec: Spec, expr: Expr, row: str = "i", column: str = "j") -> None
         if _inside(spec, node, frozenset({row, column})):
             continue
         if not isinstance(node, Apply | Read | Contract | Random):
-            what = node.op if isinstance(node, Reduce) else type(node).__name__.lower()
-            raise Unsupported(f"a pairwise {what} inside the weight")
+            raise Unsupported(_why(spec, node))
         found = spec.definition(node.name) if isinstance(node, Read) else None
         if found is not None and {row, column}.issubset(found.axes):
             raise Unsupported(f"`{found.name}` is read at other indices than its own")
+
+
+def _why(spec: Spec, node: Expr) -> str:
+    """Why no tile computes a number of a pair."""
+    what = node.op if isinstance(node, Reduce | Normalize) else type(node).__name__.lower()
+    axes = node.axes if isinstance(node, Reduce | Normalize) else ()
+    if any(base(spec, axis) == "h" for axis in axes):
+        return f"a pairwise {what} over heads: a tile has the scores of one head"
+    if isinstance(node, Rank):
+        return "a rank as a number of a pair: a tile has no whole row to count in"
+    return f"a pairwise {what} inside the weight"
 
 
 def _inside(spec: Spec, node: Expr, pair: frozenset[str]) -> bool:

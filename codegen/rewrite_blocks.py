@@ -290,7 +290,7 @@ def match_block(spec: Spec, node: Reduce) -> Match:
         raise Unsupported(f"a pairwise {node.op} of {node.kind.value} values")
     (row,) = rows
     terms = list(_terms(node, place, int(axis.size.value)))
-    score = _WRITTEN[node.op](terms, differentiable(spec, node.body))
+    score = WRITTEN[node.op](terms, differentiable(spec, node.body))
     pointwise(spec, score, row, axis.base)
     return Match(node, "map", row, axis.base, (Weight(False, score),))
 
@@ -305,13 +305,17 @@ def _terms(node: Reduce, place: str, count: int) -> Iterator[tuple[Expr, Expr]]:
 _Terms: TypeAlias = "list[tuple[Expr, Expr]]"
 
 
+def _kept(there: Expr, x: Expr, otherwise: Expr) -> Expr:
+    return x if there == lit(True) else apply("where", there, x, otherwise)
+
+
 def _sum(terms: _Terms, _: bool) -> Expr:
-    return apply("add", *(apply("where", there, x, ZERO) for there, x in terms))
+    return apply("add", *(_kept(there, x, ZERO) for there, x in terms))
 
 
 def _greatest(terms: _Terms, flows: bool) -> Expr:
     """The greatest number; the first of equal ones gets a gradient, if that `flows`."""
-    values = [apply("where", there, x, LOWEST) for there, x in terms]
+    values = [_kept(there, x, LOWEST) for there, x in terms]
     top = apply("max", *values)
     if not flows:
         return top
@@ -333,7 +337,7 @@ def _least(terms: _Terms, flows: bool) -> Expr:
 def _log_sum_exp(terms: _Terms, _: bool) -> Expr:
     """The logarithm of a sum of powers of e, none of which is more than 1: no gradient where
     nothing takes part."""
-    values = [apply("where", there, x, LOWEST) for there, x in terms]
+    values = [_kept(there, x, LOWEST) for there, x in terms]
     top = apply("stopgrad", apply("max", *values))
     none = apply("eq", top, LOWEST)
     least = apply("where", none, ZERO, top)
@@ -341,7 +345,7 @@ def _log_sum_exp(terms: _Terms, _: bool) -> Expr:
     return apply("where", none, LOWEST, add(least, apply("log", total)))
 
 
-_WRITTEN: Mapping[str, Callable[[_Terms, bool], Expr]] = {
+WRITTEN: Mapping[str, Callable[[_Terms, bool], Expr]] = {
     "sum": _sum,
     "amax": _greatest,
     "amin": _least,

@@ -65,6 +65,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),
     "parts": (*_PYTEST, "tests/codegen/test_blocks.py"),
+    "turned": (*_PYTEST, "tests/codegen/test_turned.py"),
+    "channels": (*_PYTEST, "tests/codegen/test_channels.py"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),
     "fuzz": ("-m", "tests.fuzz", "--first", "0", "--count", "75", "--cases", "1", "--stop"),
 }

@@ -25,6 +25,7 @@ WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
+TURNED, ORDERS = ("turned",), ("channels",)
 FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
@@ -64,6 +65,8 @@ SPARSE = ("entmax",)
 REWRITE = "codegen/rewrite.py"
 MIXED = "codegen/mixtures.py"
 REWRITE_BLOCKS = "codegen/rewrite_blocks.py"
+REWRITE_TURNED = "codegen/rewrite_turned.py"
+REWRITE_ORDERS = "codegen/rewrite_orders.py"
 HOST_SUMS = "codegen/host_sums.py"
 HOST_FUNCTIONS = "runtime/host_functions.py"
 
@@ -722,6 +725,15 @@ MUTATIONS = (
     Mutation(REWRITE_BLOCKS, "if node.mask is not None and", "if False and", PARTS),
     Mutation(REWRITE_BLOCKS, "for n, value in reversed(list(", "for n, value in list((", PARTS),
     Mutation(REWRITE_BLOCKS, "== layout.length:", "> 0:", PARTS),
+    Mutation(
+        REWRITE_BLOCKS, "[] if node.mask is None else [mask_at", "[] if True else [mask_at", PARTS
+    ),
+    # definitions of pairs with their tokens changed places, orders of channels
+    Mutation(REWRITE_TURNED, "expr.free | self._of_mask(expr)", "expr.free", TURNED),
+    Mutation(REWRITE_ORDERS, 'apply("le", index(other), index(axis))', "lit(True)", ORDERS),
+    Mutation(REWRITE_ORDERS, 'apply("lt", index(other), index(axis))', "lit(True)", ORDERS),
+    Mutation(REWRITE_ORDERS, "count if rank.where is None else", "count if True else", ORDERS),
+    Mutation(REWRITE_ORDERS, 'apply("and", node.where, inside)', "inside", ORDERS),
     Mutation(REWRITE, 'Apply("clamp", (at, *ends(spec, axis)), kind=Kind.INT)', "at", PARTS),
     Mutation(HOST_SUMS, "return None if block.at.axis in others else block", "return block", PARTS),
     Mutation(HOST_SUMS, 'where = fills.get(expr.op, "0"),', 'where = "0",', PARTS),

@@ -138,6 +138,15 @@ def test_a_long_block_is_not_written_out(length: int) -> None:
     assert not outcome.problems, outcome.problems
 
 
+def test_landmarks_of_long_blocks() -> None:
+    text = attnspec.load("landmark").spec.text
+    attention = attnspec.compile(text.replace("length: int = 8", "length: int = 64"))
+    assert [p.lanes for p in attention.plan.passes] == [(), ("j.64",), ()]
+    long = replace(SELF, sizes=tuple((n, 130 if s == 33 else s) for n, s in SELF.sizes))
+    outcome = hold(attention, long, "cpu")
+    assert not outcome.problems, outcome.problems
+
+
 def test_a_lane_visits_its_own_block_alone() -> None:
     attention = fused(FORMS["log-sum-exp of a long block"][0])
     [found] = [p for p in attention.plan.passes if p.lanes]

@@ -63,6 +63,11 @@ FORMS = {
         "return both[b, h, i, j] = P[i, j] * P[j, i]",
         ["map ij", "vector ij softmax"],
     ),
+    "less the mean of what its row sees": (
+        "input s[h, i, j]\ninput on[b, j]: bool\nmask on[j]\n"
+        f"let S[i, j] = s[i, j] - mean(j, s[i, j])\nscore = {SCORE} + S[j, i]",
+        ["number ij", "vector ij softmax"],
+    ),
     "a given tensor": (
         f"index u = j\ninput s[b, h, i, j]\nlet total[i] = sum(u, tanh(s[u, i]))\n"
         f"score = {SCORE} * s[j, i] + s[i, j] + total[j]",
