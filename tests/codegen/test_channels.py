@@ -76,6 +76,7 @@ TEXTS = {
     "a cumulative sum": f"{SCORE}sum(c, relu(cumsum(c, x[i] * y[j], where=c != 3)))",
     "the largest of a cumulative sum": f"{SCORE}amax(c, cumsum(c, x[i] - y[j]))",
     "weights by rank": f"{SCORE}sum(c, x[i] / (1 + rank(c, x[i] * y[j])))",
+    "weights by rank of some": f"{SCORE}sum(c, x[i] / (1 + rank(c, y[j] - x[i], where=y[j] > 0)))",
     "the largest few": f"{SCORE}sum(c, where(topk(c, x[i] * y[j], 2, where=y[j] < 1), x[i], 0))",
     "equal ones by rank": (
         f"{HEAD}input z[b, j]: int\nscore = sum(c, w, where=rank(c, (c * z[j] + i) % 3) < 4)"
