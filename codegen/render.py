@@ -17,6 +17,7 @@ from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
 from attnspec.codegen.loads import loads
 from attnspec.codegen.native import native
+from attnspec.codegen.packing import packs
 from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import (
     TABLES,
@@ -160,6 +161,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         kernels=shown,
         views=views,
         loads='("{}", "{}")'.format(*loads(plan)),
+        packs=packs(plan),
         plan=plan,
         shape=_shape(plan),
         several=several,

@@ -13,7 +13,8 @@ from attnspec.codegen.statements import text, triton_line
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A kernel's tensor argument: its strides by dimension (none where it is contiguous over all
-    query heads), and how a tile of it is read: into `var` by the function `read`."""
+    query heads), and how a tile of it is read: into `var` by the function `read`, of `head` where
+    all heads of a tile share it."""
 
     name: str
     strides: tuple[str, ...]
@@ -22,6 +23,7 @@ class Tensor:
     cast: str = ""
     var: str = ""
     read: str = "load_side"
+    head: str = ""
 
     @property
     def tile_strides(self) -> str:
@@ -84,9 +86,9 @@ def loop_view(loop: Loop) -> LoopView:
     return LoopView(tuple(triton_line(op) for op in loop.ops), runs, loop.full)
 
 
-def read_view(loop: Loop) -> LoopView:
-    """A loop's runs as Triton code that reads their limits."""
-    own = "p_limits + b64 * s_limits_b + h64 * s_limits_h + block * s_limits_t"
+def read_view(loop: Loop, head: str) -> LoopView:
+    """A loop's runs as Triton code that reads their limits, those of `head`."""
+    own = f"p_limits + b64 * s_limits_b + {head} * s_limits_h + block * s_limits_t"
     runs, lines = [], [f"limits = {own}"]
     for place, run in enumerate(loop.runs):
         ends = tuple(f"{end}_{place}" for end in ("first", "last", "full_first", "full_last"))

@@ -8,7 +8,7 @@ from attnspec.codegen.plan_types import Branch, Operand, PairPlan
 from attnspec.codegen.statements import text
 from attnspec.codegen.tile import Atom
 from attnspec.codegen.views import Tensor
-from attnspec.codegen.views_gradients import endings
+from attnspec.codegen.views_gradients import endings, one_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ class BranchView:
         """What makes a score of `raw`; empty where it is one."""
         logit = self.branch.logit
         return "" if logit is None or logit.factor == 1.0 else text(logit.factor)
+
+    @property
+    def alike(self) -> bool:
+        """Whether that is the same for every head."""
+        logit = self.branch.logit
+        return logit is None or one_number(self.plan, logit.factor)
 
     @property
     def lifted(self) -> str:

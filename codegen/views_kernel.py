@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attnspec.codegen.plan_types import TABLES, WIDTHS, PairPlan, Ranking, Search
+from attnspec.codegen.packing import KEYED, of_head
+from attnspec.codegen.plan_types import TABLES, WIDTHS, Leaf, PairPlan, Ranking, Search
 from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
 from attnspec.codegen.views import Tensor, patch_shape, strides, tiles
@@ -38,6 +39,11 @@ _TOKENS = {
 class Kernel(Work):
     """A kernel: its work, and what it reads."""
 
+    def _head(self, leaf: Leaf) -> str:
+        """The head to read a leaf of that all heads share, if a tile has several."""
+        own = leaf.role in KEYED or of_head(leaf)
+        return self.first_head if self.packs and not own else ""
+
     def _leaves(self, role: str) -> list[Tensor]:
         used = self._used()
         token = _TOKENS.get(role, ())
@@ -48,6 +54,7 @@ class Kernel(Work):
                 token[0] if token else "",
                 cast=CAST[leaf.kind],
                 var=leaf.name,
+                head=self._head(leaf),
             )
             for leaf in self.plan.leaves
             if leaf.role == role and leaf.name in used
@@ -90,8 +97,13 @@ class Kernel(Work):
 
     @property
     def row_vectors(self) -> list[Tensor]:
-        """Vectors of rows and heads that sums over channels read."""
-        return self._vectors("i", "")
+        """Vectors of rows that sums over channels read."""
+        return self._vectors("i")
+
+    @property
+    def head_vectors(self) -> list[Tensor]:
+        """Those of heads."""
+        return self._vectors("")
 
     @property
     def column_vectors(self) -> list[Tensor]:
@@ -99,19 +111,21 @@ class Kernel(Work):
 
     @property
     def tables(self) -> list[Tensor]:
-        return [Tensor(name, ("b", "h")) for name in self._tables("table")]
+        heads = self._tables("table")
+        return [Tensor(name, ("b", "h"), head=head) for name, head in heads.items()]
 
-    def _tables(self, *roles: str) -> list[str]:
+    def _tables(self, *roles: str) -> dict[str, str]:
+        """The tables that are read, and the head if they are the same for all."""
         used = self._used()
-        found = {x.operand.name for x in self.plan.leaves if x.role in roles and x.name in used}
-        return sorted(found)
+        read = (x for x in self.plan.leaves if x.role in roles and x.name in used)
+        return dict(sorted((x.operand.name, self._head(x)) for x in read))
 
     def _token_tables(self, role: str) -> list[Tensor]:
         """Tables of tokens: what is read is where each begins."""
         (token,) = _TOKENS[role]
         return [
-            Tensor(name, ("b", "h", token), token, var=f"of_{name}", read="point_side")
-            for name in self._tables(role)
+            Tensor(name, ("b", "h", token), token, var=f"of_{name}", read="point_side", head=head)
+            for name, head in self._tables(role).items()
         ]
 
     @property
@@ -197,7 +211,7 @@ class Kernel(Work):
             found += self.ends
         else:
             found += [*self.d_outs, *self.upstream, *self.coefficients]
-        found += [*self.row_vectors, *self.column_vectors]
+        found += [*self.row_vectors, *self.head_vectors, *self.column_vectors]
         found += [*self.row_leaves, *self.column_leaves, *self.head_leaves]
         return [*found, *self.paired, *self.tables, *self.visits]
 
@@ -229,6 +243,7 @@ class Kernel(Work):
         table = ["T", "BLOCK_T"] if any(g.role == "table" for g in self.gradients) else []
         chosen = ["EDGE"] if self.piece == "EDGE" else []
         chosen += ["PARTS"] if self.split else []
+        chosen += ["PACKED"] if self.packs else []
         used = {op.op for op in needed(self.plan.ops, self._roots(True))}
         chosen += [name for name, ops in _CHOICES.items() if used & ops]
         chosen += [f"FIXED{b.end}" for b in self.branches if self.forward and b.highest]

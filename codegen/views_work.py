@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnspec.codegen.lower import ORIGIN
+from attnspec.codegen.packing import packs
 from attnspec.codegen.plan_types import ChannelSum, Loop, PairPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import annotated, text
@@ -71,6 +72,22 @@ class Work:
         """Whether several programs may share the keys of a tile of rows, each giving an output of
         its own; these are merged afterwards."""
         return self.forward and self.plan.form == "vector" and not self.several
+
+    @property
+    def packs(self) -> bool:
+        """Whether a tile may hold rows of several query heads: their numbers then stand upright
+        beside it."""
+        return self.forward and packs(self.plan)
+
+    @property
+    def upright(self) -> str:
+        """The head, or that of every row, of what is read beside a tile."""
+        return "h.to(tl.int64)" if self.packs else "h64"
+
+    @property
+    def first_head(self) -> str:
+        """The head, or the first one, of a program's rows."""
+        return "first64" if self.packs else "h64"
 
     @property
     def descending(self) -> bool:
@@ -159,7 +176,7 @@ class Work:
         ranges = self.plan.ranges
         if ranges is None:
             return loop_view(self._walk)
-        return read_view(ranges.rows if self.side == "rows" else ranges.columns)
+        return read_view(ranges.rows if self.side == "rows" else ranges.columns, self.first_head)
 
     @property
     def patches(self) -> PatchView | None:

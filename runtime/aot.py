@@ -69,12 +69,17 @@ class Built:
 
 
 def record(
-    spec: Spec, module: ModuleType, dtype: str, head_dim: int, place: int = 0, **instead: Any
-) -> Problem:
-    """The call that `module.attend` makes of its pass at `place` on arguments of a typical size;
-    `instead` are arguments to pass in place of the typical ones."""
+    spec: Spec, module: ModuleType, dtype: str, head_dim: int, place: int = 0,
+    rows: int | None = None, group: int = 1, **instead: Any,
+) -> Problem:  # fmt: skip
+    """The call that `module.attend` makes of its pass at `place` on arguments of a typical size,
+    with so many queries and query heads to a key head; `instead` are arguments to pass in place of
+    the typical ones."""
     for length in LENGTHS:
-        given = typical(spec, heads=HEADS, length=length, channels=head_dim, dtype=DTYPES[dtype])
+        given = typical(
+            spec, heads=HEADS, kv_heads=max(1, HEADS // group), length=length, rows=rows,
+            channels=head_dim, dtype=DTYPES[dtype],
+        )  # fmt: skip
         try:
             return call_of(module, given | instead, place)
         except AttnError:  # a spec may ask for shorter ones

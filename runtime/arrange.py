@@ -7,7 +7,7 @@ i, `s_x_c` along its channels, `C_d` and `W_d` the channels of axis d and their 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import e, inf, log2
 from typing import Any, TypeAlias
 
@@ -85,7 +85,8 @@ def need(call: Problem, name: str) -> Need:
         side[vector.operand] = call.tensors[vector.operand].shape[-1]
     phase = name if name in ("forward", "backward_rows", "backward_columns") else "backward_table"
     if phase == "forward" and call.rows <= FEW and call.plan.patches is None:
-        phase = "forward_few"
+        together = call.rows * (call.groups if call.plan.packs else 1)
+        phase = "forward_few" if together <= FEW else "forward_packed"
     if phase == "backward_rows" and call.plan.gate is not None:
         phase = "backward_gated"
     sums = len(call.plan.weights) if name == "forward" else 1
@@ -107,7 +108,7 @@ def gradient_buffers(
     None for a leaf or gate that is not wanted: then nothing of its gradient is computed.
     """
     roles = call.plan.roles
-    blocks = programs(call, tile, by_columns=False)
+    count = blocks(call, tile, by_columns=False)
     found: dict[str, Tensor | None] = {}
     for operand in written(arg_names):
         if operand not in wanted and (operand in roles or operand == call.plan.gate):
@@ -118,9 +119,9 @@ def gradient_buffers(
         dtype = torch.float32
         match roles.get(operand, ""):
             case "head":
-                shape = (call.batch, call.heads, blocks, *like.shape[2:])
+                shape = (call.batch, call.heads, count, *like.shape[2:])
             case "table":
-                shape = (call.batch, call.heads, blocks, like.shape[-1])
+                shape = (call.batch, call.heads, count, like.shape[-1])
             case "pair" | "row_blocks" | "column_blocks":
                 shape = (call.batch, call.heads, *like.shape[2:])
             case "":
@@ -147,6 +148,7 @@ def layout(
     by_columns = name == "backward_columns"
     values, dims = constants(call)
     along = tile.block_m if by_columns else tile.block_n
+    heads = packed(call, name, tile)
     values |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "EDGE": tile.edge or along}
     values |= choices(call)
     if call.plan.patches is not None:
@@ -167,7 +169,7 @@ def layout(
             for axis, stride in zip(axes, there.stride(), strict=True):
                 values[f"s_{tensor}_{axis if axis in SIDES else 'c'}"] = stride
     chunks = parts
-    values["PARTS"] = parts
+    values |= {"PARTS": parts, "PACKED": heads}
     if "BLOCK_T" in arg_names:
         size = call.tensors[written(arg_names)[0]].shape[-1]
         block = min(SLOTS, width(size))
@@ -184,15 +186,16 @@ def layout(
     args = (
         None if p.startswith(("p_", "desc_")) or p in call.numbers else values[p] for p in arg_names
     )
-    heads = call.key_heads if by_columns else call.heads
-    grid = (programs(call, tile, by_columns) * call.batch * heads, chunks)
-    places = tuple(own), _described(arg_names, tensors, dims, tile), tuple(numbers)
+    grid = programs(call, name, tile), chunks
+    described = _described(arg_names, tensors, dims, tile, heads)
+    places = tuple(own), described, tuple(numbers)
     return Layout(tuple(args), *places, grid, parts, tile)
 
 
 def visited(call: Problem, name: str, tile: Config) -> dict[str, Tensor]:
     """What tells kernel `name` where to go, by argument, as the values of this call decide."""
-    return visits_again(call, tile.block_m, tile.block_n, name == "backward_columns")
+    rows = tile.block_m // packed(call, name, tile)
+    return visits_again(call, rows, tile.block_n, name == "backward_columns")
 
 
 def arrange(
@@ -211,15 +214,18 @@ def _of_heads(call: Problem, x: Tensor) -> Tensor:
 
 def _described(
     arg_names: tuple[str, ...], tensors: Mapping[str, Tensor | None],
-    dims: Mapping[str, tuple[str, ...]], tile: Config,
+    dims: Mapping[str, tuple[str, ...]], tile: Config, heads: int,
 ) -> tuple[tuple[int, str, Box], ...]:  # fmt: skip
-    """Which arguments are descriptors, of what, and their boxes."""
+    """Which arguments are descriptors, of what, and their boxes; rows of several `heads` are no
+    box."""
     found = []
     for place, parameter in enumerate(arg_names if tile.descriptors else ()):
         operand = parameter.removeprefix("desc_")
         x = tensors.get(operand) if parameter.startswith("desc_") else None
         by_keys = dims.get(operand, "bhi")[2] == "j"  # what kernels make is of queries
-        box = None if x is None else boxed(x, tile.block_n if by_keys else tile.block_m)
+        if x is None or (heads > 1 and not by_keys):
+            continue
+        box = boxed(x, tile.block_n if by_keys else tile.block_m)
         if box is not None:
             found.append((place, operand, box))
     return tuple(found)
@@ -236,7 +242,25 @@ def boxed(x: Tensor, tokens: int) -> Box | None:
     return tuple(x.shape), (*strides, 1), (1, 1, tokens, width(x.shape[3]))
 
 
-def programs(call: Problem, tile: Config, by_columns: bool) -> int:
+def programs(call: Problem, name: str, tile: Config) -> int:
+    """The number of tiles that kernel `name` owns, over all batches and heads."""
+    if name == "backward_columns":
+        return call.batch * call.key_heads * blocks(call, tile, by_columns=True)
+    heads = packed(call, name, tile)
+    rows = replace(tile, block_m=tile.block_m // heads)
+    return call.batch * (call.heads // heads) * blocks(call, rows, by_columns=False)
+
+
+def packed(call: Problem, name: str, tile: Config) -> int:
+    """How many query heads of a key head have their rows in one tile of kernel `name`: as many as
+    fit, one unless the tile is meant for it."""
+    if name != "forward" or not (tile.pack and call.plan.packs):
+        return 1
+    counts = range(1, min(call.groups, tile.block_m) + 1)
+    return max((n for n in counts if call.groups % n == 0), default=1)
+
+
+def blocks(call: Problem, tile: Config, by_columns: bool) -> int:
     """The number of tiles of one head's columns or rows."""
     found = call.plan.patches
     if found is None:

@@ -39,6 +39,14 @@ from attnspec.runtime.triton_functions import (
     tanh,
     to_float,
 )
+from attnspec.runtime.triton_packed import (
+    heads_of,
+    load_rows,
+    lying,
+    store_rows,
+    tokens_of,
+    upright,
+)
 from attnspec.runtime.triton_parts import first_of, last_of, rows_before
 from attnspec.runtime.triton_patches import (
     area,
@@ -106,12 +114,14 @@ __all__ = [
     "floordiv",
     "floormod",
     "gelu",
+    "heads_of",
     "in_order",
     "larger",
     "last_of",
     "leaky",
     "load_channel",
     "load_pairs",
+    "load_rows",
     "load_side",
     "load_tile",
     "load_tokens",
@@ -120,6 +130,7 @@ __all__ = [
     "log2",
     "logsigmoid",
     "look_up",
+    "lying",
     "middle",
     "narrow",
     "narrowed",
@@ -149,6 +160,7 @@ __all__ = [
     "soft_plus",
     "sqrt",
     "store_pairs",
+    "store_rows",
     "store_tile",
     "store_tokens",
     "tanh",
@@ -156,7 +168,9 @@ __all__ = [
     "tl",
     "to_float",
     "tokens",
+    "tokens_of",
     "tried",
+    "upright",
     "walk",
     "weighted",
 ]

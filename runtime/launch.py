@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from math import e, log2, prod
 from typing import Any
@@ -206,8 +207,8 @@ def _parts(call: Problem) -> int:
     if interpreted():  # whether or not it pays
         tiles = -(-call.columns // INTERPRETED.block_n)
         return max(min(3, tiles), 1) if call.rows <= FEW else 1
-    tiles = programs(call, _tile(call, "forward"), by_columns=False)
-    return parts(call.batch * call.heads * tiles, call.columns, target(call.device))
+    tiles = programs(call, "forward", _tile(call, "forward"))
+    return parts(tiles, call.columns, target(call.device))
 
 
 def _merge(call: Problem, parts: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
@@ -334,8 +335,8 @@ def finite_copy(x: Tensor) -> Tensor:
 
 
 def _tile(call: Problem, name: str) -> Config:
-    if interpreted():
-        return INTERPRETED
+    if interpreted():  # whether or not it pays
+        return replace(INTERPRETED, pack=call.rows <= FEW)
     return config(need(call, name), target(call.device))
 
 

@@ -155,7 +155,7 @@ class Pairwise:
     the largest one, the "threshold" at which the shares of its pairs add up to 1, or the "cuts"
     around its largest (see `cpu_cuts`); of a softmax without a value nothing but the log-sum-exp.
     `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
-    `tiles.Need`.
+    `tiles.Need`. `packs`: rows of several query heads may share a forward tile.
     `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `search(values, masked)` (keep, share, (the slope by
@@ -175,6 +175,7 @@ class Pairwise:
     normalizer: str
     masked: bool
     loads: tuple[str, str]
+    packs: bool
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]
     dots: tuple[tuple[str, str, str], ...]

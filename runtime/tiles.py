@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -30,7 +30,9 @@ class Config:
 
     A partial tile is taken `edge` columns (by columns: rows) at a time, the whole of it by
     default: masks hold registers that full tiles do not need. `descriptors`: whole tiles of
-    operands are copied by the device's copy engine, which works out addresses itself.
+    operands are copied by the device's copy engine, which works out addresses itself. With `pack`
+    the rows of a forward tile are those of several query heads of a key head, which reads keys and
+    values once.
     """
 
     block_m: int
@@ -39,16 +41,19 @@ class Config:
     stages: int
     edge: int | None = None
     descriptors: bool = False
+    pack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a tile holds: padded channels of all row operands, all column operands and the value.
 
-    `phase` is forward, forward_few (of at most `FEW` rows), backward_rows, backward_gated (the same
-    where it sums the ungated output anew, for a gate), backward_columns or backward_table. `load`
-    is what else it holds: "light" with no mask, "masked", "listed" with a mask and lists of tiles,
-    "several" with several weights, or "heavy" with a mask or a score of many parts.
+    `phase` is forward, forward_few (of at most `FEW` rows, those of several heads counted if these
+    may share a tile), forward_packed (of at most `FEW` of each head, which together are more),
+    backward_rows, backward_gated (the same where it sums the ungated output anew, for a gate),
+    backward_columns or backward_table. `load` is what else it holds: "light" with no mask,
+    "masked", "listed" with a mask and lists of tiles, "several" with several weights, or "heavy"
+    with a mask or a score of many parts.
     """
 
     phase: str
@@ -81,10 +86,29 @@ def _row(
 
 # Few rows share one product among the warps, each of which takes some keys.
 _FEW = (
-    _row(128, Config(16, 64, 4, 3), heavy=Config(16, 32, 4, 2)),
+    _row(
+        128,
+        Config(16, 64, 4, 3),
+        heavy=Config(16, 32, 4, 2),
+        listed=Config(16, 64, 4, 3, edge=32),
+    ),
     _row(256, Config(16, 32, 4, 2)),
     _row(512, Config(16, 32, 4, 1)),
 )
+
+# Such rows of several heads of queries are more.
+_PACKED = (
+    _row(64, Config(64, 64, 4, 3, edge=32), heavy=Config(64, 32, 4, 2)),
+    _row(
+        128,
+        Config(64, 32, 4, 3),
+        heavy=Config(64, 32, 8, 2),
+        listed=Config(64, 32, 8, 3),
+    ),
+    _row(256, Config(64, 32, 8, 1)),
+    _row(512, Config(16, 32, 4, 1)),
+)
+_SHORT = ("forward_few", "forward_packed")  # tiles in which heads that share keys are packed
 
 # Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
 # two accumulators and two tiles of scores at once, so its tiles of rows are short. Each edge is
@@ -97,6 +121,7 @@ _HOPPER: Table = {
         _row(512, Config(64, 32, 8, 1), several=Config(32, 32, 8, 1)),
     ),
     "forward_few": _FEW,
+    "forward_packed": _PACKED,
     "backward_rows": (
         _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
         _row(
@@ -146,6 +171,7 @@ _AMPERE: Table = {
         _row(512, Config(16, 32, 4, 1)),
     ),
     "forward_few": _FEW,
+    "forward_packed": _PACKED,
     "backward_rows": (
         _row(64, Config(128, 64, 8, 2), heavy=Config(64, 32, 4, 2)),
         _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
@@ -179,6 +205,11 @@ _CDNA: Table = {
         _row(512, Config(16, 16, 4, 1)),
     ),
     "forward_few": _FEW,
+    "forward_packed": (
+        _row(64, Config(64, 64, 4, 1)),
+        _row(128, Config(64, 32, 4, 1)),
+        _row(512, Config(16, 16, 4, 1)),
+    ),
     "backward_rows": (
         _row(64, Config(64, 32, 4, 1)),
         _row(128, Config(32, 32, 4, 1)),
@@ -306,6 +337,11 @@ def config(need: Need, target: str) -> Config:
     of = key(need, target)
     if measured := _trials.get(of) or _tuned().get(of):
         return measured
+    found = _tabled(need, target)
+    return replace(found, pack=need.phase in _SHORT)
+
+
+def _tabled(need: Need, target: str) -> Config:
     known = target if target in _TABLES else _nearest(target)
     table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
     wide = max(need.left, need.right, need.value)

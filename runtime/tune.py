@@ -47,7 +47,7 @@ class Tuned:
 
 def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]:
     """Every tile that differs in one number, by one step, on a target; an edge stays within its
-    side."""
+    side. Heads that are packed may be taken apart."""
     steps: dict[str, Sequence[Any]] = {
         "block_m": _SIDES, "block_n": _SIDES, "warps": _WARPS, "stages": _STAGES,
         "descriptors": (False, True) if describes(where) else (False,),
@@ -60,6 +60,7 @@ def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]
     side = tile.block_m if by_columns else tile.block_n
     edge = tile.edge or side
     found += [replace(tile, edge=near) for near in _beside(_SIDES, edge) if near <= side]
+    found += [replace(tile, pack=False)] if tile.pack else []
     return tuple(dict.fromkeys(_settled(one, by_columns) for one in found))
 
 
@@ -109,13 +110,16 @@ def at_hand() -> str:
     return target(torch.device("cuda", torch.cuda.current_device()))
 
 
-def tune(attention: Attention, length: int, channels: int, dtype: str) -> Iterator[Tuned]:
-    """Search the tile of every kernel of a spec; AttnError where there is no GPU."""
+def tune(
+    attention: Attention, length: int, channels: int, dtype: str, rows: int | None, group: int
+) -> Iterator[Tuned]:
+    """Search the tile of every kernel of a spec, for calls with so many queries (as many as keys
+    by default) and query heads to a key head; AttnError where there is no GPU."""
     where = at_hand()
-    forward, backward = _calls(attention, length, channels, dtype)
+    forward, backward = _calls(attention, length, channels, dtype, rows, group)
     module = attention._generated
     for place, (_, kernels) in enumerate(module.PASSES):
-        call = record(attention.spec, module, dtype, channels, place)
+        call = record(attention.spec, module, dtype, channels, place, rows=rows, group=group)
         for name in kernels:
             wanted = need(call, name)
             of, before = key(wanted, where), config(wanted, where)
@@ -126,16 +130,19 @@ def tune(attention: Attention, length: int, channels: int, dtype: str) -> Iterat
 
 
 def _calls(
-    attention: Attention, length: int, channels: int, dtype: str
+    attention: Attention, length: int, channels: int, dtype: str, rows: int | None, group: int
 ) -> tuple[Callable[[], Sequence[Tensor]], Callable[[], Sequence[Tensor]]]:
     """What runs the forward kernels, and the backward kernels alone."""
     if not attention.plan.fused or attention.spec.output is None:
         raise AttnError(f"{attention.spec.name}: has no kernels whose output could be timed")
+    heads = max(1, _WIDTH // channels // group) * group
     given = typical(
         attention.spec,
         batch=max(1, _TOKENS // length),
-        heads=max(1, _WIDTH // channels),
+        heads=heads,
+        kv_heads=heads // group,
         length=length,
+        rows=rows,
         channels=channels,
         dtype=DTYPES[dtype],
         device="cuda",

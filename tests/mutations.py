@@ -61,6 +61,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "few": ("-m", "tests.runtime.few"),
     "descriptors": ("-m", "tests.runtime.descriptors"),
     "boxed": (*_PYTEST, "tests/runtime/test_descriptors.py", "-k", "not load_what"),
+    "packed": ("-m", "tests.runtime.packed"),
     "native": (*_PYTEST, "tests/runtime/test_native.py"),
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),

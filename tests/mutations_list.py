@@ -30,7 +30,7 @@ FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
 CPU = ("relations", "regressions", "functions", "fuzz")
 
-NATIVE, FEW_ROWS = ("native",), ("few",)
+NATIVE, FEW_ROWS, PACKED = ("native",), ("few",), ("packed",)
 DESCRIPTORS, BOXED = ("descriptors",), ("boxed",)
 PEERS = ("peers",)
 
@@ -190,11 +190,11 @@ MUTATIONS = (
     ),
     Mutation(
         MACROS,
-        'bases(k, k.head_leaves, "h64", indent)',
+        "bases(k, k.head_leaves, k.upright, indent)",
         'bases(k, k.head_leaves, "0", indent)',
         KERNELS,
     ),
-    Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ heads }} *", "{{ heads }} *", KERNELS),
+    Mutation(MACROS, "b64 * s_{{ t.name }}_b + {{ t.head", "{{ t.head", KERNELS),
     Mutation(
         MACROS,
         "nth_besides(place // pieces, visited, full) * {{ block }} + place % pieces * EDGE",
@@ -647,6 +647,18 @@ MUTATIONS = (
     Mutation(ARRANGE, "tile.block_n if by_keys else tile.block_m", "tile.block_n", DESCRIPTORS),
     Mutation(ARRANGE, "s > 0 and s * x.dtype.itemsize", "s * x.dtype.itemsize", BOXED),
     Mutation(ARRANGE, "if x is None or x.data_ptr() % 16:", "if x is None:", BOXED),
+    # rows of several heads in one tile
+    Mutation("runtime/triton_packed.py", "first + tl.arange(0, rows) % packed", "first", PACKED),
+    Mutation(
+        "runtime/triton_packed.py",
+        "tl.where(place < rows // packed, token, length)",
+        "token",
+        PACKED,
+    ),
+    Mutation(FORWARD, 'M{{ " * PACKED" if k.packs }}', "M", PACKED),
+    Mutation(FORWARD, "{% if k.packs and not r.alike %}", "{% if false %}", PACKED),
+    Mutation("codegen/packing.py", "leaf.role not in KEYED and (", "False and (", PACKED),
+    Mutation("codegen/views_kernel.py", "if self.packs and not own", "if False", PACKED),
     # passes in C++
     Mutation(
         NATIVE_H, "const int64_t from = begin / WIDE * WIDE;", "const int64_t from = begin;", NATIVE

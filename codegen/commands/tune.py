@@ -21,13 +21,18 @@ from attnspec.dsl.diagnostics import AttnError
     "--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), default="bf16", show_default=True
 )
 @click.option("--length", type=click.IntRange(1), default=8192, show_default=True)
+@click.option("--rows", type=click.IntRange(1), help="Queries, the last tokens; default: all.")
+@click.option(
+    "--group", type=click.IntRange(1, 16), default=1, show_default=True,
+    help="Query heads to a key head.",
+)  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
     help="Another file than the table that launches read.",
 )  # fmt: skip
 def tune(
     specs: tuple[str, ...], target: str | None, head_dims: tuple[int, ...], dtype: str,
-    length: int, output: Path | None,
+    length: int, rows: int | None, group: int, output: Path | None,
 ) -> None:  # fmt: skip
     """Measure tiles of each SPEC's kernels on the GPU at hand and write down the fastest.
 
@@ -44,7 +49,7 @@ def tune(
     file = output or tiles.TUNED
     for name in specs:
         for head_dim in head_dims:
-            for found in search(load(name), length, head_dim, dtype):
+            for found in search(load(name), length, head_dim, dtype, rows, group):
                 click.echo(
                     f"{name} {found.key.phase} {found.key.channels} channels, {found.key.load}:"
                     f" {found.after} takes {found.ratio:.2f} of the time of {found.before}"

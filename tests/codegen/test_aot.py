@@ -12,7 +12,7 @@ import torch
 import attnspec
 from attnspec.dsl.ast import Spec
 from attnspec.runtime import aot
-from attnspec.runtime.arrange import need
+from attnspec.runtime.arrange import need, packed
 from attnspec.runtime.compat import targeting
 from attnspec.runtime.disassembly import instructions
 from attnspec.runtime.kernel import interpreted
@@ -126,15 +126,28 @@ def test_what_is_too_wide_says_what_would_fit(target: str) -> None:
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100"])
 @pytest.mark.parametrize("name", ["causal", "alibi", "softcap"])
 def test_few_queries_whose_keys_are_shared_take_small_tiles(name: str, target: str) -> None:
-    f = attnspec.load(name)
     for head_dim in (64, 128):
-        q = torch.zeros(1, aot.HEADS, 1, head_dim, dtype=torch.bfloat16)
-        call = aot.record(f.spec, f._generated, "bf16", head_dim, q=q)
-        built, _ = aot.build_kernel(
-            f.spec, f._generated, "forward", call, target, "bf16", head_dim, parts=8
-        )
-        assert built.block_m == 16
-        assert built.spills == 0
+        assert few(name, target, head_dim, rows=1).block_m == 16
+
+
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100"])
+@pytest.mark.parametrize("name", ["alibi", "documents"])
+def test_heads_that_share_a_tile_do_not_spill(name: str, target: str) -> None:
+    for head_dim in (64, 128):
+        assert few(name, target, head_dim, rows=1, group=4).block_m == 16
+        assert few(name, target, head_dim, rows=8, group=8).block_m == 64
+
+
+def few(name: str, target: str, head_dim: int, rows: int, group: int = 1) -> aot.Built:
+    """The forward kernel of few queries whose keys are shared."""
+    spec, module = loaded(name)
+    call = aot.record(spec, module, "bf16", head_dim, rows=rows, group=group)
+    tile = config(need(call, "forward"), target)
+    assert packed(call, "forward", tile) == group
+    found, _ = aot.build_kernel(spec, module, "forward", call, target, "bf16", head_dim, parts=8)
+    assert found.spills == 0
+    assert found.mma > 0
+    return found
 
 
 def test_an_unknown_target() -> None:

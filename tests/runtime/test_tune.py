@@ -53,6 +53,14 @@ def test_descriptors_are_tried_where_there_is_an_engine_for_them(target: str) ->
     assert tried == ({False, True} if target in ("cuda:90", "cuda:100", "cuda:120") else {False})
 
 
+def test_packed_heads_may_be_taken_apart() -> None:
+    packed = replace(START, pack=True)
+    found = neighbours(packed, False, TARGET)
+    assert START in found
+    assert all(near.pack for near in found if near != START)
+    assert not any(near.pack for near in neighbours(START, False, TARGET))
+
+
 def test_the_best_is_taken_only_where_it_gains() -> None:
     other = replace(START, warps=8)
     assert best({START: [10.0, 20.0], other: [9.9, 19.8]}, START) == (START, 1.0)
