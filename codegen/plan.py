@@ -15,15 +15,19 @@ __all__ = ["Plan", "Stage", "plan"]
 
 
 def plan(spec: Spec, facts: Facts) -> Plan:
-    """The plan of a checked spec. What no kernel covers is one `dense` stage that says why."""
+    """The plan of a checked spec. What no kernel covers is one stage that says why: `blocked`, or
+    `dense` where it is a recurrence."""
     try:
         spec = prepared(spec)
         wanted = roots(spec)
         passes = plan_passes(spec, facts, wanted)
         wrapper = wrap(spec, passes, wanted)
     except Unsupported as error:
-        stage = Stage("output", "scan" if spec.states else "pairwise", "dense", str(error))
-        return Plan((stage,), backward=False, passes=())
+        if spec.states:
+            stage = Stage("output", "scan", "dense", str(error))
+        else:
+            stage = Stage("output", "pairwise", "blocked", str(error))
+        return Plan((stage,), backward=not spec.states, passes=())
     stages: list[Stage] = []
     for place, found in enumerate(passes):
         for name, size in _made(spec, found):

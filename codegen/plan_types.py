@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 from attnspec.codegen.tile import Atom, Op, names_used
 from attnspec.dsl.ast import Expr, Kind, Reduce
 
-Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "dense"]
+# "blocked" is the definition on a block of tokens at a time, "dense" that on all of them.
+Lowering: TypeAlias = Literal["fused", "host", "scan", "select", "blocked", "dense"]
 Role: TypeAlias = Literal[
     "row",
     "column",
@@ -454,7 +455,7 @@ class PairPlan:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Stages, and the passes over pairs in the order they run, each of which may read what those
-    before it made; none if any stage is dense. `backward`: every float input's gradient."""
+    before it made; none if no kernel covers it. `backward`: every float input's gradient."""
 
     stages: tuple[Stage, ...]
     backward: bool
@@ -463,5 +464,10 @@ class Plan:
 
     @property
     def fused(self) -> bool:
-        """Whether nothing is lowered densely."""
-        return all(stage.lowering != "dense" for stage in self.stages)
+        """Whether kernels cover all of it."""
+        return not self.uncovered
+
+    @property
+    def uncovered(self) -> tuple[Stage, ...]:
+        """What no kernel covers."""
+        return tuple(stage for stage in self.stages if stage.lowering in ("blocked", "dense"))

@@ -85,9 +85,9 @@ def digest(spec: Spec) -> str:
 
 
 def render(spec: Spec, facts: Facts, plan: Plan) -> str:
-    """The module's source; only for a plan without a dense stage."""
+    """The module's source; only for a plan that kernels cover."""
     if not plan.fused:
-        raise ValueError(f"{spec.name} has no kernel: it is lowered densely")
+        raise ValueError(f"{spec.name} has no kernel")
     env = environment()
     spec = prepared(spec)
     host = wrap(spec, plan.passes, plan.roots)

@@ -30,7 +30,7 @@ class Attention:
     """A compiled spec: call it like the function that the spec defines.
 
     `spec`, `facts` and `plan` are what was read, proved and planned; `source` is the generated
-    module's text, empty where no kernel covers the spec and it runs densely. Each is made when it
+    module's text, empty where no kernel covers the spec. Each is made when it
     is first asked for: a module from the cache is called without any of them.
     """
 
@@ -91,7 +91,7 @@ class Attention:
 
     @cached_property
     def _module(self) -> ModuleType | None:
-        """The generated module; None where the spec runs densely."""
+        """The generated module; None where no kernel covers the spec."""
         key = cache_key(self._text, {})
         module = cached_module(key)
         if module is None and self.plan.fused:
@@ -126,12 +126,14 @@ class Attention:
 
         Arguments stand in call order (q, k, v, then as declared) or by name, with `q_start`,
         `k_start` and the sides of a grid by name. `backend` is "triton", "cpu" (tiles in
-        PyTorch), "native" (in C++, where a pass has that) or "dense"; by default Triton on a GPU or
-        under its interpreter, elsewhere tiles, in C++ if that exists or the call is long. AttnError
-        names the argument that is wrong, before anything is computed.
+        PyTorch), "native" (in C++, where a pass has that), "blocked" (the definition, on a block of
+        tokens at a time) or "dense" (on all of them); by default Triton on a GPU or under its
+        interpreter, elsewhere tiles, in C++ if that exists or the call is long, and blocks where
+        no kernel covers the spec. AttnError names the argument that is wrong, before anything is
+        computed.
         """
-        if backend == "dense" or self._module is None:
-            return self._dense(args, kwargs, extras, backend)
+        if backend in ("blocked", "dense") or self._module is None:
+            return self._defined(args, kwargs, extras, backend)
         given = dict(zip(self._names, args, strict=False))
         if len(given) < len(args) or given.keys() & kwargs.keys():
             bind(self.signature, args, kwargs)
@@ -139,21 +141,26 @@ class Attention:
         result: Result = self._module.attend_given(given, extras, backend)
         return result
 
-    def _dense(
+    def _defined(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], extras: bool, backend: str | None
     ) -> Result:
+        """By the definition, without a kernel."""
         from attnspec.runtime.launch import BACKENDS, EXPECTED_BACKEND
 
-        if backend not in (None, "dense", *BACKENDS):
+        if backend not in (None, "blocked", "dense", *BACKENDS):
             raise AttnError(f"{EXPECTED_BACKEND}, got {backend!r}")
         if backend == "triton":
-            why = "; ".join(s.why for s in self.plan.stages if s.why)
+            why = "; ".join(stage.why for stage in self.plan.uncovered)
             raise AttnError(f"backend: no kernel covers `{self.spec.name}` yet ({why})")
+        if backend == "blocked" and self.spec.states:
+            raise AttnError(f"backend: `{self.spec.name}` is a recurrence, which has no blocks")
+        from attnspec.runtime.blocked import evaluate_blocked
         from attnspec.runtime.reference import evaluate
 
         bound = self.bind(*args, **kwargs)
         wide = torch.float64 if bound.dtype is torch.float64 else torch.float32
-        return self._shown(evaluate(self.spec, bound, wide), extras, bound.dtype)
+        way = evaluate if backend == "dense" or self.spec.states else evaluate_blocked
+        return self._shown(way(self.spec, bound, wide), extras, bound.dtype)
 
     @overload
     def reference(self, /, *args: Any, extras: Literal[False] = False, **kwargs: Any) -> Tensor: ...

@@ -31,7 +31,7 @@ from attnspec.runtime.tiles import FEW, INTERPRETED, Config, config, parts, tryi
 
 Kernels = Mapping[str, Any]
 BACKENDS = ("triton", "cpu", "native")
-EXPECTED_BACKEND = 'backend: expected "triton", "cpu", "native" or "dense"'
+EXPECTED_BACKEND = 'backend: expected "triton", "cpu", "native", "blocked" or "dense"'
 LOG2E = log2(e)  # kernels work in base 2
 _SEARCHED = {"position": cpu.positions, "threshold": thresholds, "cuts": cuts}
 

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from attnspec.dsl.ast import COMPARISONS, Kind
 from attnspec.runtime.named import broadcast
@@ -33,17 +32,17 @@ class _Safe(torch.autograd.Function):
         return function(*xs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
         wanted = ctx.needs_input_grad[1:]
         with torch.enable_grad():
             xs = [
-                x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)
+                x.view_as(x) if again and w else x.detach().requires_grad_(w)
+                for x, w in zip(ctx.saved_tensors, wanted, strict=True)
             ]
             y = ctx.function(*xs)
-        grads = iter(
-            torch.autograd.grad(y, [x for x, w in zip(xs, wanted, strict=True) if w], grad)
-        )
+        taken = [x for x, w in zip(xs, wanted, strict=True) if w]
+        grads = iter(torch.autograd.grad(y, taken, grad, create_graph=again))
         zero = grad == 0
         return (None, *(torch.where(zero, 0, next(grads)) if w else None for w in wanted))
 

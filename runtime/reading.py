@@ -42,7 +42,7 @@ def read(e: Evaluator, node: ast.Read, at: At) -> Named:
         value = Named(value.full(dims, e.sizes), dims)
     # Through the mask a value may depend on b and h that its definition does not list.
     rows = [
-        _row(e, own[d], n, e.start(d), at) if d in own else d
+        row_of(e, own[d], n, e.start(d), at) if d in own else d
         for d, n in zip(value.dims, value.tensor.shape, strict=True)
     ]
     return gather(value.tensor, rows, pad)
@@ -65,9 +65,9 @@ def _read_state(e: Evaluator, node: ast.Read, pad: Named | None, at: At) -> Name
         else:
             tensor = tensor if not _is_now(time) else e.states.new(node.name)
             before = 0 if state.reverse or _is_now(time) else 1
-            row = _row(e, time, tensor.shape[2], first - before, at)
+            row = row_of(e, time, tensor.shape[2], first - before, at)
     others = [
-        _row(e, x, n, e.start(a), at)
+        row_of(e, x, n, e.start(a), at)
         for a, x, n in zip(state.axes, node.index, tensor.shape, strict=True)
         if a != state.time
     ]
@@ -87,20 +87,20 @@ def _read_argument(e: Evaluator, node: ast.Read, pad: Named | None, at: At) -> N
         queries = isinstance(index, ast.Index) and side(e.spec, index.axis) == "i"
         part = 0 if queries else 1
         sides[token] = "i" if queries else "j"
-    tensor = _tensor(e, decl, part)
+    tensor = tensor_of(e, decl, part)
     rows: list[Rows] = []
     for axis, index, own, size in zip(decl.axes, node.index, sides, tensor.shape, strict=True):
         start = 0 if own is None else e.bound.start(own)
         if axis == "b" and size == 1:
             rows.append(0)
-        elif axis == "h" and size != e.sizes["h"]:
-            rows.append(_shared_head(e, index, e.sizes["h"] // size, at))
+        elif axis == "h" and size != e.count("h"):
+            rows.append(_shared_head(e, index, e.count("h") // size, at))
         else:
-            rows.append(_row(e, index, size, start, at))
+            rows.append(row_of(e, index, size, start, at))
     return gather(tensor, rows, pad)
 
 
-def _tensor(e: Evaluator, decl: ast.Decl, part: int) -> Tensor:
+def tensor_of(e: Evaluator, decl: ast.Decl, part: int) -> Tensor:
     """An argument's values in the dtype of the computation."""
     key = (decl.name, part)
     if key not in e.tensors:
@@ -117,21 +117,21 @@ def _tensor(e: Evaluator, decl: ast.Decl, part: int) -> Tensor:
 
 def _shared_head(e: Evaluator, index: ast.Expr, group: int, at: At) -> Rows:
     """The head of an operand with fewer heads, each read by `group` query heads."""
-    row = _row(e, index, -1, 0, at)
+    row = row_of(e, index, -1, 0, at)
     if isinstance(row, int):
         return row // group
     assert isinstance(row, Named)
     return Named(torch.div(row.tensor, group, rounding_mode="floor"), row.dims)
 
 
-def _row(e: Evaluator, index: ast.Expr, size: int, start: int, at: At) -> Rows:
+def row_of(e: Evaluator, index: ast.Expr, size: int, start: int, at: At) -> Rows:
     """Where a dimension with `size` rows from `start` is read."""
     number = _number(e, index, at)
     if number is not None:
         return number - start
     if isinstance(index, ast.Index):
         axis = index.axis
-        if e.sizes[axis] == size and e.start(axis) == start:
+        if e.spans(axis, start, size):
             return axis
     value = e.value(index, at)
     return Named(value.tensor - start, value.dims)

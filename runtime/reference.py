@@ -63,7 +63,12 @@ def evaluate(
     `rounding` is what sums, and the two numbers a row that stand between a softmax and its
     gradients, are wrong by.
     """
-    evaluator = Evaluator(spec, bound, dtype, rounding)
+    return outputs(Evaluator(spec, bound, dtype, rounding))
+
+
+def outputs(evaluator: Evaluator) -> Outputs:
+    """What the evaluator's spec gives."""
+    spec = evaluator.spec
     output = None
     if spec.output is not None:
         output = evaluator.full(spec.output, ("b", "h", spec.token, spec.channel))
@@ -139,7 +144,7 @@ class Evaluator:
             if root(spec, axis.name) in bound.sizes:
                 self.sizes.setdefault(axis.name, bound.sizes[root(spec, axis.name)])
         self.states = Histories(self)
-        self._shared = shared_nodes(spec) if shared is None else shared
+        self.shared = shared_nodes(spec) if shared is None else shared
         self.memo: dict[tuple[object, ...], Named] = {}
         self.tensors: dict[tuple[str, int], Tensor] = {}
 
@@ -157,6 +162,14 @@ class Evaluator:
         where = side(self.spec, axis)
         return 0 if where is None else self.bound.start(where)
 
+    def count(self, axis: str) -> int:
+        """How many indices `axis` has in the call."""
+        return self.sizes[axis]
+
+    def spans(self, axis: str, start: int, size: int) -> bool:
+        """Whether the variable `axis` stands at `start`, and at all `size` indices from there."""
+        return self.sizes[axis] == size and self.start(axis) == start
+
     def __call__(self, expr: ast.Expr) -> Named:
         """The value of a whole expression."""
         with deep_recursion():
@@ -168,24 +181,33 @@ class Evaluator:
         if key in self.memo:
             return self.memo[key]
         value = self._evaluate(expr, at)
-        if id(expr) in self._shared:
+        if id(expr) in self.shared:
             self.memo[key] = value
         return value
 
     def log_sum_exp(self, weight: ast.Normalize) -> Tensor:
         """Log-sum-exp of a softmax over `j`, with its sink, over b, h, i and its channels."""
         with deep_recursion():
-            keep = self._keep(weight.where, weight.mask, NOWHERE)
-            body = self._float(weight.body, NOWHERE)
-        value = reduce_over("logsumexp", body, weight.axes, keep, self.sizes, 0)
-        if weight.sink is not None:
-            sink = self._float(weight.sink, NOWHERE)
-            dims = join(value, sink)
-            both = torch.stack(broadcast(value.over(dims), sink.over(dims)), -1)
-            pair = Named(both, (*dims, "sink"))
-            value = reduce_over("logsumexp", pair, ("sink",), None, {"sink": 2}, 0)
+            value = self.normaliser(weight)
         axes = ("b", "h", "i", *(d for d in value.dims if d not in ("b", "h", "i")))
         return value.full(axes, self.sizes).to(self.dtype)
+
+    def normaliser(self, weight: ast.Normalize) -> Named:
+        """Log-sum-exp of a softmax, with its sink."""
+        keep = self._keep(weight.where, weight.mask, NOWHERE)
+        body = self._float(weight.body, NOWHERE)
+        value = reduce_over("logsumexp", body, weight.axes, keep, self.sizes, 0)
+        return self.with_sink(value, weight.sink)
+
+    def with_sink(self, value: Named, sink_logit: ast.Expr | None) -> Named:
+        """A log-sum-exp and one more logit."""
+        if sink_logit is None:
+            return value
+        sink = self._float(sink_logit, NOWHERE)
+        dims = join(value, sink)
+        both = torch.stack(broadcast(value.over(dims), sink.over(dims)), -1)
+        pair = Named(both, (*dims, "sink"))
+        return reduce_over("logsumexp", pair, ("sink",), None, {"sink": 2}, 0)
 
     def _another(self, rounding: Rounding) -> Rounding:
         """That of one more sum, with signs of its own: two equal sums do not round alike."""
@@ -220,9 +242,9 @@ class Evaluator:
                 row = torch.div(position.tensor, below, rounding_mode="floor")
                 return Named(row % lengths[names.index(along)], position.dims)
             case ast.Size(of=of):
-                return self.constant(self.sizes[of])
+                return self.constant(self.count(of))
             case ast.Last(axis=axis):
-                return self.constant(self.start(axis) + self.sizes[axis] - 1)
+                return self.constant(self.start(axis) + self.count(axis) - 1)
             case ast.GridIndex(coords=coords, grid=grid):
                 return self._token([self.value(c, at) for c in coords], self._grid(grid)[1])
             case ast.Read():
@@ -320,9 +342,9 @@ class Evaluator:
         inside = _without(at, node.axes)
         keep = self._keep(node.where, node.mask, inside)
         if node.kind is ast.Kind.FLOAT and node.op in ("sum", "mean"):
-            factors = [self._float(f, inside) for f in _factors(node.body)]
+            parts = [self._float(f, inside) for f in factors(node.body)]
             add_up = sum_product if node.op == "sum" else mean_product
-            total = add_up(factors, node.axes, keep, self.sizes)
+            total = add_up(parts, node.axes, keep, self.sizes)
             if self.rounding and any(side(self.spec, axis) for axis in node.axes):
                 return rounded_sum(total, self._another(self.rounding))
             return total
@@ -336,10 +358,7 @@ class Evaluator:
         """Which indices take part: None for all."""
         parts = [] if where is None else [self.value(where, at)]
         if mask is not None and self.spec.mask is not None:
-            pairs = self.memo.get(("mask",))
-            if pairs is None:
-                pairs = self.memo[("mask",)] = self.value(self.spec.mask, NOWHERE)
-            pairs = pairs.rename({"i": mask[0], "j": mask[1]})
+            pairs = self.allowed(self.spec.mask, mask)
             for axis in mask:
                 if axis in at:
                     pairs = pairs.select(axis, at[axis] - self.start(axis))
@@ -353,6 +372,13 @@ class Evaluator:
                 return Named(one, dims)
             case _:
                 return Named(torch.logical_and(*tensors), dims)
+
+    def allowed(self, condition: ast.Expr, mask: tuple[str, str]) -> Named:
+        """The spec's mask, its i and j standing at the two variables `mask`."""
+        pairs = self.memo.get(("mask",))
+        if pairs is None:
+            pairs = self.memo[("mask",)] = self.value(condition, NOWHERE)
+        return pairs.rename({"i": mask[0], "j": mask[1]})
 
     def _rope(self, node: ast.Rope, at: At) -> Named:
         body = self._float(node.body, at)
@@ -382,7 +408,7 @@ class Evaluator:
     def _random(self, seed: Named, row: Named, column: Named) -> Named:
         b, h = self._index("b", NOWHERE), self._index("h", NOWHERE)
         dims = join(b, h, seed, row, column)
-        sequence = b.over(dims) * self.sizes["h"] + h.over(dims)
+        sequence = b.over(dims) * self.count("h") + h.over(dims)
         number = uniform(seed.over(dims), sequence, row.over(dims), column.over(dims))
         return Named(number.to(wide(self.dtype)), dims)
 
@@ -391,11 +417,11 @@ def _without(at: At, axes: Sequence[str]) -> At:
     return {a: n for a, n in at.items() if a not in axes} if at else at
 
 
-def _factors(expr: ast.Expr) -> Iterator[ast.Expr]:
+def factors(expr: ast.Expr) -> Iterator[ast.Expr]:
     """The factors of a float product."""
     if isinstance(expr, ast.Apply) and expr.op == "mul" and expr.kind is ast.Kind.FLOAT:
         for arg in expr.args:
-            yield from _factors(arg)
+            yield from factors(arg)
     else:
         yield expr
 

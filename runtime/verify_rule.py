@@ -14,6 +14,7 @@ rounded before they are added: so is what flows back into every sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from torch import Tensor
 from attnspec.dsl import ast
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import Bound
+from attnspec.runtime.blocked import limited
 from attnspec.runtime.reductions import Rounding
 from attnspec.runtime.reference import Evaluator, evaluate
 from attnspec.runtime.verify_case import Call, Case, arguments, leaves, widened
@@ -78,7 +80,8 @@ def hold(
     bound = attention.bind(**plain_call)
     found = evaluate(attention.spec, bound, bound.dtype)
     plain = [_results(found.output, found.extras, plain_call, upstream)]
-    with poisoned():
+    pairs = math.prod(bound.sizes.get(axis, 1) for axis in "bhij")
+    with poisoned(), limited(max(1, pairs // 8)):
         output, extras = attention(**call, extras=True, backend=backend)
         ours = _results(output, extras, call, upstream)
     hosted = any(stage.lowering == "host" for stage in attention.plan.stages)

@@ -107,7 +107,7 @@ def _held(name: str, attention: Attention, seed: int, backend: str, cases: int) 
     rng = Random(f"case {seed}")
     held, largest, text = 0, 0.0, attention.spec.text
     if not attention.plan.fused:
-        return Result(name, 0, 0.0, f"dense: {attention.plan.stages[0].why}\n{text}")
+        return Result(name, 0, 0.0, f"no kernel: {attention.plan.stages[0].why}\n{text}")
     for place in range(cases):
         case = random_case(rng, backend, (1000 * seed + place) % 2**32)
         try:

@@ -61,9 +61,9 @@ def build(
         raise click.UsageError("Missing argument 'SPEC...' (or --all).")
     reports: list[Built] = []
     for path in (*(library.names() if every else ()), *specs):
-        name, source, dense = _built(path)
-        if dense and require == "fused":
-            raise AttnError(f"{name} has no kernel ({dense})")
+        name, source, why_not = _built(path)
+        if why_not and require == "fused":
+            raise AttnError(f"{name} has no kernel ({why_not})")
         if source is None:
             click.echo(f"{name}: no kernel covers it yet, nothing to build", err=True)
             continue
@@ -80,15 +80,15 @@ def build(
 
 
 def _built(path: str) -> tuple[str, str | None, str]:
-    """A spec's name and generated module (None: it is lowered densely), and why stages are dense;
-    from the cache where an earlier build has put it there."""
+    """A spec's name and generated module (None: no kernel covers it), and why not; from the cache
+    where an earlier build has put it there."""
     text, _ = library.find(path)
     try:
         _, data = fetch("builds", cache_key(text, {}), "build.json", lambda: _build(path))
     except CacheUnusable as error:  # as good, but for the next time
         data = error.data
-    name, source, dense = json.loads(data)
-    return name, source, dense
+    name, source, why_not = json.loads(data)
+    return name, source, why_not
 
 
 def _build(path: str) -> bytes:
@@ -99,9 +99,9 @@ def _build(path: str) -> bytes:
     spec = read_spec(path)
     facts = analyze(spec)
     plan = make_plan(spec, facts)
-    dense = [f"{stage.name}: {stage.why}" for stage in plan.stages if stage.lowering == "dense"]
+    reasons = [f"{stage.name}: {stage.why}" for stage in plan.uncovered]
     source = render(spec, facts, plan) if plan.fused else None
-    return json.dumps([spec.name, source, "; ".join(dense)]).encode()
+    return json.dumps([spec.name, source, "; ".join(reasons)]).encode()
 
 
 def _compile(

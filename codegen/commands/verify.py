@@ -6,14 +6,14 @@ import click
 
 from attnspec.codegen.commands.common import SPEC
 
+BACKENDS = ("triton", "cpu", "native", "blocked")
+
 
 @click.command()
 @click.argument("specs", type=SPEC, nargs=-1, required=True, metavar="SPEC...")
 @click.option("--cases", type=click.IntRange(1), default=50, show_default=True, help="A spec.")
 @click.option("--seed", type=click.IntRange(0), help="To run the same cases again.")
-@click.option(
-    "--backend", type=click.Choice(["triton", "cpu", "native"]), help="Default: as for a call."
-)
+@click.option("--backend", type=click.Choice(BACKENDS), help="Default: as for a call.")
 @click.pass_context
 def verify(
     ctx: click.Context, specs: tuple[str, ...], cases: int, seed: int | None, backend: str | None

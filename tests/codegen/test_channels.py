@@ -111,7 +111,7 @@ def test_a_product_over_many_channels_has_no_kernel() -> None:
     text = "score = dot(q[i], k[j]) + prod(d, sigmoid(q[i] + k[j]))"
     stage = attnspec.compile(f"attention a\n{text}").plan.stages[0]
     assert (stage.lowering, stage.why.partition(",")[0]) == (
-        "dense", "a product over the channels of a pair"
+        "blocked", "a product over the channels of a pair"
     )  # fmt: skip
 
 

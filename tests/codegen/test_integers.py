@@ -76,10 +76,10 @@ PLACES = "argmax(a, x[i] + x[j]) == size(a) - 1"
 @pytest.mark.parametrize(
     ("size", "condition", "plan"),
     [
-        ("a", "amax(a, x[i] * x[j]) % 2 == 1", "dense"),
-        ("a", "amin(a, -x[i] * x[j], where=a > 0) % 2 == 1", "dense"),
-        ("a", PLACES, "dense"),
-        ("a = 3", PLACES, "dense"),
+        ("a", "amax(a, x[i] * x[j]) % 2 == 1", "blocked"),
+        ("a", "amin(a, -x[i] * x[j], where=a > 0) % 2 == 1", "blocked"),
+        ("a", PLACES, "blocked"),
+        ("a = 3", PLACES, "blocked"),
         ("a = 3", "amax(a, x[i] * x[j]) % 2 == 1", "fused"),
         ("a = 3", "amin(a, -x[i] * x[j], where=x[j] % 2 == 1) % 2 == 1", "fused"),
         ("a = 3", "prod(a, x[i] - x[j] + 4097) % 2 == 1", "fused"),

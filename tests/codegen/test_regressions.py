@@ -18,7 +18,7 @@ PLAIN = Case(SIZES, 0, 0, "float32", "contiguous", "normal", 7)
 
 
 def fused(text: str) -> Attention:
-    """The compiled spec; it must not be lowered densely."""
+    """The compiled spec; kernels must cover it."""
     attention = attnspec.compile(f"attention a\n{text}")
     assert attention.plan.passes, attention.plan.stages
     return attention
@@ -167,7 +167,7 @@ def test_a_log_sum_exp_whose_coordinates_a_pass_has_written_out() -> None:
     held(text + "output = none\nreturn mass[b, j] = mean(h, i, weight)", case)
 
 
-def test_a_pass_of_more_operands_than_an_operation_takes_is_dense() -> None:
+def test_a_pass_of_more_operands_than_an_operation_takes_has_no_kernel() -> None:
     f = attnspec.compile("attention a\nmask j <= i\nscore = -norm(rope(q[i], i - j) - k[j])")
     assert any("operands and numbers, of at most" in stage.why for stage in f.plan.stages)
     q = torch.randn(1, 1, 4, 4)

@@ -167,7 +167,7 @@ def test_which_sums_run(where: str, found: tuple[bool, bool] | None) -> None:
         ("weight = softmax(score) - softmax(score * sum(u, score[i, u], where=u < j))", "several"),
     ],
 )
-def test_what_stays_dense(text: str, why: str) -> None:
+def test_what_no_kernel_covers(text: str, why: str) -> None:
     plan = attnspec.compile(f"attention a\nindex u = j\n{text}").plan
     assert why in plan.stages[0].why
 

@@ -119,7 +119,10 @@ def test_what_no_kernel_covers_runs_densely_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"backend": "gpu"}, 'backend: expected "triton", "cpu", "native" or "dense", got \'gpu\''),
+        (
+            {"backend": "gpu"},
+            '"triton", "cpu", "native", "blocked" or "dense", got \'gpu\'',
+        ),
         ({"reach": 0}, "reach > 0"),
         ({"slope": torch.ones(3)}, "slope"),
         ({"slop": torch.ones(4)}, "slop"),

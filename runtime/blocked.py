@@ -1,0 +1,483 @@
+"""What no kernel covers, a block of its tokens at a time: memory stays linear in the length.
+
+The values are those of the definition, and so is the code that finds them. What changes is how
+much stands in memory at once: wherever a sum, a softmax or another operation along an axis would
+need more than `BUDGET` numbers, its result is put together from blocks of the tokens (then of
+heads and batches) that it is free of, and what a block needs is computed anew in the backward.
+What every block reads, a number or a vector a token, is computed once, before the first of them.
+
+A softmax of which only some entries are wanted is exp(score - normaliser). A definition over pairs
+is evaluated at the tokens at which it is read, whatever they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from attnspec.dsl import ast
+from attnspec.dsl.ast import Kind, Role
+from attnspec.runtime.axes import find_axis, root, side
+from attnspec.runtime.bind import Bound
+from attnspec.runtime.gather import Rows, gather
+from attnspec.runtime.named import Named
+from attnspec.runtime.pointwise import safe
+from attnspec.runtime.reading import At, row_of, tensor_of
+from attnspec.runtime.reference import NOWHERE, Evaluator, Outputs, factors, outputs
+
+# Numbers that one tensor of a block may hold, by type of device.
+BUDGET = {"cpu": 1 << 22, "cuda": 1 << 26}
+
+_LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)
+
+# Positions, ascending, at which the variable of an axis stands; an axis that has none has all.
+Windows: TypeAlias = Mapping[str, Tensor]
+
+# Over several axes these are the same over one of them of what they are over the others.
+_NESTED = frozenset({"sum", "mean", "prod", "amax", "amin", "any", "all", "logsumexp"})
+
+
+@contextmanager
+def limited(numbers: int) -> Iterator[None]:
+    """So many numbers in place of `BUDGET`: small calls have several blocks then."""
+    token = _LIMIT.set(numbers)
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def evaluate_blocked(spec: ast.Spec, bound: Bound, dtype: torch.dtype) -> Outputs:
+    """As `reference.evaluate`, no tensor but those asked for above some `BUDGET` numbers.
+
+    `spec` has no state. Where an axis cannot be taken apart (the result of a rank, a cumulative
+    sum or an entmax along the very axis that its reader has in blocks), it stands whole.
+    """
+    budget = _LIMIT.get() or BUDGET.get(bound.device.type, BUDGET["cuda"])
+    return outputs(Blocked(_Call(spec, bound, dtype, budget), {}, {}))
+
+
+class _Call:
+    """What all blocks of one call share."""
+
+    def __init__(self, spec: ast.Spec, bound: Bound, dtype: torch.dtype, budget: int) -> None:
+        self.spec = spec
+        self.bound = bound
+        self.dtype = dtype
+        self.budget = budget
+        self.whole = Evaluator(spec, bound, dtype)
+        for decl in spec.decls:
+            if decl.name not in bound.scalars:
+                for part in range(2 if decl.paired else 1):
+                    tensor_of(self.whole, decl, part)
+        floats = self.whole.tensors.values()
+        self.differentiable = any(x.requires_grad for x in floats)
+        self.nested: dict[int, ast.Expr] = {}  # another form of a node, by its id
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A value, and the tokens at which it was computed."""
+
+    value: Named
+    windows: Windows
+
+
+class Blocked(Evaluator):
+    """Values of expressions where the variables of some axes stand at a few positions only."""
+
+    def __init__(
+        self,
+        call: _Call,
+        windows: Windows,
+        held: dict[object, _Held],
+        family: dict[object, Blocked] | None = None,
+    ) -> None:
+        """`held` are values computed before; `family` the evaluators of one block, by windows."""
+        whole = call.whole
+        super().__init__(call.spec, call.bound, call.dtype, shared=whole.shared)
+        self.tensors = whole.tensors
+        self.call = call
+        self.windows = windows
+        self.held = held
+        self.family = {} if family is None else family
+        self.family[_names(windows)] = self
+        self.sizes |= {axis: len(at) for axis, at in windows.items()}
+
+    # What a window changes of the meaning of a variable: where it stands, not what it counts.
+
+    def count(self, axis: str) -> int:
+        return self.call.whole.sizes[axis]
+
+    def spans(self, axis: str, start: int, size: int) -> bool:
+        return axis not in self.windows and super().spans(axis, start, size)
+
+    def _index(self, axis: str, at: At) -> Named:
+        if axis in self.windows:
+            return Named(self.windows[axis], (axis,))
+        return super()._index(axis, at)
+
+    def value(self, expr: ast.Expr, at: At) -> Named:
+        held = self._held(id(expr))
+        return super().value(expr, at) if held is None else held
+
+    def _evaluate(self, expr: ast.Expr, at: At) -> Named:
+        if isinstance(expr, ast.Read):
+            definition = self.spec.definition(expr.name)
+            return (
+                super()._evaluate(expr, at) if definition is None else self._read(expr, definition)
+            )
+        own = _bound(expr)
+        if not own.isdisjoint(self.windows):
+            return self._apart(expr, own)
+        if self._product(self._largest(expr)) > self.call.budget:
+            return self._in_blocks(expr)
+        return super()._evaluate(expr, at)
+
+    def _held(self, key: object) -> Named | None:
+        """A value computed before, at the tokens of this evaluator."""
+        found = self.held.get(key)
+        if found is None:
+            return None
+        value = found.value
+        for axis in value.dims:
+            if found.windows.get(axis) is self.windows.get(axis):
+                continue
+            if axis in found.windows:
+                return None
+            value = self._at(value, axis)
+        return value
+
+    def _at(self, value: Named, axis: str) -> Named:
+        """`value` where the variable of one axis stands, of values at all of its indices."""
+        rows = self.windows[axis] - self.start(axis)
+        return Named(value.tensor.index_select(value.dims.index(axis), rows), value.dims)
+
+    def _under(self, windows: Windows) -> Blocked:
+        """The evaluator of the same block whose variables stand at `windows`."""
+        key = _names(windows)
+        if key not in self.family:
+            Blocked(self.call, windows, self.held, self.family)
+        return self.family[key]
+
+    def _without(self, axes: Iterable[str]) -> Blocked:
+        return self._under({a: w for a, w in self.windows.items() if a not in axes})
+
+    def _apart(self, expr: ast.Expr, own: frozenset[str]) -> Named:
+        """What binds variables that stand at a few positions only: it runs over all of them."""
+        if isinstance(expr, ast.Normalize) and expr.op == "softmax":
+            return self._entries(expr)
+        value = self._without(own).value(expr, NOWHERE)
+        for axis in own & self.windows.keys():
+            if axis in value.dims:
+                value = self._at(value, axis)
+        return value
+
+    def _entries(self, expr: ast.Normalize) -> Named:
+        """Some entries of a softmax."""
+        total = self._held(("normaliser", id(expr)))
+        if total is None:
+            total = self._without(expr.axes).normaliser(expr)
+        keep = self._keep(expr.where, expr.mask, NOWHERE)
+        body = self._float(expr.body, NOWHERE)
+        dims = tuple(dict.fromkeys((*body.dims, *total.dims, *(keep.dims if keep else ()))))
+        dims = (*dims, *(a for a in expr.axes if a not in dims))
+        empty = total.tensor == -math.inf
+        lowest = Named(torch.where(empty, 0, total.tensor), total.dims).over(dims)
+        taken = ~Named(empty, total.dims).over(dims)
+        if keep is not None:
+            taken = taken & keep.over(dims)
+        each = torch.where(taken, body.over(dims) - lowest, -math.inf)
+        return Named(safe(torch.exp, each), dims)
+
+    def normaliser(self, weight: ast.Normalize) -> Named:
+        """Log-sum-exp of a softmax, with its sink."""
+        total = self.call.nested.get(id(weight))
+        if total is None:
+            total = ast.Reduce(
+                op="logsumexp",
+                axes=weight.axes,
+                body=weight.body,
+                where=weight.where,
+                mask=weight.mask,
+                kind=Kind.FLOAT,
+            )
+            self.call.nested[id(weight)] = total
+        return self.with_sink(self.value(total, NOWHERE), weight.sink)
+
+    # Definitions and the mask, at the tokens at which they are read.
+
+    def allowed(self, condition: ast.Expr, mask: tuple[str, str]) -> Named:
+        names = dict(zip(("i", "j"), mask, strict=True))
+        windows = {a: self.windows[v] for a, v in names.items() if v in self.windows}
+        pairs = self._under(windows | self._hidden())
+        found = pairs.memo.get(("mask",))
+        if found is None:
+            found = pairs.memo[("mask",)] = pairs.value(condition, NOWHERE)
+        return found.rename(names)
+
+    def _hidden(self) -> dict[str, Tensor]:
+        """Of batches and heads, on which a definition may depend without saying so."""
+        return {a: self.windows[a] for a in ("b", "h") if a in self.windows}
+
+    def _read(self, node: ast.Read, definition: ast.Def) -> Named:
+        own = dict(zip(definition.axes, node.index, strict=True))
+        pad = None if node.pad is None else self.value(node.pad, NOWHERE)
+        windows: dict[str, Tensor] = {}
+        if self._is_small(definition.axes):
+            value = self._whole(definition)
+            for axis in self._hidden():
+                if axis in value.dims and axis not in definition.axes:
+                    value = self._at(value, axis)
+        else:
+            windows = self._places(own)
+            there = self._under(windows | self._hidden())
+            value = there.value(definition.expr, NOWHERE)
+        if pad is not None:
+            dims = tuple(dict.fromkeys((*definition.axes, *value.dims)))
+            sizes = {**self.call.whole.sizes, **{a: self.sizes[a] for a in self._hidden()}}
+            sizes |= {a: len(at) for a, at in windows.items()}
+            value = Named(value.full(dims, sizes), dims)
+        rows = [
+            self._row(d, own.get(d), n, windows)
+            for d, n in zip(value.dims, value.tensor.shape, strict=True)
+        ]
+        return gather(value.tensor, rows, pad)
+
+    def _is_small(self, axes: Iterable[str]) -> bool:
+        """Whether a value may stand whole: numbers a token, or few numbers at all."""
+        numbers = math.prod(map(self.count, {*axes, "b", "h"}))
+        return len(self._tokens(axes)) < 2 or numbers <= self.call.budget
+
+    def _whole(self, definition: ast.Def) -> Named:
+        """A definition at all of its indices."""
+        if definition.name in self.held:
+            return self.held[definition.name].value
+        whole = self._under({})
+        key = (definition.name,)
+        if key not in whole.memo:
+            whole.memo[key] = whole.value(definition.expr, NOWHERE)
+        return whole.memo[key]
+
+    def _same(self, index: ast.Expr, axis: str) -> bool:
+        """Whether an index is a variable that counts what `axis` counts."""
+        return isinstance(index, ast.Index) and root(self.spec, index.axis) == root(self.spec, axis)
+
+    def _places(self, own: Mapping[str, ast.Expr]) -> dict[str, Tensor]:
+        """The positions at which a definition is wanted."""
+        windows: dict[str, Tensor] = {}
+        for axis, index in own.items():
+            if isinstance(index, ast.Index) and self._same(index, axis):
+                if index.axis in self.windows:
+                    windows[axis] = self.windows[index.axis]
+                continue
+            first, size = self.start(axis), self.count(axis)
+            if size:
+                at = self.value(index, NOWHERE).tensor.clamp(first, first + size - 1)
+                windows[axis] = torch.unique(at)
+        return windows
+
+    def _row(self, axis: str, index: ast.Expr | None, size: int, windows: Windows) -> Rows:
+        """Where a dimension of a definition's value is read."""
+        if index is None:
+            return axis
+        if axis in windows:
+            if isinstance(index, ast.Index) and self._same(index, axis):
+                return index.axis
+            at = self.value(index, NOWHERE)
+            first = self.start(axis)
+            inside = (at.tensor >= first) & (at.tensor < first + self.count(axis))
+            place = torch.searchsorted(windows[axis], at.tensor.contiguous())
+            return Named(torch.where(inside, place, -1), at.dims)
+        return row_of(self, index, size, self.start(axis), NOWHERE)
+
+    # Blocks.
+
+    def _tokens(self, axes: Iterable[str]) -> list[str]:
+        return [a for a in sorted(axes) if _counts_tokens(self.spec, a)]
+
+    def _product(self, axes: Iterable[str]) -> int:
+        return math.prod(self.sizes[a] for a in axes)
+
+    def _largest(self, expr: ast.Expr) -> frozenset[str]:
+        """The axes of the largest tensor that is made where something is computed along an axis,
+        but for those that hold numbers a token: they are no larger than the call's own."""
+        found = [t for t in _tensors(expr) if len(self._tokens(t)) > 1]
+        return max((t | {"b", "h"} for t in found), key=self._product, default=frozenset())
+
+    def _in_blocks(self, expr: ast.Expr) -> Named:
+        """Put together from blocks of the axes that it is free of."""
+        one_by_one = self._one_axis(expr)
+        if one_by_one is not None:
+            return self.value(one_by_one, NOWHERE)
+        blocks = self._split(expr)
+        if not blocks:
+            return super()._evaluate(expr, NOWHERE)
+        self._prepare(expr, frozenset(blocks), set())
+        before = dict(self.held)
+
+        def block(windows: Windows) -> Named:
+            def run() -> Named:
+                return Blocked(self.call, windows, dict(before)).directly(expr)
+
+            if not (torch.is_grad_enabled() and self.call.differentiable):
+                return run()
+            found: Named = checkpoint(run, use_reentrant=False, preserve_rng_state=False)
+            return found
+
+        return _together(block, self.windows, list(blocks.items()))
+
+    def directly(self, expr: ast.Expr) -> Named:
+        """The value of what has been taken apart far enough."""
+        return Evaluator._evaluate(self, expr, NOWHERE)
+
+    def _one_axis(self, expr: ast.Expr) -> ast.Expr | None:
+        """A reduction over several axes of tokens as that over one of those over the others."""
+        if not (isinstance(expr, ast.Reduce) and expr.op in _NESTED):
+            return None
+        tokens = self._tokens(expr.axes)
+        if len(expr.axes) < 2 or not tokens:
+            return None
+        if id(expr) not in self.call.nested:
+            self.call.nested[id(expr)] = _nested(expr, tokens[0])
+        return self.call.nested[id(expr)]
+
+    def _split(self, expr: ast.Expr) -> dict[str, tuple[Tensor, ...]]:
+        """Blocks of each axis that is taken apart: the longest is halved until all is small."""
+        own = _bound(expr)
+        shared = {a for a in expr.free - own if _repeats(self.spec, a)}
+        before = dict(self.sizes)
+        while True:
+            largest = self._largest(expr)
+            choice = [a for a in sorted(largest & shared) if self.sizes[a] > 1]
+            if self._product(largest) <= self.call.budget or not choice:
+                break
+            axis = max(choice, key=lambda a: self.sizes[a])
+            self.sizes[axis] = -(-self.sizes[axis] // 2)
+        found = {a: self.sizes[a] for a in sorted(shared) if self.sizes[a] < before[a]}
+        self.sizes = before
+        return {a: self._index(a, NOWHERE).tensor.split(n) for a, n in found.items()}
+
+    def _prepare(self, expr: ast.Expr, split: frozenset[str], seen: set[object]) -> None:
+        """Compute once what is the same, or is wanted whole, in every block of the axes `split`."""
+        key = (id(expr), _names(self.windows), split)
+        if key in seen:
+            return
+        seen.add(key)
+        definition = self.spec.definition(expr.name) if isinstance(expr, ast.Read) else None
+        if isinstance(expr, ast.Read) and definition is not None:
+            self._prepare_definition(expr, definition, split, seen)
+        own = _bound(expr)
+        there = self if own.isdisjoint(self.windows) else self._without(own)
+        anew = bool(own) and (expr.free.isdisjoint(split) or not own.isdisjoint(split))
+        if anew and self._is_small(expr.free - own):
+            if not isinstance(expr, ast.Normalize | ast.Cumsum | ast.Rank):
+                there.held[id(expr)] = _Held(there.value(expr, NOWHERE), there.windows)
+                return
+            if isinstance(expr, ast.Normalize) and expr.op == "softmax":
+                found = _Held(there.normaliser(expr), there.windows)
+                there.held["normaliser", id(expr)] = found
+        for child in ast.children(expr):
+            there._prepare(child, split - own, seen)
+        mask = expr.mask if isinstance(expr, ast.Reduce | ast.Normalize) else None
+        if mask is not None and self.spec.mask is not None:
+            names = dict(zip(("i", "j"), mask, strict=True))
+            windows = {a: there.windows[v] for a, v in names.items() if v in there.windows}
+            taken = {a for a, v in names.items() if v in split - own} | split & {"b", "h"}
+            pairs = there._under(windows | self._hidden())
+            pairs._prepare(self.spec.mask, frozenset(taken), seen)
+
+    def _prepare_definition(
+        self, node: ast.Read, definition: ast.Def, split: frozenset[str], seen: set[object]
+    ) -> None:
+        if self._is_small(definition.axes):
+            if definition.name not in self.held:
+                self.held[definition.name] = _Held(self._whole(definition), {})
+            return
+        windows = self._hidden()
+        taken = set(split & {"b", "h"})
+        for axis, index in zip(definition.axes, node.index, strict=True):
+            if (
+                not (isinstance(index, ast.Index) and self._same(index, axis))
+                or index.axis in split
+            ):
+                taken.add(axis)
+            elif index.axis in self.windows:
+                windows[axis] = self.windows[index.axis]
+        self._under(windows)._prepare(definition.expr, frozenset(taken), seen)
+
+
+def _names(windows: Windows) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((axis, id(at)) for axis, at in windows.items()))
+
+
+def _counts_tokens(spec: ast.Spec, axis: str) -> bool:
+    return side(spec, axis) is not None or find_axis(spec, root(spec, axis)).role is Role.BLOCK
+
+
+def _repeats(spec: ast.Spec, axis: str) -> bool:
+    """Whether the same is computed at every index of an axis: a token, a head, a batch."""
+    role = find_axis(spec, root(spec, axis)).role
+    return _counts_tokens(spec, axis) or role in (Role.BATCH, Role.HEAD)
+
+
+def _bound(expr: ast.Expr) -> frozenset[str]:
+    """The variables that a node runs over."""
+    match expr:
+        case ast.Contract(axes=axes) | ast.Reduce(axes=axes) | ast.Normalize(axes=axes):
+            return frozenset(axes)
+        case ast.Cumsum(axis=axis) | ast.Rank(axis=axis):
+            return frozenset((axis,))
+        case _:
+            return frozenset()
+
+
+def _tensors(expr: ast.Expr) -> Iterator[frozenset[str]]:
+    """The axes of every tensor that is made where something is computed along an axis."""
+    match expr:
+        case ast.Contract(left=left, right=right):
+            yield from (expr.free, left.free, right.free)
+        case ast.Reduce(body=body, where=where, mask=mask):
+            sums = expr.kind is Kind.FLOAT and expr.op in ("sum", "mean")
+            parts = [f.free for f in factors(body)] if sums else [body.free]
+            keep = frozenset(mask or ()) | (where.free if where is not None else frozenset())
+            most = max(parts, key=lambda axes: len(axes & keep))
+            yield from (expr.free, *parts, most | keep)
+        case ast.Normalize() | ast.Cumsum() | ast.Rank():
+            yield expr.free
+
+
+def _nested(expr: ast.Reduce, axis: str) -> ast.Expr:
+    """A reduction over several axes, that over `axis` last."""
+    if expr.op == "mean":
+        total = replace(expr, op="sum")
+        one = ast.Literal(value=1.0, kind=Kind.FLOAT)
+        count = ast.Apply(op="max", args=(replace(total, body=one), one), kind=Kind.FLOAT)
+        return ast.Apply(op="div", args=(total, count), kind=Kind.FLOAT)
+    inner = replace(expr, axes=tuple(a for a in expr.axes if a != axis))
+    return replace(expr, axes=(axis,), body=inner, where=None, mask=None)
+
+
+def _together(
+    block: Callable[[Windows], Named],
+    windows: Windows,
+    axes: list[tuple[str, tuple[Tensor, ...]]],
+) -> Named:
+    """One value of those of every block."""
+    if not axes:
+        return block(windows)
+    (axis, parts), *rest = axes
+    values = [_together(block, {**windows, axis: parts[0]}, rest)]
+    if axis not in values[0].dims:  # read as one for all
+        return values[0]
+    values += [_together(block, {**windows, axis: part}, rest) for part in parts[1:]]
+    dims = values[0].dims
+    return Named(torch.cat([v.over(dims) for v in values], dims.index(axis)), dims)

@@ -1,0 +1,152 @@
+"""The definition in blocks: the same values and gradients, and no tensor of all pairs."""
+
+from __future__ import annotations
+
+import zlib
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attnspec
+from attnspec.codegen import library
+from attnspec.runtime.blocked import limited
+from attnspec.runtime.verify_case import Case
+from attnspec.runtime.verify_rule import hold
+
+SCORE = "score = dot(q[i], k[j]) / sqrt(D)\n"
+TEXTS = {
+    "transposed": """
+        require M == N
+        let a[i, j] = softmax(score, over=j)
+        weight = a[j, i]""",
+    "symmetric": """
+        require M == N
+        let s[i, j] = tanh(score)
+        weight = 0.5 * (s[i, j] + s[j, i]) / N""",
+    "shifted": """
+        let s[i, j] = score
+        mask j <= i
+        weight = softmax(score + 0.3 * s[clamp(i - 1, 0, M - 1), j])""",
+    "product of maps": """
+        require M == N
+        let a[i, j] = softmax(score, over=j)
+        index u = j
+        weight = sum(u, a[i, u] * a[u, j])""",
+    "over heads": """
+        weight = softmax(score, over=h) / N""",
+    "largest before": """
+        index u = j
+        let top[i, j] = amax(u, score[i, u] + 0.1 * u, where=u <= j)
+        mask j <= i
+        weight = softmax(top[i, j])""",
+    "total": """
+        let z = logsumexp(i, j, score)
+        weight = exp(score - z)""",
+    "mean of all": """
+        let z = mean(i, j, score, where=j <= i)
+        weight = sigmoid(score - z)""",
+    "over the queries": """
+        let c[i, j] = softmax(score, over=i)
+        let total[i] = sum(j, c[i, j])
+        weight = c[i, j] / (total[i] + 0.1)""",
+    "rank": """
+        weight = exp(score) / (1 + rank(j, score))""",
+    "largest of a column": """
+        let m[j] = amax(i, score)
+        weight = sigmoid(score - m[j])""",
+    "sink": """
+        param s[h] = 0.3
+        weight = softmax(score, over=j, sink=s)
+        return map[b, h, i, j] = weight[i, j]""",
+}
+
+
+def text(name: str) -> str:
+    return f"attention blocked_case\n{SCORE}{dedent(TEXTS[name])}\n"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_blocks_give_the_definition(name: str) -> None:
+    rows, columns = (9, 9) if "require M == N" in text(name) else (7, 12)
+    shape = {"b": 2, "h": 2, "heads": 1, "i": rows, "j": columns, "d": 4, "e": 3}
+    case = Case(tuple(shape.items()), columns - rows, 0, "float64", "contiguous", "normal", 3)
+    outcome = hold(attnspec.compile(text(name)), case, "blocked")
+    assert not outcome.problems, outcome.problems
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that any operation gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(each, Tensor) and not func.is_view:  # a view has no numbers of its own
+                self.numbers = max(self.numbers, each.numel())
+        return found
+
+
+def largest_tensor() -> Largest:
+    return Largest()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS.keys() - {"sink"}))
+def test_no_tensor_of_all_pairs(name: str) -> None:
+    """Forward and backward, of 36 x 36 pairs at most some rows at a time."""
+    length, limit = 36, 300
+    q, k, v = (torch.randn(1, 1, length, 4, requires_grad=True) for _ in range(3))
+    f = attnspec.compile(text(name))
+    with largest_tensor() as largest, limited(limit):
+        f(q, k, v, backend="blocked").square().sum().backward()
+    assert largest.numbers <= limit
+    assert all(x.grad is not None for x in (q, k, v))
+
+
+def test_what_is_wanted_whole_is_given_whole() -> None:
+    f = attnspec.compile(text("sink"))
+    q, k, v = (torch.randn(1, 2, 20, 4) for _ in range(3))
+    with limited(50):
+        y, extras = f(q, k, v, extras=True, backend="blocked")
+    torch.testing.assert_close(extras["map"] @ v, y)
+
+
+def test_without_a_kernel_blocks_are_the_default() -> None:
+    f = attnspec.compile(text("product of maps"))
+    assert [stage.lowering for stage in f.plan.stages] == ["blocked"]
+    assert f.plan.backward
+    q, k, v = (torch.randn(1, 2, 64, 4) for _ in range(3))
+    with largest_tensor() as largest, limited(500):
+        y = f(q, k, v)
+    assert largest.numbers < 64 * 64
+    torch.testing.assert_close(y, f(q, k, v, backend="dense"))
+
+
+def test_a_recurrence_has_no_blocks() -> None:
+    f = attnspec.load("gla")
+    with pytest.raises(attnspec.AttnError, match="`gla` is a recurrence, which has no blocks"):
+        f(backend="blocked")
+
+
+@pytest.mark.parametrize("backend", ["blocked", "dense"])
+def test_a_second_derivative(backend: str) -> None:
+    f = attnspec.compile(text("over the queries"))
+    q, k, v = (torch.randn(1, 1, 4, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    with limited(8):
+        assert torch.autograd.gradgradcheck(lambda *x: f(*x, backend=backend), (q, k, v))
+
+
+@pytest.mark.parametrize("name", library.names()[::20])
+def test_the_library_in_blocks(name: str) -> None:
+    attention = attnspec.load(name)
+    if attention.spec.states:
+        pytest.skip("a recurrence")
+    shape = {"b": 1, "h": 2, "heads": 1, "i": 5, "j": 6, "d": 4, "e": 3}
+    seed = zlib.crc32(name.encode())
+    case = Case(tuple(shape.items()), 1, 0, "float64", "contiguous", "normal", seed)
+    outcome = hold(attention, case, "blocked")
+    assert not outcome.problems, outcome.problems
