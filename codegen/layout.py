@@ -84,9 +84,12 @@ def _listed(line: str) -> tuple[str, ast.Tuple | None]:
     """The tuple that a line returns or gives a name, if that is what it does, after its head."""
     found = re.match(r" *(?:return |\w+ = )", line)
     head = found[0] if found else ""
-    match ast.parse(line[len(head) :]).body if head else []:
-        case [ast.Expr(value=ast.Tuple() as value)]:
-            return head, value
+    try:
+        match ast.parse(line[len(head) :]).body if head else []:
+            case [ast.Expr(value=ast.Tuple() as value)]:
+                return head, value
+    except SyntaxError:  # a line of the spec, which the module quotes
+        pass
     return head, None
 
 

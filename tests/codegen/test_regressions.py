@@ -172,3 +172,8 @@ def test_a_pass_of_more_operands_than_an_operation_takes_has_no_kernel() -> None
     assert any("operands and numbers, of at most" in stage.why for stage in f.plan.stages)
     q = torch.randn(1, 1, 4, 4)
     assert f(q, q, q).shape == q.shape
+
+
+def test_a_long_line_that_is_no_python() -> None:
+    part = "tanh(dot(q[i], (k[j] + 0.5 * k[j - 1, pad=0]))) / sqrt(D)"
+    held(f"score = {part} + 0.1 * {part} * sigmoid(i - j)")
