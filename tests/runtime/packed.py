@@ -48,7 +48,8 @@ def problems() -> Iterator[str]:
     for name in SPECS:
         yield from differing(attnspec.load(name), drawn(random))
     for shape in EDGES:
-        yield from differing(attnspec.compile(FACTOR), shape)
+        for f in (attnspec.compile(FACTOR), attnspec.load("causal")):
+            yield from differing(f, shape)
 
 
 def differing(f: attnspec.Attention, shape: Shape) -> Iterator[str]:
@@ -82,7 +83,7 @@ def differing(f: attnspec.Attention, shape: Shape) -> Iterator[str]:
     pairs += [(extras[n], wide[n]) for n in extras if n in wide]
     if not all(torch.allclose(x.double(), y.double(), 1e-4, 1e-5) for x, y in pairs):
         yield f"{f.spec.name}: {shape}"
-    if max(found) != min(group, INTERPRETED.block_m):
+    if max(found, default=1) != min(group, INTERPRETED.block_m):
         yield f"{f.spec.name}: {shape}, {found} heads in a tile"
 
 
