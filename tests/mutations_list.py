@@ -25,6 +25,7 @@ WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
+BLOCKED = ("blocked",)
 TURNED, ORDERS = ("turned",), ("channels",)
 FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
@@ -65,6 +66,7 @@ SPARSE = ("entmax",)
 REWRITE = "codegen/rewrite.py"
 MIXED = "codegen/mixtures.py"
 REWRITE_BLOCKS = "codegen/rewrite_blocks.py"
+IN_BLOCKS = "runtime/blocked.py"
 REWRITE_TURNED = "codegen/rewrite_turned.py"
 REWRITE_ORDERS = "codegen/rewrite_orders.py"
 HOST_SUMS = "codegen/host_sums.py"
@@ -802,4 +804,18 @@ MUTATIONS = (
     Mutation(
         "codegen/rewrite_products.py", "not prover.positive(node.body, known)", "False", RUNNING
     ),
+    # the definition in blocks
+    Mutation(IN_BLOCKS, "self.windows[axis] - self.start(axis)", "self.windows[axis]", BLOCKED),
+    Mutation(IN_BLOCKS, "if not own.isdisjoint(self.windows):", "if False:", BLOCKED),
+    Mutation(IN_BLOCKS, "taken = taken & keep.over(dims)", "pass", BLOCKED),
+    Mutation(IN_BLOCKS, "        self.sizes = before\n", "", BLOCKED),
+    Mutation(IN_BLOCKS, "body=inner, where=None, mask", "body=inner, mask", BLOCKED),
+    Mutation(
+        IN_BLOCKS,
+        "self.with_sink(self.value(total, NOWHERE), weight.sink)",
+        "self.value(total, NOWHERE)",
+        BLOCKED,
+    ),
+    Mutation(IN_BLOCKS, "torch.unique(at)", "torch.unique(at) * 0", BLOCKED),
+    Mutation("runtime/pointwise.py", "x.view_as(x) if again and w else ", "", BLOCKED),
 )
