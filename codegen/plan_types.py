@@ -66,6 +66,12 @@ class Operand:
     joined: tuple[str, ...] = ()
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """Its `dims` as the spec calls them, without the lanes."""
+        names = dict(self.tokens)
+        return tuple(names.get(d, d) for d in self.dims)
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """Its axes in order as the spec calls them."""
         names = dict(self.tokens)

@@ -3,7 +3,8 @@
 What is pointwise is written out at the other tokens. But a softmax over j read there is over what
 stands in the column of the reader, which no tile has. So each number that a row of `P` is made of,
 its log-sum-exp say, becomes a definition of one token, which is read at j like any vector of keys:
-`exp(score[j, i] - total[j])`.
+`exp(score[j, i] - total[j])`. So does a tensor that the call may give apart for queries and keys:
+at j, the text `doc[j]` would read that of the keys.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import canonical, written_out
-from attnspec.codegen.token_axes import renamed, tokens
+from attnspec.codegen.token_axes import base, renamed, tokens
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import Cumsum, Def, Expr, Index, Rank, Read, Reduce, Role, Spec, walk
 from attnspec.dsl.build import index
@@ -55,7 +56,7 @@ class _Turned:
             moved = self._moved(expr)
             before, names = self.spec, dict(self._names)
             try:
-                if moved and isinstance(written_out(self.spec, expr), Read):
+                if moved and self._asks(expr, moved):
                     return self._written(expr, moved)
             except Unsupported:
                 self.spec, self._names = before, names
@@ -74,6 +75,21 @@ class _Turned:
         run = tokens(self.spec, frozenset(found.axes))
         return names if any(names[axis] != axis for axis in run) else {}
 
+    def _asks(self, read: Read, names: dict[str, str]) -> bool:
+        """Whether the text of a definition at other tokens would not be what it is there."""
+        written = written_out(self.spec, read)
+        sides = {axis for axis, at in names.items() if base(self.spec, axis) != base(self.spec, at)}
+        body = self.spec.definition(read.name)
+        assert body is not None
+        own = walk(written_out(self.spec, body.expr))
+        return isinstance(written, Read) or any(self._given_apart(n) & sides for n in own)
+
+    def _given_apart(self, expr: Expr) -> frozenset[str]:
+        """The token at which a tensor is read that the call may give apart for either side."""
+        decl = self.spec.decl(expr.name) if isinstance(expr, Read) else None
+        paired = decl is not None and decl.paired
+        return tokens(self.spec, expr.free) if paired else frozenset()
+
     def _written(self, read: Read, names: dict[str, str]) -> Expr:
         found = self.spec.definition(read.name)
         assert found is not None
@@ -81,9 +97,12 @@ class _Turned:
         return renamed(self._apart(self.visit(body), read.name), names)
 
     def _apart(self, expr: Expr, name: str) -> Expr:
-        """`expr` with what runs over tokens and is a number of one as definitions."""
-        if _bound(self.spec, expr) and len(tokens(self.spec, expr.free)) == 1:
-            return self._defined(expr, f"{name}_{expr.op}" if isinstance(expr, Reduce) else name)
+        """`expr` with what belongs to one token, and runs over tokens or is given for that side
+        alone, as definitions."""
+        asked = _bound(self.spec, expr) or bool(self._given_apart(expr))
+        if asked and len(tokens(self.spec, expr.free)) == 1:
+            own = f"{name}_{expr.op}" if isinstance(expr, Reduce) else name
+            return self._defined(expr, f"{expr.name}_here" if isinstance(expr, Read) else own)
         return rebuild(expr, lambda part: self._apart(part, name))
 
     def _defined(self, expr: Expr, hint: str) -> Read:

@@ -181,7 +181,7 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         if role in ("table", "pair", *BLOCKED):
             if role == "pair":
                 assert isinstance(operand.expr, Read)
-                source = host.aligned(read(host, operand.expr), operand.axes)
+                source = host.aligned(read(host, operand.expr), operand.own)
             else:
                 source = _in_lanes(
                     host, operand, host.aligned(host.emit(operand.expr), operand.axes, ungroup=True)

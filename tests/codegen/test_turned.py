@@ -68,6 +68,19 @@ FORMS = {
         f"let S[i, j] = s[i, j] - mean(j, s[i, j])\nscore = {SCORE} + S[j, i]",
         ["number ij", "vector ij softmax"],
     ),
+    "documents that queries and keys have apart": (
+        "input doc[b, n]: int\nmask doc[i] > 0 and doc[i] <= doc[j]\n"
+        "let P[i, j] = softmax(score)\nweight = P[j, i]",
+        ["number ij softmax", "vector ij"],
+    ),
+    "numbers that queries and keys have apart": (
+        f"input x[b, h, n]\nlet S[i, j] = x[i] - 2 * tanh(x[j])\nscore = {SCORE} + S[j, i]",
+        ["vector ij softmax"],
+    ),
+    "a given tensor of every channel": (
+        "input s[b, h, i, j]\nquery y[e]\nweight = sigmoid(s[j, i])\nvalue = tanh(v[j] - y[i])",
+        ["number ij"],
+    ),
     "a given tensor": (
         f"index u = j\ninput s[b, h, i, j]\nlet total[i] = sum(u, tanh(s[u, i]))\n"
         f"score = {SCORE} * s[j, i] + s[i, j] + total[j]",
@@ -90,6 +103,13 @@ def test_what_is_read_at_the_other_tokens_is_fused(name: str, case: Case) -> Non
     assert sorted(shown(attention)) == sorted(passes)
     outcome = hold(attention, case, "cpu")
     assert not outcome.problems, outcome.problems
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name.endswith("apart")])
+def test_each_side_reads_its_own(name: str) -> None:
+    for seed in range(8):  # of which some give a tensor for queries and keys apart
+        outcome = hold(fused(SQUARE + FORMS[name][0]), replace(SELF, seed=seed), "cpu")
+        assert not outcome.problems, outcome.problems
 
 
 def test_numbers_of_a_row_are_made_once() -> None:
