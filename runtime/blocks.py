@@ -136,7 +136,7 @@ def limits(call: Problem, rows: int, columns: int, by_columns: bool = False) -> 
     assert ranges is not None
     names = ranges.column_names if by_columns else ranges.row_names
     values = _values(call, rows, columns, names, ranges.ends, "j" if by_columns else "i")
-    found = (ranges.columns if by_columns else ranges.rows)(values)
+    found = (ranges.columns if by_columns else ranges.rows)(values | {"wide": call.wide})
     start, length = (call.q_start, call.rows) if by_columns else (call.k_start, call.columns)
     own = (1, -(-call.columns // columns)) if by_columns else (-(-call.rows // rows), 1)
     whole, none = (start, start + length - 1), (start + length, start - 1)

@@ -177,3 +177,9 @@ def test_a_pass_of_more_operands_than_an_operation_takes_has_no_kernel() -> None
 def test_a_long_line_that_is_no_python() -> None:
     part = "tanh(dot(q[i], (k[j] + 0.5 * k[j - 1, pad=0]))) / sqrt(D)"
     held(f"score = {part} + 0.1 * {part} * sigmoid(i - j)")
+
+
+def test_real_numbers_among_the_limits_of_ranges() -> None:
+    text = "input first[b, n]: bool\ninput reach: float = 2.25\n"
+    text += "let part[n] = cumsum(n, where(first[n], 1, 0))\n"
+    held(f"{text}mask abs(i - j) * 0.5 < reach\nmask part[j] <= part[i]")
