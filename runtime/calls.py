@@ -93,7 +93,8 @@ class Calls:
         kind = None if _observed() else kind_of(given)
         if kind is not None and torch.cuda.is_initialized():
             # what was made waits for the work of its own stream alone
-            kind = (*kind, torch.cuda.current_stream().cuda_stream)
+            devices = {x.device for x in given.values() if isinstance(x, Tensor) and x.is_cuda}
+            kind = (*kind, *(torch.cuda.current_stream(at).cuda_stream for at in devices))
         if kind is None:
             return bind(self.signature, (), given, self.initial)
         passed = self.passed.get(kind)

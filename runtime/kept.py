@@ -50,7 +50,7 @@ def kept(
     elif sum(map(Tensor.numel, tensors)) > COPIED:
         return make()
     known = [(x.data_ptr(), x._version, x.shape, x.stride(), x.dtype) for x in tensors]
-    key = (what, call.plan, call.wide, stream, call.sizes, repr(call.numbers), *known)
+    key = (what, call.plan, call.device, call.wide, stream, call.sizes, repr(call.numbers), *known)
     owners = [x if x._base is None else x._base for x in tensors]  # of views, what they are of
     found = _KEPT.get(key)
     if found is not None and _same(found, owners, tensors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from math import e, log2, prod
@@ -219,7 +220,8 @@ def _merge(call: Problem, parts: Mapping[str, Tensor], into: Mapping[str, Tensor
     lses = (parts["lse"], into["lse"]) if softmax else (None, None)
     rows, channels = out.shape[:3].numel(), out.shape[3]
     sizes = {"C": channels, "W": width(channels), "PARTS": len(parts["out"]), "SOFTMAX": softmax}
-    merge[(rows,)](parts["out"], lses[0], out, lses[1], rows, **sizes)
+    with _there(call.device):
+        merge[(rows,)](parts["out"], lses[0], out, lses[1], rows, **sizes)
 
 
 def gate_of(call: Problem) -> Tensor:
@@ -372,8 +374,16 @@ def launch(
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
     operands, or in their stead."""
     tensors = {**call.tensors, **pointers, **visited(call, name, how.tile)}
-    args = how.filled(tensors, call.numbers)
-    kernel[how.grid](*args, num_warps=how.tile.warps, num_stages=how.tile.stages)
+    with _there(call.device):
+        args = how.filled(tensors, call.numbers)
+        kernel[how.grid](*args, num_warps=how.tile.warps, num_stages=how.tile.stages)
+
+
+def _there(device: torch.device) -> AbstractContextManager[object]:
+    """Where Triton launches on a GPU that is not the current one."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 def wide_dtype(bound: Bound) -> torch.dtype:

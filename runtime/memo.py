@@ -16,6 +16,6 @@ class Memo(dict[K, V]):
         self.most = most
 
     def __setitem__(self, key: K, value: V) -> None:
-        if len(self) >= self.most:
+        if key not in self and len(self) >= self.most:
             self.clear()
         super().__setitem__(key, value)

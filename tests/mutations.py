@@ -68,6 +68,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "parts": (*_PYTEST, "tests/codegen/test_blocks.py"),
     "turned": (*_PYTEST, "tests/codegen/test_turned.py"),
     "channels": (*_PYTEST, "tests/codegen/test_channels.py"),
+    "kept": (*_PYTEST, "tests/runtime/test_kept.py"),
     "blocked": (*_PYTEST, "tests/runtime/test_blocked.py", "-k", "not library"),
     "regressions": (*_PYTEST, "tests/codegen/test_regressions.py"),
     "fuzz": ("-m", "tests.fuzz", "--first", "0", "--count", "75", "--cases", "1", "--stop"),

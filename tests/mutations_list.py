@@ -25,7 +25,7 @@ WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
-BLOCKED = ("blocked",)
+BLOCKED, KEPT = ("blocked",), ("kept",)
 TURNED, ORDERS = ("turned",), ("channels",)
 FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
@@ -818,4 +818,6 @@ MUTATIONS = (
     ),
     Mutation(IN_BLOCKS, "torch.unique(at)", "torch.unique(at) * 0", BLOCKED),
     Mutation("runtime/pointwise.py", "x.view_as(x) if again and w else ", "", BLOCKED),
+    Mutation("runtime/kept.py", "call.plan, call.device, call.wide", "call.plan, call.wide", KEPT),
+    Mutation("runtime/memo.py", "if key not in self and len", "if len", KEPT),
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import attnspec
-from attnspec.runtime import blocks, cpu_tiles, kept
+from attnspec.runtime import blocks, cpu_tiles, kept, launch
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.memo import Memo
 
@@ -154,6 +154,30 @@ def test_no_more_is_kept_than_a_few(built: list[str], monkeypatch: pytest.Monkey
         assert right({**tensors(), "doc": doc})
     assert len(kept._KEPT) <= 3
     assert len(built) == len(docs)
+
+
+def test_every_device_has_lists_of_its_own() -> None:
+    module = attnspec.load("fixed_sparse")._generated  # of positions alone
+    for device in ("cpu", "meta", "cpu"):
+        x = torch.zeros(1, 2, 300, 16, device=device)
+        found = blocks.visits_again(call_of(module, {"q": x, "k": x, "v": x}), 32, 32, False)
+        assert {x.device.type for x in found.values()} == {device}
+
+
+def test_kernels_run_where_their_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert isinstance(launch._there(torch.device("cuda", 1)), torch.cuda.device)
+    assert not isinstance(launch._there(torch.device("cuda", 0)), torch.cuda.device)
+    assert not isinstance(launch._there(torch.device("cpu")), torch.cuda.device)
+
+
+def test_what_is_known_already_takes_no_room() -> None:
+    some: Memo[str, int] = Memo(2)
+    some["a"], some["b"] = 1, 2
+    some["b"] = 3
+    assert some == {"a": 1, "b": 3}
+    some["c"] = 4
+    assert some == {"c": 4}
 
 
 def test_kernels_share_lists_of_the_same_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
