@@ -34,7 +34,7 @@ _CALLS = {"where": "select", "maximum": "max", "larger": "max", "minimum": "min"
 _CALLS |= {"first_above": "compare", "to_float": "convert", "narrow": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
 _CALLS |= {"set_entries": "store", "add_entries": "add", "narrow": "convert"}
-_VECTORS = frozenset({"arange", "tokens", "load_side", "load_channel", "point_side"})
+_VECTORS = frozenset({"arange", "tokens", "tokens_of", "load_side", "load_channel", "point_side"})
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 
 
@@ -159,7 +159,7 @@ class _Counter:
             return _shape_of(node.args[0])
         if name in _VECTORS:
             return _OPERAND if any(_is_width(a) for a in node.args) else _VECTOR
-        if name in ("load_tile", "load_tokens"):
+        if name in ("load_tile", "load_rows", "load_tokens"):
             return _OPERAND
         if name == "to" and isinstance(node.func, ast.Attribute):
             return self.tally("convert", self.shape(node.func.value))

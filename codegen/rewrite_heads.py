@@ -24,6 +24,7 @@ from attnspec.dsl.ast import (
     Reduce,
     Size,
     Spec,
+    walk,
 )
 from attnspec.dsl.build import apply, lit, sub, substitute
 
@@ -73,7 +74,7 @@ class _Heads:
                 ):
                     terms = list(self._terms(axis, expr.body, expr.where))
                     return WRITTEN[expr.op](terms, differentiable(self.spec, expr.body))
-        except ValueError:  # random numbers of another head
+        except ValueError:  # random numbers or pairs of another head
             pass
         return expr
 
@@ -81,7 +82,12 @@ class _Heads:
         return base(self.spec, axis) == "h" and len(tokens(self.spec, expr.free)) > 1
 
     def _terms(self, axis: str, body: Expr, where: Expr | None) -> Iterator[tuple[Expr, Expr]]:
-        """Of each head whether it takes part, and its number."""
+        """Of each head whether it takes part, and its number. ValueError: what it runs over is a
+        matter of that head."""
+        parts = (body, body if where is None else where)
+        masked = any(getattr(node, "mask", None) for part in parts for node in walk(part))
+        if masked and self.spec.mask is not None and "h" in self.spec.mask.free:
+            raise ValueError("what runs over pairs runs over those of its own head")
         for head in range(self.count):
             there = lit(True) if where is None else substitute(where, {axis: lit(head)})
             yield there, substitute(body, {axis: lit(head)})

@@ -6,7 +6,7 @@ stand above c. Where x belongs to a pair, a tile has no vector to sort; it write
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attnspec.codegen.channel_forms import few
 from attnspec.codegen.rewrite_ranks import ordered
@@ -21,12 +21,15 @@ from attnspec.dsl.ast import (
     Literal,
     Normalize,
     Rank,
+    Read,
     Reduce,
     Role,
     Spec,
+    walk,
 )
 from attnspec.dsl.build import add, apply, conjunction, div, index, lit, mul, size, sub, substitute
 
+_SECOND = ".second"
 _CHANNELS = frozenset({Role.CHANNEL, Role.CONCAT})
 
 
@@ -34,11 +37,14 @@ def with_orders(spec: Spec) -> Spec:
     """`spec` with every cumulative sum, rank and sparsemax over few channels of a pair written by
     sums; where that is not possible it stays."""
     made = _Orders(spec)
-    defs = tuple(replace(d, expr=made.visit(d.expr)) for d in spec.defs)
+    defs = []
+    for definition in spec.defs:  # each stands after those it reads
+        defs.append(replace(definition, expr=made.visit(definition.expr)))
+        made.levels[definition.name] = made.level(defs[-1].expr)
     mask = None if spec.mask is None else made.visit(spec.mask)
     output = None if spec.output is None else made.visit(spec.output)
     returns = tuple(replace(r, expr=made.visit(r.expr)) for r in spec.returns)
-    return replace(made.spec, defs=defs, mask=mask, output=output, returns=returns)
+    return replace(made.spec, defs=tuple(defs), mask=mask, output=output, returns=returns)
 
 
 @dataclass(slots=True)
@@ -46,13 +52,14 @@ class _Orders:
     """Adds second channels to `spec`."""
 
     spec: Spec
+    levels: dict[str, int] = field(default_factory=dict)  # of definitions
 
     def visit(self, expr: Expr) -> Expr:
         """`expr` by sums."""
         expr = rebuild(expr, self.visit)
         match expr:
             case Cumsum(axis=axis, body=body, where=where) if self._short(expr, axis):
-                other = self._second(axis)
+                other = self._second(expr, axis)
                 before = apply("le", index(other), index(axis))
                 kept = _at(where, axis, other)
                 return _sum(other, _moved(body, axis, other), expr.kind, before, *kept)
@@ -69,16 +76,27 @@ class _Orders:
         channel = self.spec.axis(axis).role in _CHANNELS
         return channel and few(self.spec, (axis,)) and len(tokens(self.spec, expr.free)) > 1
 
-    def _second(self, axis: str) -> str:
-        """Another index over the channels of `axis`."""
-        second = Axis(f"{axis}.second", Role.CHANNEL, size=self.spec.axis(axis).size)
+    def level(self, expr: Expr) -> int:
+        """How many orders stand in each other."""
+        found = 0
+        for node in walk(expr):
+            if isinstance(node, Reduce):
+                found = max(found, *(axis.count(_SECOND) for axis in node.axes))
+            elif isinstance(node, Read):
+                found = max(found, self.levels.get(node.name, 0))
+        return found
+
+    def _second(self, expr: Expr, axis: str) -> str:
+        """Another index over the channels of `axis`, that nothing in `expr` runs over."""
+        name = axis.replace(_SECOND, "") + _SECOND * (self.level(expr) + 1)
+        second = Axis(name, Role.CHANNEL, size=self.spec.axis(axis).size)
         if second not in self.spec.axes:
             self.spec = replace(self.spec, axes=(*self.spec.axes, second))
         return second.name
 
     def _rank(self, rank: Rank) -> Expr:
         """How many channels are above one, or equal to it and before it."""
-        axis, other = rank.axis, self._second(rank.axis)
+        axis, other = rank.axis, self._second(rank, rank.axis)
         mine = ordered(rank)
         theirs = _moved(mine, axis, other)
         early = apply("and", apply("eq", theirs, mine), apply("lt", index(other), index(axis)))
@@ -90,7 +108,7 @@ class _Orders:
         """The numbers less a threshold that makes what is above it add up to 1: a channel is above
         it if one channel more would not be (Martins and Astudillo 2016)."""
         [axis] = node.axes
-        other = self._second(axis)
+        other = self._second(node, axis)
         mine, theirs = node.body, _moved(node.body, axis, other)
         larger = (apply("ge", theirs, mine), *_at(node.where, axis, other))
         count = _sum(other, ONE, Kind.FLOAT, *larger)

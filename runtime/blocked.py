@@ -228,22 +228,29 @@ class Blocked(Evaluator):
         """Of batches and heads, on which a definition may depend without saying so."""
         return {a: self.windows[a] for a in ("b", "h") if a in self.windows}
 
+    def _unsaid(self, definition: ast.Def) -> dict[str, Tensor]:
+        """Of the batches and heads that a definition does not list."""
+        return {a: at for a, at in self._hidden().items() if a not in definition.axes}
+
     def _read(self, node: ast.Read, definition: ast.Def) -> Named:
         own = dict(zip(definition.axes, node.index, strict=True))
         pad = None if node.pad is None else self.value(node.pad, NOWHERE)
         windows: dict[str, Tensor] = {}
         if self._is_small(definition.axes):
             value = self._whole(definition)
-            for axis in self._hidden():
-                if axis in value.dims and axis not in definition.axes:
+            for axis in self._unsaid(definition):
+                if axis in value.dims:
                     value = self._at(value, axis)
         else:
             windows = self._places(own)
-            there = self._under(windows | self._hidden())
+            there = self._under(windows | self._unsaid(definition))
             value = there.value(definition.expr, NOWHERE)
         if pad is not None:
             dims = tuple(dict.fromkeys((*definition.axes, *value.dims)))
-            sizes = {**self.call.whole.sizes, **{a: self.sizes[a] for a in self._hidden()}}
+            sizes = {
+                **self.call.whole.sizes,
+                **{a: self.sizes[a] for a in self._unsaid(definition)},
+            }
             sizes |= {a: len(at) for a, at in windows.items()}
             value = Named(value.full(dims, sizes), dims)
         rows = [
@@ -402,8 +409,8 @@ class Blocked(Evaluator):
             if definition.name not in self.held:
                 self.held[definition.name] = _Held(self._whole(definition), {})
             return
-        windows = self._hidden()
-        taken = set(split & {"b", "h"})
+        windows = self._unsaid(definition)
+        taken = set(split & {"b", "h"}) - set(definition.axes)
         for axis, index in zip(definition.axes, node.index, strict=True):
             if (
                 not (isinstance(index, ast.Index) and self._same(index, axis))

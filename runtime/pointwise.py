@@ -35,16 +35,28 @@ class _Safe(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
         wanted = ctx.needs_input_grad[1:]
-        with torch.enable_grad():
-            xs = [
-                x.view_as(x) if again and w else x.detach().requires_grad_(w)
-                for x, w in zip(ctx.saved_tensors, wanted, strict=True)
-            ]
-            y = ctx.function(*xs)
-        taken = [x for x, w in zip(xs, wanted, strict=True) if w]
-        grads = iter(torch.autograd.grad(y, taken, grad, create_graph=again))
+        saved = ctx.saved_tensors
+        xs = [x.detach() for x in saved]
+        grads = _gradients(ctx.function, xs, wanted, grad.detach())
         zero = grad == 0
-        return (None, *(torch.where(zero, 0, next(grads)) if w else None for w in wanted))
+        bad = zero & ~reduce(torch.logical_and, (g.isfinite() for g in grads))
+        if again:  # elsewhere as it is, for what 0 is multiplied by has a derivative
+            xs = [torch.where(bad, 1, x) for x in saved]
+            grads = _gradients(ctx.function, xs, wanted, grad, again)
+        found = iter(grads)
+        return (None, *(torch.where(bad, 0, next(found)) if w else None for w in wanted))
+
+
+def _gradients(
+    function: Function, xs: list[Tensor], wanted: Sequence[bool], grad: Tensor, again: bool = False
+) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        xs = [
+            x if x.requires_grad else x.requires_grad_(w) for x, w in zip(xs, wanted, strict=True)
+        ]
+        y = function(*xs)
+    taken = [x for x, w in zip(xs, wanted, strict=True) if w]
+    return torch.autograd.grad(y, taken, grad, create_graph=again)
 
 
 def safe(function: Function, *xs: Tensor) -> Tensor:

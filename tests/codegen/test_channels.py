@@ -74,6 +74,7 @@ TEXTS = {
         "score = sum(u, x[i, u], where=x[i, u] > x[i, z[j] % 5]) + dot(q[i], k[j]) / sqrt(D)"
     ),
     "a cumulative sum": f"{SCORE}sum(c, relu(cumsum(c, x[i] * y[j], where=c != 3)))",
+    "a cumulative sum of one": f"{SCORE}sum(c, relu(cumsum(c, cumsum(c, x[i] * y[j]))))",
     "the largest of a cumulative sum": f"{SCORE}amax(c, cumsum(c, x[i] - y[j]))",
     "weights by rank": f"{SCORE}sum(c, x[i] / (1 + rank(c, x[i] * y[j])))",
     "weights by rank of some": f"{SCORE}sum(c, x[i] / (1 + rank(c, y[j] - x[i], where=y[j] > 0)))",

@@ -37,6 +37,14 @@ def test_what_it_gives(name: str, case: Case) -> None:
     assert not outcome.problems, outcome.problems
 
 
+def test_pairs_of_their_own_for_every_head() -> None:
+    """Each head's softmax runs over the pairs of that head."""
+    inputs = "require H == 4\ninput on[b, h, i, j]: bool\nmask on[i, j]\n"
+    attention = attnspec.compile(f"attention a\n{inputs}weight = softmax(softmax(score), over=h)")
+    outcome = hold(attention, PLAIN, "cpu" if attention.plan.fused else "blocked")
+    assert not outcome.problems, outcome.problems
+
+
 def test_of_any_number_of_heads_there_is_no_kernel() -> None:
     stage = attnspec.compile("attention a\nweight = softmax(score, over=h)").plan.stages[0]
     assert (stage.lowering, stage.why) == (

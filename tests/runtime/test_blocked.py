@@ -43,6 +43,14 @@ TEXTS = {
         let top[i, j] = amax(u, score[i, u] + 0.1 * u, where=u <= j)
         mask j <= i
         weight = softmax(top[i, j])""",
+    "of all heads": """
+        index g = h
+        param mix[h, g] = 0.3
+        let P[i, j] = exp(score) / (1 + rank(j, score))
+        weight = sum(g, mix * P[i, j, h=g])""",
+    "of one head": """
+        let P[i, j] = exp(score) / (1 + rank(j, score))
+        weight = P[i, j, h=0]""",
     "total": """
         let z = logsumexp(i, j, score)
         weight = exp(score - z)""",
@@ -133,6 +141,43 @@ def test_a_recurrence_has_no_blocks() -> None:
     f = attnspec.load("gla")
     with pytest.raises(attnspec.AttnError, match="`gla` is a recurrence, which has no blocks"):
         f(backend="blocked")
+
+
+@pytest.mark.parametrize("name", ["of all heads", "of one head"])
+def test_heads_in_blocks(name: str) -> None:
+    """So few numbers that every head is a block of its own."""
+    q, k, v = (torch.randn(1, 4, 3, 2, dtype=torch.float64) for _ in range(3))
+    f = attnspec.compile(text(name))
+    with limited(2):
+        y = f(q, k, v, backend="blocked")
+    torch.testing.assert_close(y, f(q, k, v, backend="dense"))
+
+
+@pytest.mark.parametrize("backend", ["blocked", "dense"])
+def test_what_a_zero_is_multiplied_by_has_a_derivative(backend: str) -> None:
+    text = "attention a\nparam lam[h] = 0\nlet w[i, j] = exp(dot(q[i], k[j]))\nweight = lam * w"
+    q, k, v = (torch.randn(1, 1, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    lam = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+
+    def mixed(y: Tensor) -> Tensor:
+        [first] = torch.autograd.grad(y.sum(), q, create_graph=True)
+        return torch.autograd.grad(first.square().sum() + first.sum(), lam)[0]
+
+    wanted = mixed(lam * torch.exp(q @ k.mT) @ v)
+    assert wanted.abs().item() > 1e-3
+    torch.testing.assert_close(mixed(attnspec.compile(text)(q, k, v, lam, backend=backend)), wanted)
+
+
+@pytest.mark.parametrize("backend", ["blocked", "dense"])
+def test_a_branch_not_taken_ruins_no_second_derivative(backend: str) -> None:
+    text = (
+        "attention a\nlet x[i, j] = dot(q[i], k[j])\nweight = where(x[i, j] > 0, log(x[i, j]), 1.0)"
+    )
+    q, k, v = (torch.randn(1, 1, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    y = attnspec.compile(text)(q * torch.tensor([[0.0], [1.0], [2.0]]), k, v, backend=backend)
+    [first] = torch.autograd.grad(y.sum(), q, create_graph=True)
+    [second] = torch.autograd.grad(first.square().sum(), q)
+    assert second.isfinite().all()
 
 
 @pytest.mark.parametrize("backend", ["blocked", "dense"])
