@@ -95,8 +95,8 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
     """`expr` with every definition over pairs, or made of something over pairs, written out.
 
     One that is read at other indices than variables (`S[i, last]`), of one token at another head or
-    channel, at another head than that of its random numbers, or at an index that it sums over
-    itself, stays a `Read`.
+    channel, at another head than that of its random numbers, at an index that it sums over itself,
+    or for the other side where the call may give that side a tensor of its own, stays a `Read`.
     """
     done: dict[Expr, Expr] = {}
 
@@ -120,6 +120,8 @@ def written_out(spec: Spec, expr: Expr) -> Expr:
             if not isinstance(at, Index) or (len(run) < 2 and axis not in run and at.axis != axis):
                 return rebuild(node, visit)
             names[axis] = at.axis
+            if base(spec, at.axis) != base(spec, axis) and _of_side(spec, body, axis):
+                return rebuild(node, visit)
         apart = _own_mask_written(spec, body, {axis for axis, at in names.items() if axis != at})
         if apart is None:
             return rebuild(node, visit)
@@ -160,7 +162,7 @@ def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -
         for axis, x in zip(found.axes, read.index, strict=True)
         if not isinstance(x, Index) or x.axis != axis
     }
-    queries = any(_of_queries(spec, body, axis) for axis in elsewhere)
+    queries = any(base(spec, a) == "i" and _of_side(spec, body, a) for a in elsewhere)
     apart = _own_mask_written(spec, body, elsewhere)
     if read.pad is None and apart is not None and not queries:
         at = {a: _there(spec, a, visit(x)) for a, x in zip(found.axes, read.index, strict=True)}
@@ -171,11 +173,9 @@ def _placed(spec: Spec, read: Read, body: Expr, visit: Callable[[Expr], Expr]) -
     return rebuild(read, visit)
 
 
-def _of_queries(spec: Spec, body: Expr, axis: str) -> bool:
-    """Whether `body` reads at the query `axis` what the call may give apart for keys: at a computed
-    place, it would read that."""
-    if base(spec, axis) != "i":
-        return False
+def _of_side(spec: Spec, body: Expr, axis: str) -> bool:
+    """Whether `body` reads at the token `axis` what the call may give apart for queries and keys:
+    at a token of the other side, or a computed place, it would read that of the other."""
     paired = {decl.name for decl in spec.decls if decl.paired}
     return any(isinstance(n, Read) and n.name in paired and axis in n.free for n in walk(body))
 
@@ -307,7 +307,7 @@ class _Rewriter:
         up = node.op == "amax"
         place = self._place(node if up else replace(node, body=opposite(node.body)))
         try:
-            if _of_queries(self.spec, body, axis):
+            if base(self.spec, axis) == "i" and _of_side(self.spec, body, axis):
                 raise ValueError
             found = substitute(body, {axis: _there(self.spec, axis, place)})
         except ValueError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import canonical, written_out
-from attnspec.codegen.token_axes import base, renamed, tokens
+from attnspec.codegen.token_axes import renamed, tokens
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import Cumsum, Def, Expr, Index, Rank, Read, Reduce, Role, Spec, walk
 from attnspec.dsl.build import index
@@ -56,7 +56,7 @@ class _Turned:
             moved = self._moved(expr)
             before, names = self.spec, dict(self._names)
             try:
-                if moved and self._asks(expr, moved):
+                if moved and isinstance(written_out(self.spec, expr), Read):
                     return self._written(expr, moved)
             except Unsupported:
                 self.spec, self._names = before, names
@@ -74,15 +74,6 @@ class _Turned:
         names = {axis: at.axis for axis, at in pairs if isinstance(at, Index)}
         run = tokens(self.spec, frozenset(found.axes))
         return names if any(names[axis] != axis for axis in run) else {}
-
-    def _asks(self, read: Read, names: dict[str, str]) -> bool:
-        """Whether the text of a definition at other tokens would not be what it is there."""
-        written = written_out(self.spec, read)
-        sides = {axis for axis, at in names.items() if base(self.spec, axis) != base(self.spec, at)}
-        body = self.spec.definition(read.name)
-        assert body is not None
-        own = walk(written_out(self.spec, body.expr))
-        return isinstance(written, Read) or any(self._given_apart(n) & sides for n in own)
 
     def _given_apart(self, expr: Expr) -> frozenset[str]:
         """The token at which a tensor is read that the call may give apart for either side."""

@@ -817,7 +817,7 @@ MUTATIONS = (
         BLOCKED,
     ),
     Mutation(IN_BLOCKS, "torch.unique(at)", "torch.unique(at) * 0", BLOCKED),
-    Mutation("runtime/pointwise.py", "x.view_as(x) if again and w else ", "", BLOCKED),
+    Mutation("runtime/pointwise.py", "if again:  # elsewhere", "if False:  # elsewhere", BLOCKED),
     Mutation("runtime/kept.py", "call.plan, call.device, call.wide", "call.plan, call.wide", KEPT),
     Mutation("runtime/memo.py", "if key not in self and len", "if len", KEPT),
 )

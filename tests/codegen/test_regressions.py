@@ -54,6 +54,13 @@ def test_what_no_query_sees_in_a_sum_over_channels_of_what_the_host_makes() -> N
     held(text, replace(PLAIN, fill="unseen_nan"))
 
 
+def test_a_count_of_the_queries_own_tensor_read_at_a_key() -> None:
+    text = "require M == N\nindex u = j\ninput z[b, j]: int\n"
+    text += "let c[i] = sum(u, 1, where=z[u] == z[i])\nweight = sigmoid(score) * c[j]"
+    for seed in range(6):  # of which some give z for queries and keys apart
+        held(text, replace(PLAIN, seed=seed))
+
+
 def test_a_gate_of_two_factors() -> None:
     held("input r[b, i]\nparam s = 0.5\noutput = r[i] * s * sum(j, weight * v[j])")
 
