@@ -48,5 +48,5 @@ def test_pairs_of_their_own_for_every_head() -> None:
 def test_of_any_number_of_heads_there_is_no_kernel() -> None:
     stage = attnspec.compile("attention a\nweight = softmax(score, over=h)").plan.stages[0]
     assert (stage.lowering, stage.why) == (
-        "dense", "a pairwise softmax over heads: a tile has the scores of one head"
+        "blocked", "a pairwise softmax over heads: a tile has the scores of one head"
     )  # fmt: skip
