@@ -13,7 +13,7 @@ from attnspec.codegen.lower import differentiable
 from attnspec.codegen.rewrite_blocks import WRITTEN
 from attnspec.codegen.terms import LOWEST, ZERO
 from attnspec.codegen.token_axes import base, tokens
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import outside, rebuild
 from attnspec.dsl.ast import (
     Apply,
     Expr,
@@ -39,10 +39,7 @@ def with_heads(spec: Spec) -> Spec:
         return spec
     made = _Heads(spec, count)
     defs = tuple(replace(d, expr=made.visit(d.expr)) for d in spec.defs)
-    mask = None if spec.mask is None else made.visit(spec.mask)
-    output = None if spec.output is None else made.visit(spec.output)
-    returns = tuple(replace(r, expr=made.visit(r.expr)) for r in spec.returns)
-    return replace(spec, defs=defs, mask=mask, output=output, returns=returns)
+    return replace(outside(spec, made.visit), defs=defs)
 
 
 def _heads(spec: Spec) -> int:

@@ -12,7 +12,7 @@ from attnspec.codegen.channel_forms import few
 from attnspec.codegen.rewrite_ranks import ordered
 from attnspec.codegen.terms import ONE, ZERO
 from attnspec.codegen.token_axes import tokens
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import outside, rebuild
 from attnspec.dsl.ast import (
     Axis,
     Cumsum,
@@ -41,10 +41,7 @@ def with_orders(spec: Spec) -> Spec:
     for definition in spec.defs:  # each stands after those it reads
         defs.append(replace(definition, expr=made.visit(definition.expr)))
         made.levels[definition.name] = made.level(defs[-1].expr)
-    mask = None if spec.mask is None else made.visit(spec.mask)
-    output = None if spec.output is None else made.visit(spec.output)
-    returns = tuple(replace(r, expr=made.visit(r.expr)) for r in spec.returns)
-    return replace(made.spec, defs=tuple(defs), mask=mask, output=output, returns=returns)
+    return replace(outside(spec, made.visit), axes=made.spec.axes, defs=tuple(defs))
 
 
 @dataclass(slots=True)

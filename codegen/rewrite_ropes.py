@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from attnspec.codegen.terms import ONE, factors_in, times
 from attnspec.codegen.token_axes import tokens
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import outside, rebuild
 from attnspec.dsl.ast import Axis, Contract, Expr, Kind, Reduce, Role, Rope, Spec
 from attnspec.dsl.build import add, apply, div, index, lit, mul, neg, size, sub, substitute
 
@@ -23,10 +23,7 @@ def with_ropes(spec: Spec) -> Spec:
     that is not possible it stays."""
     made = _Ropes(spec)
     defs = tuple(replace(d, expr=made.visit(d.expr)) for d in spec.defs)
-    mask = None if spec.mask is None else made.visit(spec.mask)
-    output = None if spec.output is None else made.visit(spec.output)
-    returns = tuple(replace(r, expr=made.visit(r.expr)) for r in spec.returns)
-    return replace(made.spec, defs=defs, mask=mask, output=output, returns=returns)
+    return replace(outside(spec, made.visit), axes=made.spec.axes, defs=defs)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import canonical, written_out
 from attnspec.codegen.token_axes import renamed, tokens
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import outside, rebuild
 from attnspec.dsl.ast import Cumsum, Def, Expr, Index, Rank, Read, Reduce, Role, Spec, walk
 from attnspec.dsl.build import index
 
@@ -27,10 +27,7 @@ def with_turned(spec: Spec) -> Spec:
         expr = made.visit(found.expr)
         defs = (replace(d, expr=expr) if d.name == found.name else d for d in made.spec.defs)
         made.spec = replace(made.spec, defs=tuple(defs))
-    mask = None if spec.mask is None else made.visit(spec.mask)
-    output = None if spec.output is None else made.visit(spec.output)
-    returns = tuple(replace(r, expr=made.visit(r.expr)) for r in spec.returns)
-    return replace(made.spec, mask=mask, output=output, returns=returns)
+    return replace(outside(spec, made.visit), defs=made.spec.defs)
 
 
 def _bound(spec: Spec, expr: Expr) -> bool:

@@ -216,13 +216,13 @@ class Blocked(Evaluator):
     # Definitions and the mask, at the tokens at which they are read.
 
     def allowed(self, condition: ast.Expr, mask: tuple[str, str]) -> Named:
-        names = dict(zip(("i", "j"), mask, strict=True))
-        windows = {a: self.windows[v] for a, v in names.items() if v in self.windows}
-        pairs = self._under(windows | self._hidden())
-        found = pairs.memo.get(("mask",))
-        if found is None:
-            found = pairs.memo[("mask",)] = pairs.value(condition, NOWHERE)
-        return found.rename(names)
+        return Evaluator.allowed(self._of_pairs(mask), condition, mask)
+
+    def _of_pairs(self, mask: tuple[str, str]) -> Blocked:
+        """Where the mask's own i and j stand, for it to count at the two variables `mask`."""
+        names = zip(("i", "j"), mask, strict=True)
+        windows = {a: self.windows[v] for a, v in names if v in self.windows}
+        return self._under(windows | self._hidden())
 
     def _hidden(self) -> dict[str, Tensor]:
         """Of batches and heads, on which a definition may depend without saying so."""
@@ -247,11 +247,8 @@ class Blocked(Evaluator):
             value = there.value(definition.expr, NOWHERE)
         if pad is not None:
             dims = tuple(dict.fromkeys((*definition.axes, *value.dims)))
-            sizes = {
-                **self.call.whole.sizes,
-                **{a: self.sizes[a] for a in self._unsaid(definition)},
-            }
-            sizes |= {a: len(at) for a, at in windows.items()}
+            places = windows | self._unsaid(definition)
+            sizes = self.call.whole.sizes | {a: len(at) for a, at in places.items()}
             value = Named(value.full(dims, sizes), dims)
         rows = [
             self._row(d, own.get(d), n, windows)
@@ -274,20 +271,20 @@ class Blocked(Evaluator):
             whole.memo[key] = whole.value(definition.expr, NOWHERE)
         return whole.memo[key]
 
-    def _same(self, index: ast.Expr, axis: str) -> bool:
-        """Whether an index is a variable that counts what `axis` counts."""
-        return isinstance(index, ast.Index) and root(self.spec, index.axis) == root(self.spec, axis)
+    def _variable(self, index: ast.Expr, axis: str) -> str | None:
+        """The variable that an index is, if that counts what `axis` counts."""
+        if isinstance(index, ast.Index) and root(self.spec, index.axis) == root(self.spec, axis):
+            return index.axis
+        return None
 
     def _places(self, own: Mapping[str, ast.Expr]) -> dict[str, Tensor]:
         """The positions at which a definition is wanted."""
         windows: dict[str, Tensor] = {}
         for axis, index in own.items():
-            if isinstance(index, ast.Index) and self._same(index, axis):
-                if index.axis in self.windows:
-                    windows[axis] = self.windows[index.axis]
-                continue
-            first, size = self.start(axis), self.count(axis)
-            if size:
+            variable, first, size = self._variable(index, axis), self.start(axis), self.count(axis)
+            if variable is not None and variable in self.windows:
+                windows[axis] = self.windows[variable]
+            elif variable is None and size:
                 at = self.value(index, NOWHERE).tensor.clamp(first, first + size - 1)
                 windows[axis] = torch.unique(at)
         return windows
@@ -297,8 +294,9 @@ class Blocked(Evaluator):
         if index is None:
             return axis
         if axis in windows:
-            if isinstance(index, ast.Index) and self._same(index, axis):
-                return index.axis
+            variable = self._variable(index, axis)
+            if variable is not None:
+                return variable
             at = self.value(index, NOWHERE)
             first = self.start(axis)
             inside = (at.tensor >= first) & (at.tensor < first + self.count(axis))
@@ -396,11 +394,10 @@ class Blocked(Evaluator):
             there._prepare(child, split - own, seen)
         mask = expr.mask if isinstance(expr, ast.Reduce | ast.Normalize) else None
         if mask is not None and self.spec.mask is not None:
-            names = dict(zip(("i", "j"), mask, strict=True))
-            windows = {a: there.windows[v] for a, v in names.items() if v in there.windows}
-            taken = {a for a, v in names.items() if v in split - own} | split & {"b", "h"}
-            pairs = there._under(windows | self._hidden())
-            pairs._prepare(self.spec.mask, frozenset(taken), seen)
+            taken = {a for a, v in zip(("i", "j"), mask, strict=True) if v in split - own}
+            there._of_pairs(mask)._prepare(
+                self.spec.mask, frozenset(taken | split & {"b", "h"}), seen
+            )
 
     def _prepare_definition(
         self, node: ast.Read, definition: ast.Def, split: frozenset[str], seen: set[object]
@@ -412,13 +409,11 @@ class Blocked(Evaluator):
         windows = self._unsaid(definition)
         taken = set(split & {"b", "h"}) - set(definition.axes)
         for axis, index in zip(definition.axes, node.index, strict=True):
-            if (
-                not (isinstance(index, ast.Index) and self._same(index, axis))
-                or index.axis in split
-            ):
+            variable = self._variable(index, axis)
+            if variable is None or variable in split:
                 taken.add(axis)
-            elif index.axis in self.windows:
-                windows[axis] = self.windows[index.axis]
+            elif variable in self.windows:
+                windows[axis] = self.windows[variable]
         self._under(windows)._prepare(definition.expr, frozenset(taken), seen)
 
 

@@ -44,6 +44,14 @@ def rebuild(node: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     return replace(node, **changed) if changed else node  # type: ignore[arg-type]
 
 
+def outside(spec: Spec, visit: Callable[[Expr], Expr]) -> Spec:
+    """`spec` with `visit` applied to its mask, output and returns; its definitions stay."""
+    mask = None if spec.mask is None else visit(spec.mask)
+    output = None if spec.output is None else visit(spec.output)
+    returns = tuple(replace(r, expr=visit(r.expr)) for r in spec.returns)
+    return replace(spec, mask=mask, output=output, returns=returns)
+
+
 def _map(value: object, visit: Callable[[Expr], Expr]) -> object:
     if isinstance(value, Node):
         return visit(value)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from random import Random
 
 import torch
+from tests.runtime.script import status
 
 import attnspec
 from attnspec.runtime import launch
@@ -88,13 +89,5 @@ def differing(f: attnspec.Attention, shape: Shape) -> Iterator[str]:
         yield f"{f.spec.name}: {shape}, {found} heads in a tile"
 
 
-def main() -> int:
-    """Exit 1 at the first wrong result."""
-    for wrong in problems():
-        print(wrong)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status(problems()))

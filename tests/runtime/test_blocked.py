@@ -191,8 +191,6 @@ def test_a_second_derivative(backend: str) -> None:
 @pytest.mark.parametrize("name", library.names()[::20])
 def test_the_library_in_blocks(name: str) -> None:
     attention = attnspec.load(name)
-    if attention.spec.states:
-        pytest.skip("a recurrence")
     shape = {"b": 1, "h": 2, "heads": 1, "i": 5, "j": 6, "d": 4, "e": 3}
     seed = zlib.crc32(name.encode())
     case = Case(tuple(shape.items()), 1, 0, "float64", "contiguous", "normal", seed)
