@@ -8,6 +8,7 @@
 - `build`, `build again`: `attnspec build --all` into a new directory with a new cache, and again.
 - `call`, `call with gradients`: a call whose kernels do nothing, in microseconds; on the CPU
   without its loop over tiles, and as a launch of Triton kernels that are not launched.
+- `stage`: what of that every stage takes, for `documents`, with gradients (see `stages`).
 - `recording`: what PyTorch takes of a call with gradients, an autograd function that does nothing
   with as many tensors.
 
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.stages import STAGES, by_stage
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
@@ -52,8 +54,10 @@ GOALS: dict[str, float | None] = {
     "call": 60e-6,
     "call with gradients": 60e-6,
     "recording": None,
+    "stage": None,
 }
 CALLED = ("causal", "alibi", "documents", "softcap", "sink")
+STAGED = "documents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +155,8 @@ def used(cache: Path, folder: Path) -> Path:
     return folder
 
 
-def called(name: str, triton: bool, gradients: bool) -> list[float]:
-    """Calls whose kernels do nothing, each the mean of a hundred."""
+def empty(name: str, triton: bool, gradients: bool) -> Callable[[], object]:
+    """A call whose kernels do nothing, once for all in this process."""
     import attnspec
     from attnspec.runtime import cpu, launch
 
@@ -171,12 +175,26 @@ def called(name: str, triton: bool, gradients: bool) -> list[float]:
         def forward(call: Any) -> Any:
             if not nothing:
                 nothing.append(whole(call))
-            return nothing[0]
+            return tuple([torch.empty_like(x) for x in nothing[0]])
 
         launch.cpu.forward = forward  # type: ignore[attr-defined]
 
-    with torch.set_grad_enabled(gradients):
-        return repeated(lambda: attention(**given, backend=backend))
+    torch.set_grad_enabled(gradients)
+    return lambda: attention(**given, backend=backend)
+
+
+def called(name: str, triton: bool, gradients: bool) -> list[float]:
+    """Calls whose kernels do nothing, each the mean of a hundred."""
+    return repeated(empty(name, triton, gradients))
+
+
+def staged(name: str, triton: bool) -> list[float]:
+    """The median of every stage of such calls with gradients, in the order of `STAGES`."""
+    import attnspec
+
+    call = empty(name, triton, gradients=True)
+    found = by_stage(call, attnspec.load(name)._generated)
+    return [statistics.median(times) for times in found.values()]
 
 
 def repeated(call: Callable[[], object]) -> list[float]:
@@ -257,6 +275,12 @@ def measured(every: bool, folder: Path) -> list[Figure]:
         times = forked(partial(called, name, triton, gradients), warm)
         what = "call with gradients" if gradients else "call"
         found.append(figure(what, f"{name}, {'triton' if triton else 'cpu'}", times))
+    for triton in (False, True):
+        os.environ["TRITON_INTERPRET"] = str(int(triton))
+        times = forked(partial(staged, STAGED, triton), warm)
+        for stage, time_of in zip(STAGES.values(), times, strict=True):
+            of = f"{STAGED}, {'triton' if triton else 'cpu'}: {stage}"
+            found.append(figure("stage", of, [time_of]))
     del os.environ["TRITON_INTERPRET"]
     for name in CALLED:
         found.append(figure("recording", name, forked(partial(recorded, name), warm)))
@@ -265,9 +289,10 @@ def measured(every: bool, folder: Path) -> list[Figure]:
 
 
 def slowest(figures: Sequence[Figure], most: int = 10) -> Iterator[tuple[str, list[Figure]]]:
-    """Of everything that is measured the slowest."""
+    """Of everything that is measured the slowest, and every stage of a call."""
     for what in GOALS:
-        yield what, sorted((f for f in figures if f.what == what), key=lambda f: -f.median)[:most]
+        those = sorted((f for f in figures if f.what == what), key=lambda f: -f.median)
+        yield what, those if what == "stage" else those[:most]
 
 
 def main() -> None:

@@ -25,6 +25,10 @@ from attnspec.runtime.verify_rule import Impossible, hold
 
 SECONDS = 420.0
 DTYPES = ("bfloat16", "float32", "float16")
+NEEDS = """\
+no CUDA GPU here: no kernel is run. This needs an NVIDIA GPU of compute capability 8.0 or newer and
+a PyTorch built for CUDA (here: torch {}). Without one, `make test` runs the kernels under Triton's
+interpreter and `make aot` compiles them."""
 
 
 def _case(dtype: str, layout: str, start: int, **sizes: int) -> Case:
@@ -70,7 +74,7 @@ def check(name: str, dtype: str, device: str = "cuda") -> Result:
 
 def main() -> None:
     if not torch.cuda.is_available():
-        print("no CUDA GPU here: no kernel is run")
+        print(NEEDS.format(torch.__version__))
         return
     start = time.monotonic()
     names = [name for name in library.names() if attnspec.load(name).plan.fused]

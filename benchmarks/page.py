@@ -43,9 +43,11 @@ STATIC = """## Tiles by pointers and by descriptors
 Where a GPU has an engine that copies tiles by tensor descriptors (TMA), kernels can load their
 whole tiles so: the descriptors are made on the host with each launch, which takes no scratch memory
 and none of the kernel's time; pieces of tiles, and tensors whose strides or addresses are no
-multiples of 16 bytes, are loaded by pointers. Tables of tiles do not ask for descriptors, since
-nothing is timed yet; `attnspec tune` tries both. What `make static` reads of the compiled kernels,
-by pointers and by descriptors, in the loop over full tiles, and whether products run at once:
+multiples of 16 bytes, are loaded by pointers, as are those of float32 and those of the gradients of
+keys and values of more than 64 channels, where descriptors would spill registers. Tables of tiles
+do not ask for descriptors, since nothing is timed yet; `attnspec tune` tries both. What
+`make static` reads of the compiled kernels, by pointers and by descriptors, in the loop over full
+tiles, and whether products run at once:
 """
 
 
@@ -59,6 +61,7 @@ WAITS = {
     "call": "host time of a call",
     "call with gradients": "the same, recorded for a backward pass",
     "recording": "of which PyTorch's, for a function that does nothing",
+    "stage": "of which, in a recorded call",
 }
 COLD = """## Waiting
 
@@ -66,7 +69,9 @@ What `python -m benchmarks.cold` measured, in time of the process beyond importi
 text is compiled, run on small tensors and forgotten; of calls the kernels do nothing. A new spec
 finds the grammar's tables and the compiled templates that the first one of an installation has
 left in the cache. A recorded call holds its tensors for the backward pass, and PyTorch's part of
-that stands beside. The slowest five of each.
+that stands beside; what every stage of a call takes, without the stages within it, was read of a
+clock around each, which takes about half a microsecond itself. Every stage, and the slowest five of
+all else.
 """
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import attnspec
 from attnspec.runtime import aot
 from attnspec.runtime.arrange import need
 from attnspec.runtime.disassembly import TileLoop, instructions, serialised, tile_loops
-from attnspec.runtime.tiles import Config, config
+from attnspec.runtime.tiles import Config, config, described
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "static" / "loops.json"
 PEERS = HERE / "peers" / "flexattention.tsv"
-TARGET, ARCH, DTYPE = "cuda:90", "sm_90a", "bf16"
+TARGET, DTYPE = "cuda:90", "bf16"
 HEAD_DIMS = (64, 128)
 # Each spec, what is passed to it in place of its defaults, and the most that its forward at head
 # dimension 64, at 128, and its backward may take of what the peer takes.
@@ -74,7 +74,9 @@ def measure(
     attention = attnspec.load(name)
     spec, module = attention.spec, attention._generated
     call = aot.record(spec, module, DTYPE, head_dim, **SPECS[name][0])
-    tile = tile or replace(config(need(call, kernel), TARGET), descriptors=descriptors)
+    wanted = need(call, kernel)
+    tile = tile or config(wanted, TARGET)
+    tile = described(wanted, tile) if descriptors else tile
     made = aot.compiled(module, kernel, call, TARGET, tile, leaves=False)
     registers, spills = aot.resources(made.asm, made.asm["cubin"])
     loops = tile_loops(instructions(made.asm["cubin"]), PRODUCTS[kernel] * head_dim)
@@ -91,7 +93,7 @@ def measure(
         registers,
         spills,
         made.metadata.shared,
-        serialised(made.asm["ptx"], ARCH),
+        serialised(made.asm["ptx"]),
         tuple(loops),
     )
 
@@ -147,13 +149,14 @@ def main() -> None:
     parser.add_argument("specs", nargs="*", choices=[[], *SPECS], help="Default: all of them.")
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     options = parser.parse_args()
-    found = [
-        measure(name, kernel, dim, descriptors=descriptors)
+    measured = [
+        (descriptors, measure(name, kernel, dim, descriptors=descriptors))
         for name in options.specs or SPECS
         for dim in HEAD_DIMS
         for kernel in PRODUCTS
         for descriptors in ((False, True) if name == DESCRIBED else (False,))
     ]
+    found = [one for descriptors, one in measured if one.descriptors == descriptors]
     show(found)
     if not options.specs:
         write(options.output, found)

@@ -11,7 +11,7 @@ import sympy as sp
 from attnspec.codegen.channel_forms import SHORT, factors, few, simpler, written_out
 from attnspec.codegen.lower import Builder
 from attnspec.codegen.plan_types import CHANNEL, ChannelSum, Gradient, Leaf, Role, Unsupported
-from attnspec.codegen.terms import LOWEST, ONE, PLACE, ZERO, factors_in, times
+from attnspec.codegen.terms import LOWEST, ONE, PLACE, ZERO, factors_in, factors_of, times
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
 from attnspec.dsl.analysis.products import products
@@ -123,6 +123,13 @@ class TileBuilder(Builder):
         """A pair's sum over a channel as one of products, so that it can be multiplied out."""
         if not isinstance(expr, Reduce) or expr.op != "sum" or not expr.free >= self.sides:
             return expr
+        parts = factors_of(expr.body, self.sides)
+        inner = [x for x in parts if isinstance(x, Contract) and x.free >= self.sides]
+        if len(inner) == 1:  # which becomes one sum with this one
+            others = times([x for x in parts if x is not inner[0]] or [ONE])
+            if expr.where is not None:
+                others = apply("where", expr.where, others, ZERO)
+            return Contract(expr.axes, others, inner[0], kind=Kind.FLOAT, span=expr.span)
         left: Expr = ONE
         right = expr.body
         match expr.body:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from attnspec.codegen.cost import Cost, costs, shown
+from attnspec.codegen.packing import apart
 from attnspec.codegen.picture import EMPTY, FULL, PARTIAL, VISITED, Picture, picture
 from attnspec.codegen.plan_types import (
     Branch,
@@ -50,6 +51,7 @@ def data(spec: ast.Spec, facts: Facts, plan: Plan) -> dict[str, object]:
         "stages": plain(plan.stages),
         "backward": plan.backward,
         "passes": plain(plan.passes),
+        "packing": [apart(found) or "shared" for found in plan.passes],
         "operations": plain(_costs(spec, facts, plan)),
         "picture": None if drawn is None else plain(drawn),
     }
@@ -155,6 +157,11 @@ def _stages(plan: Plan) -> Iterator[str]:
     for stage in plan.stages:
         yield f"{stage.name}: {stage.kind}, {stage.lowering}" + (stage.why and f" ({stage.why})")
     yield f"backward: {'every gradient is generated' if plan.backward else 'by autograd'}"
+    for place, found in enumerate(plan.passes):
+        name = f"pass {place + 1}, " if len(plan.passes) > 1 else ""
+        why = apart(found)
+        each = "share a tile" if why is None else f"have a tile each ({why})"
+        yield f"{name}few queries: the query heads of a key head {each}"
 
 
 def _facts(facts: Facts) -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from attnspec.codegen import host_sums as sums
+from attnspec.codegen.finite import Finite
 from attnspec.codegen.host_reads import read
 from attnspec.codegen.host_values import STARTS, Dims, Value
 from attnspec.codegen.lower import differentiable
@@ -64,6 +65,10 @@ class Host:
     only: tuple[str, str] = ("", "")
     _widened: dict[str, Value] = field(default_factory=dict)
     _count: int = 0
+    _finite: Finite = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._finite = Finite(self.spec)
 
     # names
 
@@ -162,10 +167,10 @@ class Host:
         if list(value.dims) != inside:
             order = ", ".join(str(value.dims.index(d)) for d in inside)
             code = f"{code}.permute({order})"
-        if len(inside) != len(dims):
-            index = ", ".join(":" if d in value.dims else "None" for d in dims)
-            code = f"{code}[{index}]"
-        return code
+        places = [place for place, d in enumerate(dims) if d not in value.dims]
+        if len(places) <= 2:  # as the operands of kernels: quicker than an index
+            return code + "".join(f".unsqueeze({place})" for place in places)
+        return f"{code}[{', '.join(':' if d in value.dims else 'None' for d in dims)}]"
 
     def ungrouped(self, value: Value) -> Value:
         """`value` with its key heads counted as query heads."""
@@ -223,7 +228,9 @@ class Host:
             op = f"{op}_unsigned"
         if op == "where" and expr.kind is Kind.FLOAT and all(v.plain for v in values[1:]):
             codes[1] = f"torch.full((), {codes[1]}, dtype=wide, device=bound.device)"
-        if op in ("add", "mul", "and", "or"):
+        if op == "mul" and self.overflows(*expr.args):
+            code = f"safe_mul({', '.join(codes)})"
+        elif op in ("add", "mul", "and", "or"):
             code = TORCH[op].replace("{0}", "").replace("{1}", "").join(codes)
         elif op in ("min", "max"):
             code = codes[0]
@@ -232,6 +239,14 @@ class Host:
         else:
             code = table[op].format(*codes)
         return self.assign(code, dims, expr.kind, grouped)
+
+    def overflows(self, *factors: Expr) -> bool:
+        """Whether one of them may be infinite beside another that has a gradient."""
+        large = [n for n, x in enumerate(factors) if not self._finite(x)]
+        if not large:
+            return False
+        some = [n for n, x in enumerate(factors) if differentiable(self.spec, x)]
+        return any(n != m for n in some for m in large)
 
     def widen(self, value: Value, kind: Kind) -> Value:
         """An integer as a real number where the result is to be one."""

@@ -31,6 +31,8 @@ _PLACE = "place"  # the dimension of the places in a block, until it is reduced
 
 def contract(host: Host, expr: Contract) -> Value:
     """A sum of products over channels, as an `einsum` where both sides have every axis."""
+    if host.overflows(expr.left, expr.right):
+        return _sum_product(host, expr)
     left, right = (host.widen(host.wide(x), Kind.FLOAT) for x in (expr.left, expr.right))
     groups = {v.grouped for v in (left, right) if "h" in v.dims}
     ungroup = len(groups) > 1
@@ -47,7 +49,7 @@ def contract(host: Host, expr: Contract) -> Value:
 
 
 def _sum_product(host: Host, expr: Contract) -> Value:
-    """The same where a side does not have every axis."""
+    """The same where a side does not have every axis, or may be infinite."""
     product = Apply("mul", (expr.left, expr.right), kind=Kind.FLOAT)
     return host.emit(Reduce("sum", expr.axes, product, kind=Kind.FLOAT))
 

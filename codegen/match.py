@@ -12,7 +12,7 @@ from attnspec.codegen.plan_types import Result, Unsupported
 from attnspec.codegen.rewrite import log_sum_exp, mask_at
 from attnspec.codegen.rewrite_ranks import CUTS
 from attnspec.codegen.running import running
-from attnspec.codegen.terms import FIRST, MINUS, ONE, PLACE, ZERO, factors_in, times
+from attnspec.codegen.terms import FIRST, ONE, PLACE, ZERO, factors_of, times
 from attnspec.codegen.token_axes import base, over_pairs, tokens
 from attnspec.dsl.ast import (
     Apply,
@@ -290,23 +290,10 @@ def _inside(spec: Spec, node: Expr, pair: frozenset[str]) -> bool:
     roles = {spec.axis(base(spec, axis)).role for axis in node.axes}
     if roles <= _CHANNELS or isinstance(node, Normalize):
         return roles <= _CHANNELS
-    both = [x for x in factors_in(node.body) if x.free >= pair]
+    both = [x for x in factors_of(node.body, pair) if x.free >= pair]
     products = len(both) == 1 and isinstance(both[0], Contract)
     heads = roles <= {*_CHANNELS, Role.HEAD} and "h" not in node.axes
     return heads and node.op in ("sum", "mean") and products
-
-
-def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:
-    """`expr` as a product."""
-    match expr:
-        case Apply(op="mul", args=args):
-            return [f for a in args for f in factors_of(a, pair)]
-        case Apply(op="div", args=(a, b)) if any(n.free >= pair for n in walk(a)):
-            one = ONE
-            return [*factors_of(a, pair), Apply("div", (one, b), kind=Kind.FLOAT)]
-        case Apply(op="neg", args=(a,)) if any(n.free >= pair for n in walk(a)):
-            return [MINUS, *factors_of(a, pair)]
-    return [expr]
 
 
 def _gate(output: Expr, core: Expr, here: frozenset[str]) -> tuple[Expr | None, Expr | None]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from attnspec.codegen.match import Match, factors_of, match_reduce
+from attnspec.codegen.match import Match, match_reduce
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite import log_sum_exp, reached
-from attnspec.codegen.terms import MINUS, ONE, times
+from attnspec.codegen.terms import MINUS, ONE, factors_of, times
 from attnspec.codegen.token_axes import over_pairs
 from attnspec.dsl.analysis.positions import rebuild
 from attnspec.dsl.ast import Apply, Contract, Expr, Kind, Normalize, Reduce, Spec, walk

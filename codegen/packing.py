@@ -12,16 +12,25 @@ KEYED = ("column", "column_table")  # leaves that belong to a key head
 
 def packs(plan: PairPlan) -> bool:
     """Whether the forward kernel can: every number of a head is then one of a row, and all heads
-    of a tile visit the same keys.
+    of a tile visit the same keys."""
+    return apart(plan) is None
 
-    Tiles that are compact on a grid stay those of one head, and running sums go along the tokens
-    of one.
-    """
-    if plan.form != "vector" or len(plan.branches) > 1 or plan.patches or plan.scans:
-        return False
+
+def apart(plan: PairPlan) -> str | None:
+    """Why rows of several query heads may not share a tile; None where they may."""
+    if plan.form != "vector":
+        return "what a tile gives is no sum of values"
+    if len(plan.branches) > 1:
+        return "each tile holds several weights"
+    if plan.patches:
+        return "tiles that are compact on a grid are those of one head"
+    if plan.scans:
+        return "running sums go along the tokens of one head"
     used = frozenset(_deciding(plan))
     read = (x for x in plan.leaves if used & {x.name, x.operand.name})
-    return "h" not in used and not any(of_head(x) for x in read)
+    if "h" in used or any(of_head(x) for x in read):
+        return "which keys a tile visits depends on the head"
+    return None
 
 
 def of_head(leaf: Leaf) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from attnspec.codegen.tile import Atom, Op, names_used
@@ -164,7 +165,7 @@ class Gradient:
 CHANNEL = "channel"  # what a loop over channels calls the one that it is at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChannelSum:
     """A sum over `channel` of a pair's terms, the tile `name`; or (`op` "amax") the largest term,
     or (`op` "place") the channel of the first largest one where `where` holds, -1 where it never
@@ -190,7 +191,7 @@ class ChannelSum:
         """The channel as part of names."""
         return self.vectors[0].operand.labels[-1]
 
-    @property
+    @cached_property
     def outside(self) -> tuple[str, ...]:
         """The values of a pair that the terms read besides."""
         own = {op.target for op in self.ops} | {v.name for v in self.vectors} | {CHANNEL}

@@ -16,6 +16,7 @@ from itertools import product
 
 from attnspec.codegen.by_entry import at_entry, counted, table_of
 from attnspec.codegen.entmax import weights
+from attnspec.codegen.finite import Finite
 from attnspec.codegen.lookups import Lookup
 from attnspec.codegen.plan_types import Unsupported
 from attnspec.codegen.rewrite_mixed import pulled_out, spread_out
@@ -53,6 +54,8 @@ from attnspec.dsl.ast import (
     walk,
 )
 from attnspec.dsl.build import substitute
+from attnspec.dsl.check_prover import Prover
+from attnspec.dsl.check_rows import every_row_has_a_pair
 
 _FLOAT = Kind.FLOAT
 
@@ -194,6 +197,10 @@ def _there(spec: Spec, axis: str, at: Expr) -> Expr:
 class _Rewriter:
     spec: Spec
     _done: dict[tuple[Expr, tuple[str, str] | None], Expr] = field(default_factory=dict)
+    _finite: Finite = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._finite = Finite(self.spec)
 
     def visit(self, node: Expr, within: tuple[str, str] | None) -> Expr:
         """`node` rewritten; it counts only at pairs of the mask at the two variables `within`."""
@@ -328,6 +335,9 @@ class _Rewriter:
         if apart and len(tokens(self.spec, node.free)) > 1 and node.kind is _FLOAT:
             inside = [f for f in factors_in(node.body) if f not in apart] or [ONE]
             return self.visit(times([*apart, replace(node, body=times(inside))]), None)
+        node = replace(
+            node, body=times([self._of_something(node, f) for f in factors_in(node.body)])
+        )
         spread = spread_out(self.spec, node)
         if spread is not None:
             return self.visit(spread, None)
@@ -338,8 +348,27 @@ class _Rewriter:
         for factors in parts:
             outside = [f for f in factors if not set(node.axes) & f.free]
             inside = [f for f in factors if f not in outside] or [ONE]
+            outside = [self._of_something(node, f) for f in outside]
             sums.append(times([*(self.visit(f, None) for f in outside), self._one(node, inside)]))
         return sums[0] if len(sums) == 1 else Apply("add", tuple(sums), kind=_FLOAT)
+
+    def _of_something(self, node: Reduce, factor: Expr) -> Expr:
+        """A factor of what a sum adds up; one of the row that is not finite is 0 where the
+        sum is one of nothing, and so 0."""
+        of_row = factor.free.isdisjoint(node.axes)
+        if not of_row or self._finite(factor) or not self._may_be_empty(node):
+            return factor
+        every = replace(node, op="any", body=Literal(True, kind=Kind.BOOL), kind=Kind.BOOL)
+        some = self._any(every)
+        if isinstance(factor, Apply) and factor.op == "where" and factor.args[0] == some:
+            return factor
+        return Apply("where", (some, factor, ZERO), kind=_FLOAT)
+
+    def _may_be_empty(self, node: Reduce) -> bool:
+        """Whether nothing may take part in a sum over pairs for a row."""
+        if node.where is not None or node.mask is None:
+            return node.where is not None
+        return node.mask[1] not in node.axes or not every_row_has_a_pair(Prover(self.spec))
 
     def _one(self, node: Reduce, factors: list[Expr]) -> Expr:
         for place, factor in enumerate(factors):

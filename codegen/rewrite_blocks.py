@@ -35,10 +35,12 @@ from attnspec.dsl.ast import (
     Role,
     Spec,
     conjuncts,
+    walk,
 )
 from attnspec.dsl.build import add, apply, conjunction, index, lit, mul, sub, substitute
 
 LONGEST = 32  # places of a block that a pass writes out
+MOST = 40  # tensors that such a pass may read of the places
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +180,24 @@ class _Blocks:
     def _number(self, node: Reduce, block: Block, name: str) -> Expr:
         """A number of a row and a block."""
         layout = self._layout(block)
-        long = block.length > LONGEST
-        whole = self._swept(node, block, layout) if long else self._written(node, block, layout)
+        before, names = self.spec, dict(self._names)
+        whole = None if block.length > LONGEST else self._written(node, block, layout)
+        if whole is None or self._read(whole, layout) * block.length > MOST:
+            if isinstance(block.at, Index):
+                raise Unsupported("a reduction over one long block")
+            self.spec, self._names = before, names
+            whole = self._swept(node, block, layout)
         if isinstance(block.at, Index):
             return whole
         axes = (*self._order(whole.free - {layout.axis}), layout.axis)
         made = self._define(f"{name}_blocks", axes, whole)
         return Read(made, (*map(index, axes[:-1]), block.at), kind=node.kind, span=node.span)
+
+    def _read(self, whole: Reduce, layout: _Layout) -> int:
+        """How many tensors of a place are read."""
+        return len(
+            {n for n in walk(whole) if isinstance(n, Read) and index(layout.place) in n.index}
+        )
 
     def _swept(self, node: Reduce, block: Block, layout: _Layout) -> Reduce:
         """A reduction over the tokens of a block, for each of which a pass sweeps its own."""

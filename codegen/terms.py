@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from attnspec.dsl.ast import Apply, Expr, Kind, Literal
+from attnspec.dsl.ast import Apply, Expr, Kind, Literal, walk
 
 _FLOAT = Kind.FLOAT
 ONE = Literal(1.0, kind=_FLOAT)
@@ -40,6 +40,18 @@ def factors_in(expr: Expr) -> list[Expr]:
     """The factors of a product of products."""
     if isinstance(expr, Apply) and expr.op == "mul":
         return [factor for arg in expr.args for factor in factors_in(arg)]
+    return [expr]
+
+
+def factors_of(expr: Expr, pair: frozenset[str]) -> list[Expr]:
+    """The factors of `expr`, quotients and signs of what depends on a `pair` taken apart."""
+    match expr:
+        case Apply(op="mul", args=args):
+            return [f for a in args for f in factors_of(a, pair)]
+        case Apply(op="div", args=(a, b)) if any(n.free >= pair for n in walk(a)):
+            return [*factors_of(a, pair), Apply("div", (ONE, b), kind=Kind.FLOAT)]
+        case Apply(op="neg", args=(a,)) if any(n.free >= pair for n in walk(a)):
+            return [MINUS, *factors_of(a, pair)]
     return [expr]
 
 

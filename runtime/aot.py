@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import triton
@@ -25,7 +25,7 @@ from attnspec.dsl.ast import Spec
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.arrange import arrange, gradient_buffers, need
 from attnspec.runtime.compat import specialized, targeting
-from attnspec.runtime.disassembly import run_tool
+from attnspec.runtime.disassembly import run_tool, spilled
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.launch import by_name, outputs
 from attnspec.runtime.problem import Problem, problem
@@ -35,6 +35,8 @@ from attnspec.runtime.typical import typical
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PHASES = {"forward": "fwd", "backward_rows": "bwd_dq", "backward_columns": "bwd_dkv"}
 HEADS, LENGTHS = 16, (256, 64)
+# Spec, module, kernel, call, target, dtype and head dimension of one compilation.
+Work: TypeAlias = tuple[Spec, ModuleType, str, Problem, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,8 @@ def resources(asm: Mapping[str, Any], binary: bytes) -> tuple[int, int]:
         file.flush()
         usage = run_tool("cuobjdump", "-res-usage", file.name)
         registers, stack = (int(re.findall(rf"{key}:(\d+)", usage)[0]) for key in ("REG", "STACK"))
-        code = run_tool("nvdisasm", "-c", file.name) if stack else ""
+        spills = stack > 0 and spilled(asm["ptx"])
+        code = run_tool("nvdisasm", "-c", file.name) if spills else ""
     return registers, len(re.findall(r"\b(?:LDL|STL)[. ]", code))
 
 

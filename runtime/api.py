@@ -134,10 +134,12 @@ class Attention:
         """
         if backend in ("blocked", "dense") or self._module is None:
             return self._defined(args, kwargs, extras, backend)
-        given = dict(zip(self._names, args, strict=False))
-        if len(given) < len(args) or given.keys() & kwargs.keys():
-            bind(self.signature, args, kwargs)
-        given |= kwargs
+        given = kwargs
+        if args:
+            given = dict(zip(self._names, args, strict=False))
+            if len(given) < len(args) or (kwargs and given.keys() & kwargs.keys()):
+                bind(self.signature, args, kwargs)
+            given.update(kwargs)
         result: Result = self._module.attend_given(given, extras, backend)
         return result
 

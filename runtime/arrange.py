@@ -90,14 +90,29 @@ def need(call: Problem, name: str) -> Need:
     if phase == "backward_rows" and call.plan.gate is not None:
         phase = "backward_gated"
     sums = len(call.plan.weights) if name == "forward" else 1
+    load = call.plan.loads[0 if name == "forward" else 1]
+    if load in ("light", "masked", "listed"):
+        walked = name == "backward_columns" and call.groups > 1
+        load = "tight" if _small(call, name) + walked > 1 else "shared" if walked else load
     return Need(
         phase,
         sum(map(width, lefts.values())),
         sum(map(width, rights.values())),
         0 if call.value is None else sums * width(call.value.shape[-1]),
-        call.plan.loads[0 if name == "forward" else 1],
+        load,
         call.dtype,
     )
+
+
+def _small(call: Problem, name: str) -> int:
+    """How many small things take registers beside products and mask: numbers of tokens, heads and
+    pairs, a gate of rows, and channels that do not fill their padded width."""
+    plan = call.plan
+    multiplied = {x for _, *both in plan.dots for x in both} | {plan.value}
+    widths = [call.tensors[x].shape[-1] for x in multiplied if x is not None]
+    numbers = sum(call.tensors[leaf.operand].is_floating_point() for leaf in plan.leaves)
+    gated = plan.gate is not None and name != "backward_columns"
+    return numbers + gated + any(width(n) > n for n in widths)
 
 
 def gradient_buffers(
@@ -175,17 +190,15 @@ def layout(
         block = min(SLOTS, width(size))
         chunks = -(-size // block)
         values |= {"T": size, "BLOCK_T": block}
-    own, numbers = [], []
+    own, numbers, each = [], [], call.every_number
     for place, parameter in enumerate(arg_names):
         if parameter.startswith("p_"):
             pointer = tensors.get(parameter[2:])
             truth = pointer is not None and pointer.dtype is torch.bool
             own.append((place, parameter[2:], truth))
-        elif parameter in call.numbers:
+        elif parameter in each:
             numbers.append((place, parameter))
-    args = (
-        None if p.startswith(("p_", "desc_")) or p in call.numbers else values[p] for p in arg_names
-    )
+    args = (None if p.startswith(("p_", "desc_")) or p in each else values[p] for p in arg_names)
     grid = programs(call, name, tile), chunks
     described = _described(arg_names, tensors, dims, tile, heads)
     places = tuple(own), described, tuple(numbers)
@@ -205,7 +218,7 @@ def arrange(
     """The arguments of one launch, laid out for it alone."""
     visits = visited(call, name, tile)
     found = layout(call, name, arg_names, pointers, visits, tile, parts)
-    return found.filled({**call.tensors, **pointers, **visits}, call.numbers)
+    return found.filled({**call.tensors, **pointers, **visits}, call.every_number)
 
 
 def _of_heads(call: Problem, x: Tensor) -> Tensor:
@@ -311,9 +324,6 @@ def constants(call: Problem) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
         "GROUPS": call.groups,
         "M": call.rows,
         "N": call.columns,
-        "q_start": call.q_start,
-        "k_start": call.k_start,
-        **call.numbers,
     }
     for name in (*(x for _, x, _ in plan.dots), *([plan.value] if plan.value else [])):
         values[f"C_{dims[name][3]}"] = call.tensors[name].shape[3]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -26,6 +27,7 @@ from attnspec.runtime.peer_form import Unfit
 from attnspec.runtime.peer_task import Task
 from attnspec.runtime.peers import Peer, names, peer
 from attnspec.runtime.rounds import Memory, Spread, first, ratios, rounds, spread
+from attnspec.runtime.tiles import by_descriptors, describing
 from attnspec.runtime.typical import Arguments, typical
 from attnspec.runtime.verify_case import DTYPES, Case
 from attnspec.runtime.verify_rule import Impossible, hold
@@ -55,7 +57,8 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to time. `given` are arguments in place of typical ones, by the length; `constant` are
-    float arguments that neither change nor get a gradient. Not `timed`: memory alone, of one call.
+    float arguments that neither change nor get a gradient. `descriptors`: our kernels load tiles by
+    them. Not `timed`: memory alone, of one call.
     """
 
     spec: str
@@ -68,6 +71,7 @@ class Request:
     seconds: float = 1.0
     limit: float | None = None
     timed: bool = True
+    descriptors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,13 @@ def default_shape() -> Shape:
     return Shape()
 
 
-def bench(request: Request) -> Iterator[Measured]:
+def bench(request: Request) -> Sequence[Measured]:
     """Time one spec, a result for each phase."""
+    with by_descriptors() if request.descriptors else nullcontext():
+        return tuple(_phases(request))
+
+
+def _phases(request: Request) -> Iterator[Measured]:
     attention, shape = attnspec.load(request.spec), request.shape
     given = _arguments(attention, request)
     # What the check compiles is part of a first call, but not of the memory of a call alone.
@@ -185,12 +194,12 @@ def problem(attention: Attention, shape: Shape) -> str:
     backend = backend_for(None, torch.device(shape.device))
     if backend == "auto":  # a long call is compiled, whatever a short one is
         backend = "cpu" if compiler() is None else "native"
-    return _held(attention, case, backend, shape.device)
+    return _held(attention, case, backend, shape.device, describing())
 
 
 @cache
-def _held(attention: Attention, case: Case, backend: str, device: str) -> str:
-    """What is wrong with one case."""
+def _held(attention: Attention, case: Case, backend: str, device: str, descriptors: bool) -> str:
+    """What is wrong with one case, by pointers or by descriptors."""
     try:
         outcome = hold(attention, case, backend, device)
     except Impossible as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,13 +22,13 @@ Pair: TypeAlias = "tuple[Tensor, Tensor]"
 Cut: TypeAlias = "tuple[int, int, int] | None"
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """A call's arguments by name, checked.
 
     A paired tensor is (for queries [M rows], for keys [N rows]), however it was given. `sizes`
     has every axis of the spec ("i" is M, "j" N, "i.y" a side of a grid). `dtype` is the one of
-    all float tensors.
+    all float tensors. `passed` stands for the kind of the call, the same for equal ones, where
+    nobody traces or watches it.
     """
 
     tensors: Mapping[str, Tensor | Pair]
@@ -39,6 +38,7 @@ class Bound:
     k_start: int
     dtype: torch.dtype
     device: torch.device
+    passed: object = None
 
     def start(self, side: str) -> int:
         """The position of the first row of `side` ("i" or "j")."""
@@ -268,7 +268,7 @@ def _defaults(
         if argument.computed and name not in numbers:
             if initial is None:
                 raise wrong(signature, name, f"{describe(signature, argument)}, got nothing")
-            now = replace(bound, tensors=dict(tensors), scalars=dict(scalars))
+            now = bound._replace(tensors=dict(tensors), scalars=dict(scalars))
             computed = initial(name, now)
             if argument.scalar:
                 scalars[name] = _scalar(signature, argument, computed)
@@ -285,4 +285,4 @@ def _defaults(
         full = value.to(bound.device, dtype).expand(shape)
         starts = {"i": bound.q_start, "j": bound.k_start}
         tensors[name] = paired(argument, full, bound.sizes, starts)
-    return replace(bound, tensors=tensors, scalars=scalars)
+    return bound._replace(tensors=tensors, scalars=scalars)

@@ -12,11 +12,13 @@ is evaluated at the tokens at which it is read, whatever they are.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import TypeAlias
 
 import torch
@@ -24,14 +26,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attnspec.dsl import ast
-from attnspec.dsl.ast import Kind, Role
-from attnspec.runtime.axes import find_axis, root, side
+from attnspec.dsl.ast import Kind
+from attnspec.runtime.axes import root
 from attnspec.runtime.bind import Bound
+from attnspec.runtime.blocked_axes import PARTED, Axes, bound, nested, tensors
 from attnspec.runtime.gather import Rows, gather
 from attnspec.runtime.named import Named
 from attnspec.runtime.pointwise import safe
 from attnspec.runtime.reading import At, row_of, tensor_of
-from attnspec.runtime.reference import NOWHERE, Evaluator, Outputs, factors, outputs
+from attnspec.runtime.reductions import joint
+from attnspec.runtime.reference import NOWHERE, Evaluator, Outputs, outputs
 
 # Numbers that one tensor of a block may hold, by type of device.
 BUDGET = {"cpu": 1 << 22, "cuda": 1 << 26}
@@ -40,9 +44,6 @@ _LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)
 
 # Positions, ascending, at which the variable of an axis stands; an axis that has none has all.
 Windows: TypeAlias = Mapping[str, Tensor]
-
-# Over several axes these are the same over one of them of what they are over the others.
-_NESTED = frozenset({"sum", "mean", "prod", "amax", "amin", "any", "all", "logsumexp"})
 
 
 @contextmanager
@@ -58,8 +59,7 @@ def limited(numbers: int) -> Iterator[None]:
 def evaluate_blocked(spec: ast.Spec, bound: Bound, dtype: torch.dtype) -> Outputs:
     """As `reference.evaluate`, no tensor but those asked for above some `BUDGET` numbers.
 
-    `spec` has no state. Where an axis cannot be taken apart (the result of a rank, a cumulative
-    sum or an entmax along the very axis that its reader has in blocks), it stands whole.
+    `spec` has no state.
     """
     budget = _LIMIT.get() or BUDGET.get(bound.device.type, BUDGET["cuda"])
     return outputs(Blocked(_Call(spec, bound, dtype, budget), {}, {}))
@@ -80,6 +80,7 @@ class _Call:
                     tensor_of(self.whole, decl, part)
         floats = self.whole.tensors.values()
         self.differentiable = any(x.requires_grad for x in floats)
+        self.axes = Axes(spec, self.whole.sizes, budget)
         self.nested: dict[int, ast.Expr] = {}  # another form of a node, by its id
 
 
@@ -135,11 +136,11 @@ class Blocked(Evaluator):
             return (
                 super()._evaluate(expr, at) if definition is None else self._read(expr, definition)
             )
-        own = _bound(expr)
+        own = bound(expr)
         if not own.isdisjoint(self.windows):
             return self._apart(expr, own)
-        if self._product(self._largest(expr)) > self.call.budget:
-            return self._in_blocks(expr)
+        if self._is_large(expr):
+            return self._in_blocks(expr, {})
         return super()._evaluate(expr, at)
 
     def _held(self, key: object) -> Named | None:
@@ -153,13 +154,17 @@ class Blocked(Evaluator):
                 continue
             if axis in found.windows:
                 return None
-            value = self._at(value, axis)
+            value = self._at(value, {axis: self.windows[axis]})
         return value
 
-    def _at(self, value: Named, axis: str) -> Named:
-        """`value` where the variable of one axis stands, of values at all of its indices."""
-        rows = self.windows[axis] - self.start(axis)
-        return Named(value.tensor.index_select(value.dims.index(axis), rows), value.dims)
+    def _at(self, value: Named, windows: Windows) -> Named:
+        """`value` where the variables stand, of values at all of their indices."""
+        for axis in windows:
+            if axis in value.dims:
+                rows = windows[axis] - self.start(axis)
+                place = value.dims.index(axis)
+                value = Named(value.tensor.index_select(place, rows), value.dims)
+        return value
 
     def _under(self, windows: Windows) -> Blocked:
         """The evaluator of the same block whose variables stand at `windows`."""
@@ -175,11 +180,11 @@ class Blocked(Evaluator):
         """What binds variables that stand at a few positions only: it runs over all of them."""
         if isinstance(expr, ast.Normalize) and expr.op == "softmax":
             return self._entries(expr)
-        value = self._without(own).value(expr, NOWHERE)
-        for axis in own & self.windows.keys():
-            if axis in value.dims:
-                value = self._at(value, axis)
-        return value
+        there = self._without(own)
+        taken = {a: self.windows[a] for a in own & expr.free & self.windows.keys()}
+        if taken and there._held(id(expr)) is None and there._is_large(expr):
+            return there._in_blocks(expr, taken)
+        return self._at(there.value(expr, NOWHERE), taken)
 
     def _entries(self, expr: ast.Normalize) -> Named:
         """Some entries of a softmax."""
@@ -236,11 +241,8 @@ class Blocked(Evaluator):
         own = dict(zip(definition.axes, node.index, strict=True))
         pad = None if node.pad is None else self.value(node.pad, NOWHERE)
         windows: dict[str, Tensor] = {}
-        if self._is_small(definition.axes):
-            value = self._whole(definition)
-            for axis in self._unsaid(definition):
-                if axis in value.dims:
-                    value = self._at(value, axis)
+        if self.call.axes.is_small(definition.axes):
+            value = self._at(self._whole(definition), self._unsaid(definition))
         else:
             windows = self._places(own)
             there = self._under(windows | self._unsaid(definition))
@@ -255,11 +257,6 @@ class Blocked(Evaluator):
             for d, n in zip(value.dims, value.tensor.shape, strict=True)
         ]
         return gather(value.tensor, rows, pad)
-
-    def _is_small(self, axes: Iterable[str]) -> bool:
-        """Whether a value may stand whole: numbers a token, or few numbers at all."""
-        numbers = math.prod(map(self.count, {*axes, "b", "h"}))
-        return len(self._tokens(axes)) < 2 or numbers <= self.call.budget
 
     def _whole(self, definition: ast.Def) -> Named:
         """A definition at all of its indices."""
@@ -306,39 +303,43 @@ class Blocked(Evaluator):
 
     # Blocks.
 
-    def _tokens(self, axes: Iterable[str]) -> list[str]:
-        return [a for a in sorted(axes) if _counts_tokens(self.spec, a)]
-
     def _product(self, axes: Iterable[str]) -> int:
         return math.prod(self.sizes[a] for a in axes)
 
     def _largest(self, expr: ast.Expr) -> frozenset[str]:
         """The axes of the largest tensor that is made where something is computed along an axis,
         but for those that hold numbers a token: they are no larger than the call's own."""
-        found = [t for t in _tensors(expr) if len(self._tokens(t)) > 1]
+        found = [t for t in tensors(expr) if len(self.call.axes.tokens(t)) > 1]
         return max((t | {"b", "h"} for t in found), key=self._product, default=frozenset())
 
-    def _in_blocks(self, expr: ast.Expr) -> Named:
-        """Put together from blocks of the axes that it is free of."""
-        one_by_one = self._one_axis(expr)
-        if one_by_one is not None:
-            return self.value(one_by_one, NOWHERE)
-        blocks = self._split(expr)
-        if not blocks:
-            return super()._evaluate(expr, NOWHERE)
-        self._prepare(expr, frozenset(blocks), set())
+    def _is_large(self, expr: ast.Expr) -> bool:
+        return self._product(self._largest(expr)) > self.call.budget
+
+    def _in_blocks(self, expr: ast.Expr, taken: Windows) -> Named:
+        """Put together from blocks, where variables that it runs over stand at `taken` alone."""
+        simpler = self._one_axis(expr)
+        blocks = {} if simpler is not None else self._split(expr)
+        own = bound(expr) & blocks.keys()
+        if own and isinstance(expr, ast.Reduce) and expr.op == "mean":
+            simpler = self._nested(expr)
+        if simpler is not None:
+            return self.value(simpler, NOWHERE)
+        self._prepare_below(expr, frozenset(blocks), set())
         before = dict(self.held)
 
         def block(windows: Windows) -> Named:
             def run() -> Named:
-                return Blocked(self.call, windows, dict(before)).directly(expr)
+                inside = Blocked(self.call, windows, dict(before))
+                return self._at(inside.directly(expr), taken)
 
             if not (torch.is_grad_enabled() and self.call.differentiable):
                 return run()
             found: Named = checkpoint(run, use_reentrant=False, preserve_rng_state=False)
             return found
 
-        return _together(block, self.windows, list(blocks.items()))
+        parts = {axis: blocks.pop(axis) for axis in own}
+        each = _added_up(block, expr.op, parts) if isinstance(expr, ast.Reduce) else block
+        return _together(each, self.windows, list(blocks.items()))
 
     def directly(self, expr: ast.Expr) -> Named:
         """The value of what has been taken apart far enough."""
@@ -346,28 +347,36 @@ class Blocked(Evaluator):
 
     def _one_axis(self, expr: ast.Expr) -> ast.Expr | None:
         """A reduction over several axes of tokens as that over one of those over the others."""
-        if not (isinstance(expr, ast.Reduce) and expr.op in _NESTED):
+        if not isinstance(expr, ast.Reduce) or len(expr.axes) < 2:
             return None
-        tokens = self._tokens(expr.axes)
-        if len(expr.axes) < 2 or not tokens:
-            return None
+        return self._nested(expr) if self.call.axes.tokens(expr.axes) else None
+
+    def _nested(self, expr: ast.Reduce) -> ast.Expr:
         if id(expr) not in self.call.nested:
-            self.call.nested[id(expr)] = _nested(expr, tokens[0])
+            tokens = self.call.axes.tokens(expr.axes)
+            self.call.nested[id(expr)] = nested(expr, (tokens or expr.axes)[0])
         return self.call.nested[id(expr)]
 
     def _split(self, expr: ast.Expr) -> dict[str, tuple[Tensor, ...]]:
-        """Blocks of each axis that is taken apart: the longest is halved until all is small."""
-        own = _bound(expr)
-        shared = {a for a in expr.free - own if _repeats(self.spec, a)}
+        """Blocks of each axis that is taken apart: the longest is halved until all is small.
+
+        First those along which nothing inside is wanted whole; of the others a reduction's own,
+        whose parts add up, before those at whose every block all would be computed again.
+        """
+        axes, own = self.call.axes, bound(expr)
+        whole = axes.wanted_below(expr)
+        free = axes.repeating(expr.free - own)
+        parted = isinstance(expr, ast.Reduce) and expr.op in PARTED
+        parts = axes.repeating(own) if parted else set()
         before = dict(self.sizes)
-        while True:
-            largest = self._largest(expr)
-            choice = [a for a in sorted(largest & shared) if self.sizes[a] > 1]
-            if self._product(largest) <= self.call.budget or not choice:
-                break
-            axis = max(choice, key=lambda a: self.sizes[a])
-            self.sizes[axis] = -(-self.sizes[axis] // 2)
-        found = {a: self.sizes[a] for a in sorted(shared) if self.sizes[a] < before[a]}
+        for some in (free - whole, parts - whole, free & whole):
+            while self._is_large(expr):
+                choice = [a for a in sorted(self._largest(expr) & some) if self.sizes[a] > 1]
+                if not choice:
+                    break
+                axis = max(choice, key=lambda a: self.sizes[a])
+                self.sizes[axis] = -(-self.sizes[axis] // 2)
+        found = {a: self.sizes[a] for a in sorted(free | parts) if self.sizes[a] < before[a]}
         self.sizes = before
         return {a: self._index(a, NOWHERE).tensor.split(n) for a, n in found.items()}
 
@@ -380,29 +389,32 @@ class Blocked(Evaluator):
         definition = self.spec.definition(expr.name) if isinstance(expr, ast.Read) else None
         if isinstance(expr, ast.Read) and definition is not None:
             self._prepare_definition(expr, definition, split, seen)
-        own = _bound(expr)
+        own = bound(expr)
         there = self if own.isdisjoint(self.windows) else self._without(own)
-        anew = bool(own) and (expr.free.isdisjoint(split) or not own.isdisjoint(split))
-        if anew and self._is_small(expr.free - own):
-            if not isinstance(expr, ast.Normalize | ast.Cumsum | ast.Rank):
-                there.held[id(expr)] = _Held(there.value(expr, NOWHERE), there.windows)
-                return
-            if isinstance(expr, ast.Normalize) and expr.op == "softmax":
+        if own and (expr.free.isdisjoint(split) or not own.isdisjoint(split)):
+            if not (isinstance(expr, ast.Normalize) and expr.op == "softmax"):
+                if self.call.axes.is_small(expr.free):
+                    there.held[id(expr)] = _Held(there.value(expr, NOWHERE), there.windows)
+                    return
+            elif self.call.axes.is_small(expr.free - own):
                 found = _Held(there.normaliser(expr), there.windows)
                 there.held["normaliser", id(expr)] = found
+        there._prepare_below(expr, split - own, seen)
+
+    def _prepare_below(self, expr: ast.Expr, split: frozenset[str], seen: set[object]) -> None:
+        """As `_prepare`, for what `expr` is made of."""
         for child in ast.children(expr):
-            there._prepare(child, split - own, seen)
+            self._prepare(child, split, seen)
         mask = expr.mask if isinstance(expr, ast.Reduce | ast.Normalize) else None
         if mask is not None and self.spec.mask is not None:
-            taken = {a for a, v in zip(("i", "j"), mask, strict=True) if v in split - own}
-            there._of_pairs(mask)._prepare(
-                self.spec.mask, frozenset(taken | split & {"b", "h"}), seen
-            )
+            taken = {a for a, v in zip(("i", "j"), mask, strict=True) if v in split}
+            taken |= split & {"b", "h"}
+            self._of_pairs(mask)._prepare(self.spec.mask, frozenset(taken), seen)
 
     def _prepare_definition(
         self, node: ast.Read, definition: ast.Def, split: frozenset[str], seen: set[object]
     ) -> None:
-        if self._is_small(definition.axes):
+        if self.call.axes.is_small(definition.axes):
             if definition.name not in self.held:
                 self.held[definition.name] = _Held(self._whole(definition), {})
             return
@@ -421,51 +433,12 @@ def _names(windows: Windows) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((axis, id(at)) for axis, at in windows.items()))
 
 
-def _counts_tokens(spec: ast.Spec, axis: str) -> bool:
-    return side(spec, axis) is not None or find_axis(spec, root(spec, axis)).role is Role.BLOCK
-
-
-def _repeats(spec: ast.Spec, axis: str) -> bool:
-    """Whether the same is computed at every index of an axis: a token, a head, a batch."""
-    role = find_axis(spec, root(spec, axis)).role
-    return _counts_tokens(spec, axis) or role in (Role.BATCH, Role.HEAD)
-
-
-def _bound(expr: ast.Expr) -> frozenset[str]:
-    """The variables that a node runs over."""
-    match expr:
-        case ast.Contract(axes=axes) | ast.Reduce(axes=axes) | ast.Normalize(axes=axes):
-            return frozenset(axes)
-        case ast.Cumsum(axis=axis) | ast.Rank(axis=axis):
-            return frozenset((axis,))
-        case _:
-            return frozenset()
-
-
-def _tensors(expr: ast.Expr) -> Iterator[frozenset[str]]:
-    """The axes of every tensor that is made where something is computed along an axis."""
-    match expr:
-        case ast.Contract(left=left, right=right):
-            yield from (expr.free, left.free, right.free)
-        case ast.Reduce(body=body, where=where, mask=mask):
-            sums = expr.kind is Kind.FLOAT and expr.op in ("sum", "mean")
-            parts = [f.free for f in factors(body)] if sums else [body.free]
-            keep = frozenset(mask or ()) | (where.free if where is not None else frozenset())
-            most = max(parts, key=lambda axes: len(axes & keep))
-            yield from (expr.free, *parts, most | keep)
-        case ast.Normalize() | ast.Cumsum() | ast.Rank():
-            yield expr.free
-
-
-def _nested(expr: ast.Reduce, axis: str) -> ast.Expr:
-    """A reduction over several axes, that over `axis` last."""
-    if expr.op == "mean":
-        total = replace(expr, op="sum")
-        one = ast.Literal(value=1.0, kind=Kind.FLOAT)
-        count = ast.Apply(op="max", args=(replace(total, body=one), one), kind=Kind.FLOAT)
-        return ast.Apply(op="div", args=(total, count), kind=Kind.FLOAT)
-    inner = replace(expr, axes=tuple(a for a in expr.axes if a != axis))
-    return replace(expr, axes=(axis,), body=inner, where=None, mask=None)
+def _added_up(
+    block: Callable[[Windows], Named], op: str, parts: Mapping[str, Sequence[Tensor]]
+) -> Callable[[Windows], Named]:
+    """A reduction of those over parts of its own axes."""
+    places = [dict(zip(parts, at, strict=True)) for at in itertools.product(*parts.values())]
+    return lambda windows: reduce(partial(joint, op), (block({**windows, **at}) for at in places))
 
 
 def _together(

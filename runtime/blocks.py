@@ -49,7 +49,7 @@ def visits(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str
 
 def visits_again(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
     """`visits`, made anew only when what decides it has changed."""
-    if call.plan.ranges is None and call.plan.blocks is None:
+    if not call.plan.lists:
         return {}
     what = ("visits", rows, columns, by_columns)
     return kept(call, what, call.plan.decisive, lambda: visits(call, rows, columns, by_columns))

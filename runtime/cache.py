@@ -9,8 +9,10 @@ import functools
 import hashlib
 import importlib.abc
 import importlib.util
+import inspect
 import json
 import linecache
+import marshal
 import re
 import sys
 import threading
@@ -18,10 +20,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import attnspec
-from attnspec.store import CacheUnusable, fetch, find
+from attnspec.store import CacheUnusable, fetch, find, keep, key_of
 
 _LOADING = threading.RLock()
 
@@ -87,7 +89,8 @@ def _module_name(key: str, name: str) -> str:
 class _Verified(importlib.abc.SourceLoader):
     """Imports the bytes that were hashed, and shows the same bytes to `inspect`.
 
-    Reading the file again could read something else; bytecode files are neither read nor written.
+    Reading the file again could read something else. Bytecode, which takes Python longer than all
+    else to make of a long module, stands in the cache as the module does, hashed.
     """
 
     def __init__(self, path: str, data: bytes) -> None:
@@ -102,6 +105,21 @@ class _Verified(importlib.abc.SourceLoader):
             raise OSError(path)
         return self.data
 
+    def source_to_code(  # type: ignore[override]  # of a class, but called of its objects
+        self, data: bytes, path: str
+    ) -> CodeType:
+        python = f"{importlib.util.MAGIC_NUMBER!r} {sys.flags.optimize}"
+        key = key_of(python, path, hashlib.sha256(data).hexdigest())
+        made = keep("bytecode", key, "module", lambda: marshal.dumps(compiled(data, path)))
+        code: CodeType = marshal.loads(made)
+        return code
+
+
+def compiled(data: bytes, path: str) -> CodeType:
+    """A module's code, from its text."""
+    found: CodeType = compile(data, path, "exec", dont_inherit=True)
+    return found
+
 
 def _import(name: str, path: str, data: bytes) -> ModuleType:
     loader = _Verified(path, data)
@@ -113,6 +131,8 @@ def _import(name: str, path: str, data: bytes) -> ModuleType:
     # Without a time of change the lines stand for good, whatever becomes of the file.
     linecache.cache[path] = (len(data), None, lines, path)
     sys.modules[name] = module
+    # Else PyTorch, which asks where operations are registered, has every module there is looked at.
+    inspect.modulesbyfile[path] = name
     try:
         loader.exec_module(module)
     except BaseException:

@@ -79,7 +79,8 @@ def forward(call: Problem) -> tuple[Tensor, ...]:
     """
     plan, wide = call.plan, call.wide
     shape = (call.batch, call.heads, call.rows)
-    lses = torch.full((len(plan.weights), *shape), float("-inf"), dtype=wide, device=call.device)
+    none = float("-inf")
+    lses = [torch.full(shape, none, dtype=wide, device=call.device) for _ in plan.weights]
     outs = [_nothing(call, lse) for lse in lses]
     clean = call.value is None or bool(torch.isfinite(call.value).all())
     fixed = fixed_values(call)
@@ -112,10 +113,10 @@ def forward(call: Problem) -> tuple[Tensor, ...]:
                 lse[:, :, rows] = found.finish(call, rows)
             if isinstance(rows, Tensor) and plan.form != "map":
                 out[:, :, rows] = found.acc
-    nothing, count = lses.new_empty(0), plan.softmaxes
+    nothing, count = lses[0].new_empty(0), plan.softmaxes
     if plan.branches:
         each = [_times(coefficient(call, w), x) for w, x in zip(plan.weights, outs, strict=True)]
-        return reduce(add, each), lses[:count], torch.stack(outs[:count])
+        return reduce(add, each), torch.stack(lses[:count]), torch.stack(outs[:count])
     if not plan.softmax:
         return outs[0], nothing
     return nothing if plan.value is None else outs[0], lses[0]

@@ -91,7 +91,8 @@ def by_key_head(x: Tensor, call: Problem) -> Tensor:
 
 def by_head(x: Tensor, call: Problem) -> Tensor:
     """[B, Hk, G m, C] as [B, H, m, C]."""
-    return x.reshape(call.batch, call.heads, -1, x.shape[-1])
+    rows = x.shape[1] * x.shape[2] // call.heads
+    return x.reshape(call.batch, call.heads, rows, x.shape[-1])
 
 
 def fixed_values(call: Problem) -> Values:

@@ -140,12 +140,26 @@ def _measured(body: list[Instruction], width: int) -> TileLoop:
     )
 
 
-def serialised(ptx: str, arch: str) -> bool:
+def serialised(ptx: str) -> bool:
     """Whether the assembler gives up overlapping `wgmma` instructions, as for want of registers."""
+    return "serialized" in _said(ptx)
+
+
+def spilled(ptx: str) -> bool:
+    """Whether the assembler spills registers; what else lies in local memory, as a table by which
+    sines of large numbers are found, is no spill."""
+    return re.search(r"\b[1-9]\d* bytes spill", _said(ptx)) is not None
+
+
+def _said(ptx: str) -> str:
+    """What the assembler says of a kernel in PTX, for the architecture that it names."""
+    (arch,) = re.findall(r"^\.target (\w+)", ptx, re.MULTILINE)
+    newest = int(re.sub(r"\D", "", arch)) >= 100
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [str(nvidia_tool("ptxas")), *_LIKE_TRITON, f"--gpu-name={arch}", file.name]
+        tool = nvidia_tool("ptxas-blackwell" if newest else "ptxas")
+        command = [str(tool), *_LIKE_TRITON, f"--gpu-name={arch}", file.name]
         command += ["-o", "/dev/null"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return "serialized" in done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -45,8 +43,8 @@ def one_part(spec: ast.Spec, decl: ast.Decl, bound: Bound, part: int) -> Bound:
     sizes = {**bound.sizes, other: bound.sizes[own]}
     start = bound.start(own)
     if other == "i":
-        return replace(bound, tensors=tensors, sizes=sizes, q_start=start)
-    return replace(bound, tensors=tensors, sizes=sizes, k_start=start)
+        return bound._replace(tensors=tensors, sizes=sizes, q_start=start)
+    return bound._replace(tensors=tensors, sizes=sizes, k_start=start)
 
 
 def _argument_holds(spec: ast.Spec, decl: ast.Decl, fact: ast.Expr, bound: Bound) -> None:

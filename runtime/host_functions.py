@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import log
 from typing import Any
 
@@ -123,7 +124,8 @@ class _Safe(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, *xs = ctx.saved_tensors
         slopes = _SLOPES[ctx.name](y, *xs)
-        return None, *(torch.where(grad == 0, 0.0, grad * slope) for slope in slopes)
+        unread = grad == 0  # yet what 0 is multiplied by has a derivative
+        return None, *(grad * torch.where(unread & ~s.isfinite(), 0.0, s) for s in slopes)
 
 
 _SAFE: dict[str, Callable[..., Tensor]] = {
@@ -134,6 +136,7 @@ _SAFE: dict[str, Callable[..., Tensor]] = {
     "log1p": torch.log1p,
     "exp": torch.exp,
     "exp2": torch.exp2,
+    "mul": torch.mul,
     "div": torch.div,
     "pow": torch.pow,
 }
@@ -145,6 +148,7 @@ _SLOPES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "log1p": lambda y, x: (1 / (1 + x),),
     "exp": lambda y, x: (y,),
     "exp2": lambda y, x: (y * log(2.0),),
+    "mul": lambda y, a, b: (b, a),
     "div": lambda y, a, b: (1 / b, -y / b),
     "pow": lambda y, x, n: (
         torch.where(n == 0, 0.0, n * x ** (n - 1)),
@@ -201,6 +205,15 @@ def safe_exp(x: Tensor) -> Tensor:
 def safe_exp2(x: Tensor) -> Tensor:
     """2 ** x."""
     return _safe("exp2", x)
+
+
+def safe_mul(*xs: Tensor | float) -> Tensor:
+    """The product of all, one of them a tensor."""
+    some = next(x for x in xs if isinstance(x, Tensor))
+    return reduce(
+        lambda x, y: _safe("mul", *torch.broadcast_tensors(x, y)),
+        (_tensor(x, some) for x in xs),
+    )
 
 
 def safe_div(x: Tensor | float, y: Tensor) -> Tensor:

@@ -40,25 +40,28 @@ def kept(
     """`make()`, which depends on `what`, on the call's numbers and on its tensors `names` alone;
     that of an earlier call where nothing of this has changed."""
     tensors = [call.tensors[name] for name in names]
-    if any(map(Tensor.is_inference, tensors)) or torch.compiler.is_compiling():
+    try:
+        known = [(x.data_ptr(), x._version, x.shape, x.stride(), x.dtype) for x in tensors]
+    except RuntimeError:  # tensors of inference mode have no version, traced ones no memory
         return make()
-    stream = 0
-    if call.on_gpu:
+    if torch.compiler.is_compiling():
+        return make()
+    device, stream = call.device, 0
+    if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
             return make()
-        stream = torch.cuda.current_stream(call.device).cuda_stream
-    elif sum(map(Tensor.numel, tensors)) > COPIED:
-        return make()
-    known = [(x.data_ptr(), x._version, x.shape, x.stride(), x.dtype) for x in tensors]
-    key = (what, call.plan, call.device, call.wide, stream, call.sizes, repr(call.numbers), *known)
+        stream = torch.cuda.current_stream(device).cuda_stream
+    numbers = [repr(call.numbers[name]) for name in call.plan.listed]
+    key = (what, call.plan, device, call.wide, stream, call.sizes, *numbers, *known)
     owners = [x if x._base is None else x._base for x in tensors]  # of views, what they are of
     found = _KEPT.get(key)
     if found is not None and _same(found, owners, tensors):
         made: Made = found.made
         return made
     result = make()
-    copies = tuple(x.clone() for x in tensors) if not call.on_gpu else ()
-    _KEPT[key] = _Entry(tuple(map(weakref.ref, owners)), copies, result)
+    if device.type == "cuda" or sum(map(Tensor.numel, tensors)) <= COPIED:
+        copies = tuple(x.clone() for x in tensors) if device.type != "cuda" else ()
+        _KEPT[key] = _Entry(tuple(map(weakref.ref, owners)), copies, result)
     return result
 
 

@@ -27,12 +27,22 @@ from attnspec.runtime.bind import Bound
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
-from attnspec.runtime.problem import WIDE, Kind, Pairwise, Problem, problem
-from attnspec.runtime.tiles import FEW, INTERPRETED, Config, config, parts, trying, width
+from attnspec.runtime.problem import WIDE, Kind, Pairwise, Problem, kind_within, problem
+from attnspec.runtime.tiles import (
+    FEW,
+    INTERPRETED,
+    Config,
+    config,
+    describing,
+    parts,
+    trying,
+    width,
+)
 
 Kernels = Mapping[str, Any]
 BACKENDS = ("triton", "cpu", "native")
 EXPECTED_BACKEND = 'backend: expected "triton", "cpu", "native", "blocked" or "dense"'
+_HERE = nullcontext()
 LOG2E = log2(e)  # kernels work in base 2
 _SEARCHED = {"position": cpu.positions, "threshold": thresholds, "cuts": cuts}
 
@@ -40,37 +50,24 @@ _SEARCHED = {"position": cpu.positions, "threshold": thresholds, "cuts": cuts}
 def backend_for(backend: str | None, device: torch.device) -> str:
     """The backend of a call: Triton on a GPU or under the interpreter, else tiles on the CPU, in
     C++ where that is there or pays, "auto"."""
+    on_gpu = device.type == "cuda"
     if backend is None:
-        return "triton" if device.type == "cuda" or interpreted() else "auto"
+        return "triton" if on_gpu or interpreted() else "auto"
     if backend not in BACKENDS:
         raise AttnError(f"{EXPECTED_BACKEND}, got {backend!r}")
-    if backend == "triton" and device.type != "cuda" and not interpreted():
-        raise AttnError(
-            'backend: expected tensors on a GPU (or TRITON_INTERPRET=1) for "triton", got tensors'
-            f" on {device}"
-        )
-    if backend != "triton" and device.type == "cuda":
+    if backend == "triton":
+        if not on_gpu and not interpreted():
+            raise AttnError(
+                'backend: expected tensors on a GPU (or TRITON_INTERPRET=1) for "triton", got'
+                f" tensors on {device}"
+            )
+    elif on_gpu:
         raise AttnError(
             f'backend: expected tensors on the CPU for "{backend}", got tensors on {device}'
         )
-    if backend == "native" and native_build.compiler() is None:
+    elif backend == "native" and native_build.compiler() is None:
         raise AttnError('backend: expected a C++ compiler for "native" (or its path in CXX)')
     return backend
-
-
-def no_forward_mode(tensors: Sequence[Any]) -> None:
-    """Refuse forward-mode differentiation, which would silently give zero."""
-    if torch.compiler.is_compiling():
-        return
-    if torch.autograd.forward_ad._current_level >= 0:
-        for x in tensors:
-            if (
-                isinstance(x, Tensor)
-                and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
-            ):
-                raise AttnError(
-                    "forward-mode differentiation (jvp) of a generated kernel: not there"
-                )
 
 
 def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
@@ -91,17 +88,19 @@ def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
 
 
 def as_columns(
-    operands: Sequence[Tensor], dtype: torch.dtype, sizes: Mapping[str, int], floats: int
+    operands: list[Tensor], dtype: torch.dtype, sizes: Mapping[str, int], floats: int
 ) -> list[Tensor]:
     """Column operands with all batches and one number of heads, that of keys where they agree.
 
     The first `floats` take part in matrix products and so get the operands' dtype.
     """
-    counts = {x.shape[1] for x in operands}
-    if len(counts) > 1:
-        counts.discard(1)
-    heads = max(counts) if len(counts) == 1 else sizes["h"]
-    lead, found = (sizes["b"], heads, sizes["j"]), []
+    heads = operands[0].shape[1]
+    for x in operands:
+        if x.shape[1] != heads:
+            counts = {x.shape[1] for x in operands} - {1}
+            heads = max(counts) if len(counts) == 1 else sizes["h"]
+            break
+    found, lead = [], (sizes["b"], heads, sizes["j"])
     for place, x in enumerate(operands):
         if place < floats and x.dtype is not dtype:
             x = x.to(dtype)
@@ -168,29 +167,24 @@ def by_name(plan: Pairwise, **tensors: Tensor) -> dict[str, Tensor]:
 
 
 def run_forward(
-    plan: Pairwise, kernels: Kernels, args: tuple[Any, ...], backend: str
+    plan: Pairwise,
+    kernels: Kernels,
+    args: tuple[Any, ...],
+    backend: str,
+    bound: Bound | None = None,
 ) -> tuple[Tensor, ...]:
-    """`outputs` of one call."""
+    """`outputs` of one pass, part of the call `bound`, if that is known."""
     call = problem(plan, args)
-    out, lse, *parts = made = outputs(call)
-    if out.numel() == 0 and lse.numel() == 0:
-        return made
-    if backend != "triton" and plan.form in _SEARCHED:
-        return _SEARCHED[plan.form](call), lse
     if backend != "triton":
-        library = native.made_for(call, backend)
-        if library is not None and native.forward(call, library, out, lse):
-            if plan.gate is not None:
-                out.mul_(gate_of(call))
-            return made
-        acc, *found = cpu.forward(call)
-        out.copy_(acc if plan.gate is None else acc * gate_of(call))
-        for into, x in zip((lse, *parts), found, strict=True):
-            into.copy_(x)
+        return _in_pytorch(call, backend)
+    kernel, kind = kernels["forward"], kind_within(call, bound) if bound else call.kind
+    made = outputs_again(call, kind, kernel)
+    if not (made[0].numel() or made[1].numel()):
         return made
-    pointers = {"out": out} | by_name(plan, **dict(zip(("lse", "part"), made[1:], strict=False)))
-    kernel = kernels["forward"]
-    how = laid_out(call, call.kind, "forward", kernel, {})
+    pointers = {"out": made[0], "lse": made[1]}
+    if plan.branches:
+        pointers = {"out": made[0], **by_name(plan, lse=made[1], part=made[2])}
+    how = laid_out(call, kind, "forward", kernel, {})
     if how.parts == 1:
         launch(call, "forward", kernel, how, pointers)
         return made
@@ -201,6 +195,40 @@ def run_forward(
     launch(call, "forward", kernel, how, several)
     _merge(call, several, pointers)
     return made
+
+
+def outputs_again(call: Problem, kind: Kind, kernel: Any) -> tuple[Tensor, ...]:
+    """`outputs`, like those of earlier calls of this kind, if there were any."""
+    like = kernel.outputs.get(kind)
+    if like is None:
+        made = outputs(call)
+        kernel.outputs[kind] = tuple((x.shape, x.dtype) for x in made)
+        return made
+    again, device = torch.zeros if call.plan.form in WIDE else torch.empty, call.device
+    return tuple([again(shape, dtype=dtype, device=device) for shape, dtype in like])
+
+
+def _in_pytorch(call: Problem, backend: str) -> tuple[Tensor, ...]:
+    """`outputs` of one call, tile by tile, or in C++ where that is there or pays."""
+    plan = call.plan
+    if 0 in (call.batch, call.heads, call.rows):
+        return outputs(call)
+    if plan.form in _SEARCHED:
+        return _SEARCHED[plan.form](call), outputs(call)[1]
+    library = native.made_for(call, backend)
+    if library is not None:
+        out, lse = made = outputs(call)
+        if native.forward(call, library, out, lse):
+            if plan.gate is not None:
+                out.mul_(gate_of(call))
+            return made
+    acc, *rest = cpu.forward(call)
+    if plan.gate is not None:
+        acc = acc * gate_of(call)
+    if call.value is None or acc.dtype is call.value.dtype:
+        return acc, *rest
+    lse, *parts = rest
+    return acc.to(call.value.dtype), lse, *(x.to(call.value.dtype) for x in parts)
 
 
 def _parts(call: Problem) -> int:
@@ -231,6 +259,11 @@ def gate_of(call: Problem) -> Tensor:
     return gate if gate.dim() == 4 else gate[..., None]
 
 
+def _read(upstream: Tensor, product: Tensor) -> Tensor:
+    """A product with a gradient: where that is 0, 0, though the gate that nobody reads be inf."""
+    return torch.where(upstream == 0, 0, product)
+
+
 def run_backward(
     plan: Pairwise,
     kernels: Kernels,
@@ -252,7 +285,7 @@ def run_backward(
     found: dict[str, Tensor] = {}
     upstream = d_out
     if plan.gate is not None:
-        d_out = (d_out.to(wide) * gate_of(call)).to(d_out.dtype)
+        d_out = _read(d_out, d_out.to(wide) * gate_of(call)).to(d_out.dtype)
     delta = lse.new_empty(0)
     if plan.branches:
         softmaxes = plan.weights[: plan.softmaxes]
@@ -265,7 +298,8 @@ def run_backward(
     elif plan.softmax:
         delta = torch.zeros_like(lse)
         if call.value is not None:
-            delta = (upstream.to(wide) * out.to(wide)).sum(-1)
+            delta = upstream.to(wide) * out.to(wide)
+            delta = (delta if plan.gate is None else _read(upstream, delta)).sum(-1)
     if d_lse is not None and plan.softmaxes:
         delta = delta - d_lse.to(wide)
     each = (plan.softmaxes, call.batch, call.heads, call.rows)
@@ -338,7 +372,8 @@ def finite_copy(x: Tensor) -> Tensor:
 
 def _tile(call: Problem, name: str) -> Config:
     if interpreted():  # whether or not it pays
-        return replace(INTERPRETED, pack=call.rows <= FEW)
+        by_descriptors = INTERPRETED.descriptors or describing()
+        return replace(INTERPRETED, pack=call.rows <= FEW, descriptors=by_descriptors)
     return config(need(call, name), target(call.device))
 
 
@@ -373,16 +408,17 @@ def launch(
 ) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
     operands, or in their stead."""
-    tensors = {**call.tensors, **pointers, **visited(call, name, how.tile)}
+    visits = visited(call, name, how.tile) if call.plan.lists else {}
+    tensors = {**call.tensors, **pointers, **visits}
+    args = how.filled(tensors, call.every_number)
     with _there(call.device):
-        args = how.filled(tensors, call.numbers)
         kernel[how.grid](*args, num_warps=how.tile.warps, num_stages=how.tile.stages)
 
 
 def _there(device: torch.device) -> AbstractContextManager[object]:
     """Where Triton launches on a GPU that is not the current one."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return nullcontext()
+        return _HERE
     return torch.cuda.device(device)
 
 

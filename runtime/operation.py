@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.bind import Bound
+from attnspec.runtime.calls import not_kept, noticed, plain
+from attnspec.runtime.forward_mode import no_forward_mode
 from attnspec.runtime.launch import (
     Kernels,
-    no_forward_mode,
     outputs,
     run_backward,
     run_forward,
@@ -25,34 +27,26 @@ from attnspec.runtime.launch import (
 from attnspec.runtime.problem import Pairwise, problem
 
 Operation = Callable[..., tuple[Tensor, ...]]
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def watched(tensors: Sequence[Tensor]) -> bool:
     """Whether anything would notice a call that does not go through the dispatcher."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._is_torch_function_mode_enabled()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._autograd._profiler_enabled()
-        or any(type(x) not in _PLAIN or not (x.is_cpu or x.is_cuda) or x.is_neg() for x in tensors)
-    )
+    return not_kept() or noticed() or not all(map(plain, tensors))
 
 
 def traceable(plan: Pairwise, kernels: Kernels, forward_op: Any) -> Operation:
-    """The operation of a pass without gradients; registers its fake implementation."""
+    """The operation of a pass without gradients, whose first argument is the call that it is part
+    of; registers its fake implementation."""
     count = len(plan.operands)
 
     def fake_forward(*args: Any) -> tuple[Tensor, ...]:
         return outputs(problem(plan, args[:-1]))
 
-    def operation(*args: Any) -> tuple[Tensor, ...]:
-        if watched(args[:count]):
+    def operation(bound: Bound, *args: Any) -> tuple[Tensor, ...]:
+        if bound.passed is None and watched(args[:count]):
             found: tuple[Tensor, ...] = forward_op(*args)
             return found
-        return run_forward(plan, kernels, args[:-1], args[-1])
+        return run_forward(plan, kernels, args[:-1], args[-1], bound)
 
     forward_op.register_fake(fake_forward)
     return operation
@@ -98,8 +92,8 @@ def differentiable(
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            *tensors, rest = inputs
-            made = run_forward(plan, kernels, (*tensors, *rest[:-1]), rest[-1])
+            tensors, (bound, rest) = inputs[:count], inputs[count]
+            made = run_forward(plan, kernels, (*tensors, *rest[:-1]), rest[-1], bound)
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*tensors, *made)
             ctx.rest = rest
@@ -109,12 +103,17 @@ def differentiable(
         def backward(ctx: Any, *grads: Any) -> Any:
             return (*gradient(ctx, *grads)[:count], None)
 
-    def operation(*args: Any) -> tuple[Tensor, ...]:
+    # PyTorch's own `apply` looks first for transforms, which no call here is under, and for what
+    # they left behind, which `watched` takes elsewhere
+    apply: Operation = super(torch.autograd.Function, Recorded).apply
+
+    def operation(bound: Bound, *args: Any) -> tuple[Tensor, ...]:
         tensors = args[:count]
-        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-        if not wanted or watched(tensors):
-            return unrecorded(*args)
-        found: tuple[Tensor, ...] = Recorded.apply(*tensors, args[count:])  # type: ignore[no-untyped-call]
+        if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+            return unrecorded(bound, *args)
+        if bound.passed is None and watched(tensors):
+            return unrecorded(bound, *args)
+        found: tuple[Tensor, ...] = apply(*tensors, (bound, args[count:]))
         return found
 
     backward_op.register_fake(fake_backward)

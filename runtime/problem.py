@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from attnspec.runtime.bind import Bound
 from attnspec.runtime.tiles import BLOCK
 
 Values: TypeAlias = "dict[str, Any]"
@@ -30,6 +31,7 @@ Scores: TypeAlias = "tuple[Tensor | tuple[Tensor | float, ...] | None, ...]"
 Kind: TypeAlias = "tuple[object, ...]"
 
 WIDE = ("map", "entries", "blocks")  # forms that give many numbers for a row
+STARTS = ("q_start", "k_start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,11 @@ class Pairwise:
         return self.form == "blocks" or bool(self.scans)
 
     @property
+    def lists(self) -> bool:
+        """Whether values of tensors decide what is visited."""
+        return self.ranges is not None or self.blocks is not None
+
+    @cached_property
     def softmax(self) -> bool:
         """Whether rows of every weight are normalised."""
         return self.normalizer == "softmax"
@@ -244,15 +251,32 @@ class Pairwise:
         return tuple(n for n in self.names if n in floats)
 
     @cached_property
+    def _read(self) -> frozenset[str]:
+        """The names of the values that decide what is visited."""
+        found = self.blocks or self.ranges
+        if found is None:
+            return frozenset({leaf.name for leaf in self.leaves if leaf.role in ("head", "table")})
+        names = (
+            found.names if isinstance(found, Blocks) else (*found.row_names, *found.column_names)
+        )
+        return frozenset({*names, *(at for _, _, at in found.ends)})
+
+    @cached_property
     def decisive(self) -> tuple[str, ...]:
         """The operands whose values decide what is visited."""
-        names = {leaf.name for leaf in self.leaves if leaf.role in ("head", "table")}
-        if self.blocks is not None:
-            names = {*self.blocks.names, *(at for _, _, at in self.blocks.ends)}
-        elif self.ranges is not None:
-            names = {*self.ranges.row_names, *self.ranges.column_names}
-            names |= {at for _, _, at in self.ranges.ends}
-        return tuple(sorted({leaf.operand for leaf in self.leaves if leaf.name in names}))
+        return tuple(sorted({leaf.operand for leaf in self.leaves if leaf.name in self._read}))
+
+    @cached_property
+    def listed(self) -> tuple[str, ...]:
+        """The numbers that decide what is visited."""
+        return tuple(n for n in self.numbers if not self.lists or n in self._read)
+
+    @cached_property
+    def weighed(self) -> tuple[str, ...]:
+        """The numbers that launches are laid out by: on a grid all, which its patches may read."""
+        ends = [end for weight in self.weights for end in weight.between or ()]
+        found = {self.entries, *ends} if self.patches is None else {*self.numbers, *STARTS}
+        return tuple(n for n in (*self.numbers, *STARTS) if n in found)
 
 
 class Problem(NamedTuple):
@@ -280,9 +304,24 @@ class Problem(NamedTuple):
         return self[3:]
 
     @property
+    def every_number(self) -> dict[str, float | int | bool]:
+        """The first positions among the numbers."""
+        return {**self.numbers, "q_start": self.q_start, "k_start": self.k_start}
+
+    @property
+    def weighed(self) -> Kind:
+        """The numbers that launches are laid out by."""
+        names = self.plan.weighed
+        if not names:
+            return ()
+        numbers = self.every_number
+        return tuple([numbers[name] for name in names])
+
+    @property
     def kind(self) -> Kind:
-        """What calls share whose kernels are launched alike: all but values of tensors."""
-        found: list[object] = [self.device, *self[3:], *self.numbers.values()]
+        """What calls share whose kernels are laid out alike: all but values of tensors, and of
+        numbers that only kernels read."""
+        found: list[object] = [self.device, *self[3:8], *self.weighed]
         for x in self.tensors.values():
             found += (x.shape, x.stride(), x.dtype)
         return tuple(found)
@@ -308,11 +347,6 @@ class Problem(NamedTuple):
     def device(self) -> torch.device:
         """Where the operands are."""
         return self._some.device
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the operands are on a GPU."""
-        return self._some.is_cuda
 
     @property
     def dtype(self) -> torch.dtype:
@@ -342,8 +376,25 @@ class Problem(NamedTuple):
 
 def problem(plan: Pairwise, args: Sequence[Any]) -> Problem:
     """The call with an operation's arguments: operands, numbers, sizes, first positions."""
-    names = plan.names
-    last = len(names) + len(plan.numbers)
-    tensors = dict(zip(names, args, strict=False))
-    numbers = dict(zip(plan.numbers, args[len(names) : last], strict=True))
+    count = len(plan.operands)
+    last = count + len(plan.numbers)
+    tensors = dict(zip(plan.names, args, strict=False))
+    numbers = dict(zip(plan.numbers, args[count:last], strict=True))
     return Problem(plan, tensors, numbers, *args[last:])
+
+
+def kind_within(call: Problem, bound: Bound) -> Kind:
+    """The `kind` of a pass that is part of a call: what is known of that tells how tensors are laid
+    out that were given to it."""
+    if bound.passed is None:
+        return call.kind
+    given = [*bound.tensors.values()]
+    found: list[object] = [bound.passed, *call.weighed]
+    for x in call.tensors.values():
+        for place, argument in enumerate(given):
+            if x is argument:
+                found.append(place)
+                break
+        else:
+            found += (x.shape, x.stride(), x.dtype)
+    return tuple(found)

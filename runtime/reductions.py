@@ -123,6 +123,13 @@ def reduce_over(
             raise AssertionError(op)
 
 
+def joint(op: str, one: Named, other: Named) -> Named:
+    """A reduction of two values."""
+    dims = join(one, other)
+    both = torch.stack(broadcast(one.over(dims), other.over(dims)), -1)
+    return reduce_over(op, Named(both, (*dims, "part")), ("part",), None, {"part": 2}, 0)
+
+
 def softmax(
     body: Named, axes: Sequence[str], keep: Named | None, sink: Named | None, sizes: Sizes
 ) -> Named:

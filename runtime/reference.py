@@ -30,6 +30,7 @@ from attnspec.runtime.reductions import (
     Rounding,
     cumulative_sum,
     entmax,
+    joint,
     mean_product,
     rank,
     reduce_over,
@@ -203,11 +204,7 @@ class Evaluator:
         """A log-sum-exp and one more logit."""
         if sink_logit is None:
             return value
-        sink = self._float(sink_logit, NOWHERE)
-        dims = join(value, sink)
-        both = torch.stack(broadcast(value.over(dims), sink.over(dims)), -1)
-        pair = Named(both, (*dims, "sink"))
-        return reduce_over("logsumexp", pair, ("sink",), None, {"sink": 2}, 0)
+        return joint("logsumexp", value, self._float(sink_logit, NOWHERE))
 
     def _another(self, rounding: Rounding) -> Rounding:
         """That of one more sum, with signs of its own: two equal sums do not round alike."""

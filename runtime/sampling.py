@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -260,11 +259,10 @@ class _Draw:
             return None
         bound = self._bound()
         if own is None:
-            bound = replace(bound, tensors={**bound.tensors, decl.name: tensor})
+            bound = bound._replace(tensors={**bound.tensors, decl.name: tensor})
         else:  # both sides stand where this part does
             rows, start = bound.sizes[own], bound.start(own)
-            bound = replace(
-                bound,
+            bound = bound._replace(
                 tensors={**bound.tensors, decl.name: (tensor, tensor)},
                 sizes={**bound.sizes, "i": rows, "j": rows},
                 q_start=start,

@@ -52,8 +52,11 @@ class Need:
     may share a tile), forward_packed (of at most `FEW` of each head, which together are more),
     backward_rows, backward_gated (the same where it sums the ungated output anew, for a gate),
     backward_columns or backward_table. `load` is what else it holds: "light" with no mask,
-    "masked", "listed" with a mask and lists of tiles, "several" with several weights, or "heavy"
-    with a mask or a score of many parts.
+    "masked", "listed" with a mask and lists of tiles, "shared" the same with a loop over the query
+    heads that share a tile's keys, "tight" with more than one of the small things that take
+    registers (see `arrange.need`), "several" with several weights, "heavy" with a mask or a score
+    of many parts, "laden" the same with many numbers of a pair, or "crowded" with more of these
+    than fit beside the products.
     """
 
     phase: str
@@ -78,10 +81,16 @@ def _row(
     masked: Config | None = None,
     listed: Config | None = None,
     several: Config | None = None,
+    shared: Config | None = None,
+    tight: Config | None = None,
+    laden: Config | None = None,
 ) -> Row:
     masked = masked or light
     by_load = {"light": light, "masked": masked, "listed": listed or masked}
-    return limit, by_load | {"several": several or masked, "heavy": heavy or light}
+    by_load |= {"shared": shared or by_load["listed"], "tight": tight or by_load["listed"]}
+    heavy = heavy or light
+    by_load |= {"several": several or masked, "heavy": heavy}
+    return limit, by_load | {"laden": laden or heavy, "crowded": heavy}
 
 
 # Few rows share one product among the warps, each of which takes some keys.
@@ -92,7 +101,7 @@ _FEW = (
         heavy=Config(16, 32, 4, 2),
         listed=Config(16, 64, 4, 3, edge=32),
     ),
-    _row(256, Config(16, 32, 4, 2)),
+    _row(256, Config(16, 32, 8, 2)),
     _row(512, Config(16, 32, 4, 1)),
 )
 
@@ -105,7 +114,7 @@ _PACKED = (
         heavy=Config(64, 32, 8, 2),
         listed=Config(64, 32, 8, 3),
     ),
-    _row(256, Config(64, 32, 8, 1)),
+    _row(256, Config(32, 32, 8, 2)),
     _row(512, Config(16, 32, 4, 1)),
 )
 _SHORT = ("forward_few", "forward_packed")  # tiles in which heads that share keys are packed
@@ -116,8 +125,18 @@ _SHORT = ("forward_few", "forward_packed")  # tiles in which heads that share ke
 _HOPPER: Table = {
     "forward": (
         _row(64, Config(128, 128, 8, 3, edge=64), heavy=Config(128, 32, 8, 3)),
-        _row(128, Config(128, 128, 8, 3, edge=32), heavy=Config(128, 32, 8, 3)),
-        _row(256, Config(128, 32, 8, 2), several=Config(128, 64, 8, 2, edge=16)),
+        _row(
+            128,
+            Config(128, 128, 8, 3, edge=32),
+            heavy=Config(128, 32, 8, 3),
+            laden=Config(128, 16, 8, 2),
+        ),
+        _row(
+            256,
+            Config(128, 64, 8, 2, edge=32),
+            heavy=Config(128, 16, 8, 2),
+            several=Config(128, 64, 8, 2, edge=16),
+        ),
         _row(512, Config(64, 32, 8, 1), several=Config(32, 32, 8, 1)),
     ),
     "forward_few": _FEW,
@@ -129,23 +148,44 @@ _HOPPER: Table = {
             Config(128, 128, 8, 2, edge=32),
             heavy=Config(128, 32, 8, 2),
             listed=Config(128, 64, 8, 2, edge=32),
+            laden=Config(128, 16, 8, 2),
         ),
-        _row(256, Config(64, 32, 8, 2), several=Config(128, 64, 8, 2, edge=32)),
+        _row(
+            256,
+            Config(128, 32, 8, 2),
+            heavy=Config(64, 32, 8, 2, edge=16),
+            several=Config(128, 64, 8, 2, edge=32),
+        ),
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_gated": (
         _row(64, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 2)),
-        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
+        _row(
+            128,
+            Config(128, 32, 8, 2),
+            heavy=Config(64, 32, 8, 2),
+            tight=Config(128, 32, 8, 2, edge=16),
+        ),
         _row(256, Config(32, 16, 8, 1)),
         _row(512, Config(16, 16, 8, 1)),
     ),
     "backward_columns": (
         _row(64, Config(64, 128, 8, 2, edge=32), heavy=Config(32, 128, 8, 2)),
-        _row(128, Config(64, 128, 8, 2, edge=16), heavy=Config(16, 128, 8, 2)),
-        _row(256, Config(32, 64, 8, 1), several=Config(16, 128, 8, 2)),
+        _row(
+            128,
+            Config(64, 128, 8, 2, edge=16),
+            heavy=Config(16, 128, 8, 2),
+            tight=Config(32, 128, 8, 2),
+            laden=Config(16, 64, 8, 2),
+        ),
+        _row(256, Config(64, 32, 8, 2), several=Config(16, 128, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
     ),
-    "backward_table": (_row(128, Config(64, 32, 4, 2)), _row(512, Config(32, 32, 8, 1))),
+    "backward_table": (
+        _row(128, Config(64, 32, 4, 2)),
+        _row(256, Config(32, 16, 8, 2)),
+        _row(512, Config(32, 32, 8, 1)),
+    ),
 }
 
 # As above, but of a table's kernel the compiler takes no more rows: its loop over entries reduces
@@ -154,11 +194,55 @@ _HOPPER: Table = {
 _BLACKWELL: Table = _HOPPER | {
     "forward_few": (_row(64, Config(16, 64, 4, 3)), _row(128, Config(16, 32, 4, 3)), *_FEW[1:]),
     "forward": (
-        *_HOPPER["forward"][:2],
-        _row(256, Config(128, 32, 8, 2), several=Config(64, 32, 8, 2)),
+        _HOPPER["forward"][0],
+        _row(
+            128,
+            Config(128, 128, 8, 3, edge=32),
+            heavy=Config(128, 32, 8, 3),
+            listed=Config(128, 128, 8, 3, edge=16),
+        ),
+        _row(
+            256,
+            Config(64, 64, 8, 2, edge=32),
+            heavy=Config(64, 16, 8, 2),
+            listed=Config(64, 64, 8, 2, edge=16),
+            several=Config(64, 32, 8, 2),
+        ),
         *_HOPPER["forward"][3:],
     ),
-    "backward_table": (_row(128, Config(32, 32, 4, 2)), _row(512, Config(32, 32, 8, 1))),
+    "backward_rows": (
+        _HOPPER["backward_rows"][0],
+        _row(
+            128,
+            Config(128, 128, 8, 2, edge=32),
+            heavy=Config(128, 32, 8, 2),
+            masked=Config(128, 64, 8, 2, edge=32),
+        ),
+        _row(
+            256,
+            Config(128, 32, 8, 2, edge=16),
+            heavy=Config(64, 32, 8, 2, edge=16),
+            several=Config(128, 64, 8, 2, edge=32),
+        ),
+        *_HOPPER["backward_rows"][3:],
+    ),
+    "backward_columns": (
+        _row(
+            64,
+            Config(64, 128, 8, 2, edge=32),
+            heavy=Config(32, 128, 8, 2),
+            shared=Config(64, 64, 8, 2, edge=32),
+        ),
+        _row(
+            128,
+            Config(64, 128, 8, 2, edge=16),
+            heavy=Config(16, 128, 8, 2),
+            shared=Config(64, 32, 8, 2),
+            tight=Config(64, 32, 8, 2),
+        ),
+        *_HOPPER["backward_columns"][2:],
+    ),
+    "backward_table": (_row(128, Config(32, 32, 4, 2)), *_HOPPER["backward_table"][1:]),
 }
 
 # Products by warp, operands in registers: narrower tiles than above. Also for shared memory of
@@ -167,15 +251,15 @@ _AMPERE: Table = {
     "forward": (
         _row(64, Config(128, 64, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 4, 3)),
         _row(128, Config(128, 32, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 8, 3)),
-        _row(256, Config(64, 32, 8, 1)),
+        _row(256, Config(64, 32, 8, 1, edge=16), heavy=Config(64, 16, 8, 2)),
         _row(512, Config(16, 32, 4, 1)),
     ),
     "forward_few": _FEW,
     "forward_packed": _PACKED,
     "backward_rows": (
         _row(64, Config(128, 64, 8, 2), heavy=Config(64, 32, 4, 2)),
-        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2)),
-        _row(256, Config(32, 32, 8, 1)),
+        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2), tight=Config(128, 32, 8, 1)),
+        _row(256, Config(32, 32, 8, 2)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_gated": (
@@ -187,12 +271,13 @@ _AMPERE: Table = {
     "backward_columns": (
         _row(64, Config(32, 64, 4, 2), heavy=Config(32, 64, 8, 2)),
         _row(128, Config(32, 64, 8, 2), heavy=Config(16, 64, 8, 3)),
-        _row(256, Config(16, 32, 4, 1)),
+        _row(256, Config(32, 32, 8, 2)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (
         _row(64, Config(32, 32, 4, 1)),
-        _row(256, Config(32, 32, 8, 1)),
+        _row(128, Config(32, 32, 8, 1)),
+        _row(256, Config(32, 16, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
 }
@@ -222,6 +307,13 @@ _CDNA: Table = {
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (_row(128, Config(32, 32, 4, 1)), _row(512, Config(16, 16, 4, 1))),
+}
+
+# Numbers of a pair fill the registers of every CUDA target alike.
+_CROWDED: Table = {
+    "forward": (_row(256, Config(64, 32, 8, 1)), _row(512, Config(16, 16, 8, 1))),
+    "backward_rows": (_row(64, Config(32, 16, 8, 1)), _row(512, Config(16, 16, 8, 1))),
+    "backward_columns": (_row(256, Config(16, 32, 8, 1)), _row(512, Config(16, 16, 8, 1))),
 }
 
 # Plain multiply-adds, operands of twice the size.
@@ -294,11 +386,17 @@ def key(need: Need, target: str) -> Key:
 
 TUNED = Path(__file__).with_name("tuned.json")
 _trials: dict[Key, Config] = {}
+_describing: list[bool] = []
 
 
 def trying() -> bool:
     """Whether some kernel's tile is another for a while."""
-    return bool(_trials)
+    return bool(_trials) or describing()
+
+
+def describing() -> bool:
+    """Whether descriptors are to load tiles, whatever the tables say."""
+    return bool(_describing)
 
 
 @contextmanager
@@ -309,6 +407,23 @@ def trial(of: Key, tile: Config) -> Iterator[None]:
         yield
     finally:
         del _trials[of]
+
+
+@contextmanager
+def by_descriptors() -> Iterator[None]:
+    """Inside, descriptors load whole tiles where they may, see `described`."""
+    _describing.append(True)
+    try:
+        yield
+    finally:
+        _describing.pop()
+
+
+def described(need: Need, tile: Config) -> Config:
+    """A tile that descriptors load, unless that spills registers: of float32, and beside two sums
+    of many channels."""
+    sums = need.phase == "backward_columns" and max(need.left, need.right, need.value) > 64
+    return replace(tile, descriptors=not (sums or need.dtype is torch.float32))
 
 
 def read_tuned(file: Path) -> dict[Key, Config]:
@@ -335,15 +450,17 @@ def _tuned() -> dict[Key, Config]:
 def config(need: Need, target: str) -> Config:
     """The tile of a kernel on a target; AttnError where no tile fits, with what would."""
     of = key(need, target)
-    if measured := _trials.get(of) or _tuned().get(of):
-        return measured
-    found = _tabled(need, target)
-    return replace(found, pack=need.phase in _SHORT)
+    if tried := _trials.get(of):
+        return tried
+    found = _tuned().get(of) or replace(_tabled(need, target), pack=need.phase in _SHORT)
+    return described(need, found) if describing() and describes(target) else found
 
 
 def _tabled(need: Need, target: str) -> Config:
     known = target if target in _TABLES else _nearest(target)
     table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
+    if need.load == "crowded" and table is not _FLOAT32 and known.startswith("cuda"):
+        table = _CROWDED.get(need.phase, table)
     wide = max(need.left, need.right, need.value)
     for limit, by_load in table:
         if wide <= limit:

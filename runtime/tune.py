@@ -1,30 +1,32 @@
 """Tiles measured on the GPU at hand: for each kernel the tables' own, then whatever beats it.
 
 A search goes from tile to tile by one change at a time and stops where no change gains enough. All
-tiles of a step are timed in turns, and one that does not compile, does not fit or gives other
-numbers takes no part.
+tiles of a step are timed in turns, and one that does not compile, does not fit, spills registers or
+gives other numbers takes no part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime.aot import DTYPES, record
+from attnspec.runtime.aot import DTYPES, Work, build_kernel, record
 from attnspec.runtime.api import Attention
 from attnspec.runtime.arrange import need
 from attnspec.runtime.launch import target
 from attnspec.runtime.rounds import ratios, rounds
-from attnspec.runtime.tiles import Config, Key, config, describes, key, trial
+from attnspec.runtime.tiles import FEW, Config, Key, config, describes, key, trial
 from attnspec.runtime.typical import typical
 
 Times = Mapping[Config, Sequence[float]]
 Measure = Callable[[Sequence[Config]], Times]
+Check = Callable[[Config], bool]
 
 _GAIN = 0.02  # of the time: less than this is noise
 _STEPS = 12
@@ -47,10 +49,10 @@ class Tuned:
 
 def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]:
     """Every tile that differs in one number, by one step, on a target; an edge stays within its
-    side. Heads that are packed may be taken apart."""
+    side. Heads that are packed may be taken apart. Where descriptors take the place of pointers,
+    which hold registers of their own, the edge may change at once."""
     steps: dict[str, Sequence[Any]] = {
         "block_m": _SIDES, "block_n": _SIDES, "warps": _WARPS, "stages": _STAGES,
-        "descriptors": (False, True) if describes(where) else (False,),
     }  # fmt: skip
     found = [
         replace(tile, **{name: near})
@@ -60,6 +62,9 @@ def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]
     side = tile.block_m if by_columns else tile.block_n
     edge = tile.edge or side
     found += [replace(tile, edge=near) for near in _beside(_SIDES, edge) if near <= side]
+    if describes(where):
+        other = replace(tile, descriptors=not tile.descriptors)
+        found += [other, *(replace(other, edge=near) for near in _SIDES if near <= side)]
     found += [replace(tile, pack=False)] if tile.pack else []
     return tuple(dict.fromkeys(_settled(one, by_columns) for one in found))
 
@@ -124,7 +129,8 @@ def tune(
             wanted = need(call, name)
             of, before = key(wanted, where), config(wanted, where)
             run = forward if name == "forward" else backward
-            measure = measure_by(of, run, "cuda")
+            work = attention.spec, module, name, call, where, dtype, channels
+            measure = measure_by(of, run, "cuda", partial(spares, work))
             after, ratio = search(before, measure, name == "backward_columns", where)
             yield Tuned(of, before, after, ratio)
 
@@ -164,8 +170,18 @@ def _calls(
     return forward, backward
 
 
-def measure_by(of: Key, run: Callable[[], Sequence[Tensor]], device: str) -> Measure:
-    """What times several tiles in turns: the first, and those that give the same numbers."""
+def spares(work: Work, tile: Config) -> bool:
+    """Whether kernel and call of `work`, as `aot.build_kernel` takes them, compile without spilling
+    registers."""
+    few = work[3].rows <= FEW  # whose keys several programs share
+    return build_kernel(*work, tile, parts=2 if few else 1)[0].spills == 0
+
+
+def measure_by(
+    of: Key, run: Callable[[], Sequence[Tensor]], device: str, check: Check = lambda tile: True
+) -> Measure:
+    """What times several tiles in turns: the first, and those that `check` lets pass and that give
+    the same numbers."""
 
     def under(tile: Config) -> Callable[[], Sequence[Tensor]]:
         def call() -> Sequence[Tensor]:
@@ -179,6 +195,8 @@ def measure_by(of: Key, run: Callable[[], Sequence[Tensor]], device: str) -> Mea
         calls = {}
         for tile in tiles:
             try:
+                if tile != tiles[0] and not check(tile):
+                    continue
                 got = under(tile)()
                 if device == "cuda":
                     torch.cuda.synchronize()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeAlias
 
 import torch
@@ -26,6 +27,7 @@ Arguments: TypeAlias = dict[str, Any]  # tensors and numbers by name
 
 # Sides of a grid that suit most windows, tried in turn: powers of two, and sevens.
 _SIDES = (8, 7, 16, 14, 12)
+_HEADS = range(1, 65)  # tried where a spec does not take those asked for
 _FREE = 6  # channels of an axis whose size only the inputs tell
 
 
@@ -55,7 +57,8 @@ def typical(
     device: str = "cpu",
 ) -> Arguments:
     """Keyword arguments of a call. A grid sets its own length, by its sides (`side` where the spec
-    allows it); `rows` are the queries (M)."""
+    allows it); `rows` are the queries (M). `heads` becomes the nearest number that the spec allows,
+    with as many to a key head as asked for or, where these do not divide it, fewer."""
     takes = signature(spec)
     generator = torch.Generator().manual_seed(seed)
     sizes = {"b": batch, "h": heads, "j": length, "i": rows or length}
@@ -67,14 +70,15 @@ def typical(
     numbers = {a.name: _scalar(spec, a, sizes) for a in takes.arguments if a.scalar}
     tried = _SIDES if side is None else (side, *_SIDES)
     sides = _grid(spec, takes, sizes, numbers, tried)
-    _channels(takes, sizes, numbers)
+    group = heads // (kv_heads or heads)
+    _channels(spec, takes, sizes, numbers)
     drawn: Arguments = {**numbers, **sides}
     for argument in takes.arguments:
         if argument.scalar:
             continue
         shape = [sizes[axis] for axis in argument.axes]
         if argument.operand and kv_heads:
-            shape[1] = kv_heads
+            shape[1] = sizes["h"] // math.gcd(sizes["h"], group)
         values = _tensor(argument, shape, _range(spec, argument.name, sizes, numbers), generator)
         drawn[argument.name] = values.to(device, dtype if argument.kind == "float" else None)
     return drawn
@@ -113,10 +117,12 @@ def _grid(
     numbers: Mapping[str, Number],
     sides: Sequence[int],
 ) -> dict[str, int]:
-    """The grid's sides by keyword, the first that the spec's requirements allow."""
-    for side in sides:
+    """The grid's sides by keyword, the first that the spec's requirements allow; `sizes` gets them,
+    and the number of heads that goes with them."""
+    heads = sorted(_HEADS, key=lambda count: abs(count - sizes["h"]))
+    for count, side in product((sizes["h"], *heads), sides):
         given: dict[str, int] = {}
-        trial = dict(sizes)
+        trial = sizes | {"h": count}
         for grid in takes.grids:
             lengths = [4, *([side] * 2)] if len(grid.names) == 3 else [side] * len(grid.names)
             for name, keyword, count in zip(grid.names, grid.sizes, lengths, strict=True):
@@ -131,10 +137,16 @@ def _grid(
     raise AttnError(f"{spec.name}: no typical size meets what it requires")
 
 
-def _channels(takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Number]) -> None:
+def _channels(
+    spec: ast.Spec, takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Number]
+) -> None:
     """The sizes of the axes that `takes` declares, and of those that only inputs tell."""
     for _, axes, shape in takes.tables:
         sizes.update(zip(axes, shape, strict=True))
+    known = frozenset(sizes)
+    for fact in spec.requires:
+        for claim in ast.conjuncts(fact):
+            _told(claim, sizes, numbers, known)
     declared = dict(takes.sizes)
     for argument in takes.arguments:
         for axis in argument.axes:
@@ -144,6 +156,27 @@ def _channels(takes: Signature, sizes: dict[str, int], numbers: Mapping[str, Num
         sizes.setdefault(name, extent_value(size, sizes, numbers, {"i": 0, "j": 0}))
     for one, other in takes.equal:
         sizes[other] = sizes[one]
+
+
+def _told(
+    claim: ast.Expr, sizes: dict[str, int], numbers: Mapping[str, Number], known: frozenset[str]
+) -> None:
+    """Make a size that is not `known` as large as a requirement asks, at the last token."""
+    match claim:
+        case ast.Apply(op="eq", args=(a, b)):
+            sides = [(a, b), (b, a)]
+        case ast.Apply(op="ge" | "gt", args=(a, b)) | ast.Apply(op="le" | "lt", args=(b, a)):
+            sides = [(a, b)]
+        case _:
+            return
+    for size, other in sides:
+        if isinstance(other, ast.Index):
+            asked: float | None = sizes[other.axis] - 1 if other.axis in sizes else None
+        else:
+            asked = _value(other, sizes, numbers)
+        if isinstance(size, ast.Size) and size.of not in known and asked is not None:
+            least = int(asked) + (claim.op in ("gt", "lt"))
+            sizes[size.of] = max(sizes.get(size.of, least), least)
 
 
 def _tensor(

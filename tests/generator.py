@@ -1,8 +1,9 @@
 """Random well-typed specs, as text: what takes one pass over the pairs, and what takes several.
 
 Specs of one pass have a softmax or an element-wise weight; the others mix softmaxes, normalise over
-the queries, use one sum in the next, go through learned or pooled tokens, or return statistics of
-the weights. The same seed gives the same text.
+the queries or the heads, use one sum in the next, go through learned or pooled tokens, depend on
+the tokens before or on those of a block, or return statistics of the weights. The same seed gives
+the same text.
 """
 
 from __future__ import annotations
@@ -10,122 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from string import Formatter
 
+from tests.forms import (
+    BLOCK_READOUTS,
+    DIFFERENCES,
+    ENTROPY,
+    MIXTURES,
+    OF_A_BLOCK,
+    OTHER_SIDE,
+    OVER_HEADS,
+    OVER_QUERIES,
+    POSITIVE,
+    READOUTS,
+    ROW_SUMS,
+    RUNNING,
+    SHARES,
+    STATISTICS,
+    TOLD,
+    TURNED,
+)
 from tests.pieces import WEIGHTS, Pieces
 
 ONE_PASS = 0.6
-# a weight; S is another score than `score`, C a condition, f and r numbers of a head and a row
-_MIXTURES = (
-    "softmax(score) - {f} * softmax({S})",
-    "(1 - sigmoid({f})) * softmax(score) + sigmoid({f}) * softmax({S})",
-    "(softmax(score) + softmax({S})) * sigmoid({c})",
-    "softmax(score, where={C}) + tanh({r}) * softmax(score, where=not ({C}))",
-    "softmax(score) - 0.5 * softmax(score, where={C})",
-    "0.9 * softmax(score) + 0.1 / {count}",
-    "softmax(score) + {f} * tanh({S}) / N",
-    "softmax(score) - 0.1 * {pair}[i, j]",
-    "softmax(score, sink={sink}) - {r} * softmax({S}) + {f} * softmax({T})",
-    "{r} * softmax(score) + {f} * softmax({S}, sink={sink}) + tanh({S}) / N",
-    "softmax(score) * where({C}, 1, 0.5)",
-    "softmax(score, sink={sink}) * sigmoid({S})",
-    "softmax(score) * softmax({S})",
-    "softmax(score) * where({C}, 1 + {share}, 0.5)",
-    "softmax(score) * 0.5 ** abs(i - j)",
-    "softmax(score) / (1 + {received})",
-    "where({dropped}, 0, softmax(score) / 0.75)",
-    "softmax(score) - {f} * entmax({S})",
-    "sparsemax(score) * where({C}, 1, 0.5)",
-    "entmax(score, where={C}, alpha=1.1 + sigmoid({f}))",
-    "entmax(score, alpha=1.2 + 0.5 * sigmoid({r})) * sigmoid({c})",
-)
-_DIFFERENCES = (
-    "sum(j, softmax(score) * v[j]) - {f} * sum(j, softmax({S}) * v[j])",
-    "0.5 * (sum(j, softmax(score) * v[j]) + {r} * sum(j, tanh({S}) * v[j]) / N)",
-)
-_OVER_QUERIES = (
-    "softmax(score, over=i)",
-    "softmax(score, over=i, sink={f})",
-    "softmax(score, over=i) * sigmoid({c})",
-    "{won} / max(sum(j, {won}), 0.001)",
-    "softmax(score) * softmax(score, over=i)",
-    "softmax(score, over=i) - {f} * softmax(score)",
-    "entmax(score, over=i, alpha=1 + sigmoid({f}))",
-)
-_ROW_SUMS = (
-    "{raw} / (0.1 + sum(j, {raw}))",
-    "{raw} / max(sum(j, {raw}), 0.01)",
-    "{raw} / sum(j, {raw})",
-    "{raw} * rsqrt(1 + sum(j, {raw}) ** 2)",
-    "{raw} / (1 + sum(i, {raw}))",
-)
-_POSITIVE = (
-    "softplus({x})", "sigmoid({x})", "exp(-({x}) ** 2)", "1 / (1 + ({x}) ** 2)",
-    "relu({x}) + 0.01", "dot(elu(q[i]) + 1, elu(k[j]) + 1)",
-)  # fmt: skip
-_SHARES = ("[i] = sum(j, softmax(score), where={C})", "[i] = sum(j, softmax({S}) * {c})")
-# what may be returned of any weight
-_READOUTS = (
-    "[b, h, j] = sum(i, weight)",
-    "[b, j] = mean(h, i, weight)",
-    "[b, h, j] = mean(i, weight)",
-    "[b, h, i] = sum(j, weight)",
-    "[b, h, i] = sum(j, weight, where={C})",
-    "[b, h, i] = sum(j, weight ** 2)",
-    "[b, h] = sum(j, (1 - sum(i, weight)) ** 2)",
-    "[b, i, j] = mean(h, weight)",
-    "[b, h, i, j] = weight",
-    "[b, h, j, d] = sum(i, weight * q[i])",
-    "[b, h, j, e] = sum(i, weight * {u}[i])",
-    "[b, h, i, e] = sum(j, weight * {v2}[j])",
-    "[b, i, l] = mean(h, sum(j, weight * {member}[j]))",
-    "[b, h, i, {z}] = sum(j, weight, where={place} == {z})",
-    "[b, h, j, {z}] = sum(i, weight, where=({C}) and i - j == {z})",
-    "[b, h, j] = logsumexp(i, score)",
-    "[b, h, i] = logsumexp(j, {S}, where={C})",
-    # which is largest is sure of products alone: other functions may make equal what was not
-    "[b, h, i] = amax(j, {dot})",
-    "[b, h, i] = amin(j, {dot}, where={C})",
-    "[b, h, j] = amax(i, {dot})",
-    "[b, h, i] = argmax(j, stopgrad({dot}), where={C})",
-    "[b, h, d] = sum(j, k[j])",
-    "[b, h, i] = {r} + 0 * q[i, 0]",
-)
-# of every block of keys, where no condition of the mask is given as a tensor of pairs
-_BLOCK_READOUTS = (
-    "[b, h, i, {part}] = amax(j, {dot}, where=j in {part})",
-    "[b, h, i, {part}] = amin(j, {dot}, where=j in {part} and j % 3 != 1)",
-    "[b, h, i, {part}] = logsumexp(j, {dot} / D + {c}, where=j in {part})",
-    "[b, h, i, {part}] = sum(j, softmax({dot} / D), where=j in {part})",
-    "[b, h, i, {part}] = mean(j, tanh({dot}) * {r}, where=j in {part} and i != j)",
-    "[b, h, {part}, d] = amax(j, k[j], where=j in {part})",
-)
-# of numbers of pairs, lot, between 0 and 1: P is one at a token that runs, U that token, O a
-# comparison with the pair's own
-_RUNNING = (
-    "sigmoid(score) * prod({U}, 1 - {P}, where={O})",
-    "softmax(score - sum({U}, {P}, where={O}))",
-    "tanh(score) * exp(-sum({U}, {P}, where={O} and {U} % 3 != 1))",
-    "tanh(score) * sum({U}, {P} * {c}, where={O}) / N",
-    "sigmoid(score - {f} * mean({U}, {P}, where={O})) / N",
-    "softmax(score + {r} * sum({U}, 1, where={O} and {U} % 2 == 0) / N)",
-    "{x} * cumsum(j, lot, where=j % 5 != 2) / N",
-    "sigmoid(score) / (1 + cumsum(i, lot))",
-)
-# of a definition over pairs, told, which is read with its tokens changed places
-_TOLD = (
-    "softmax(score)", "softmax(score, over=i)", "softmax(score, sink={sink})", "sigmoid({S}) / N",
-    "softmax(score, where={C})", "tanh({S}) / (1 + sum(j, sigmoid(score)))", "entmax(score) * {f}",
-    "where({dropped}, 0, softmax(score))", "{pair}[i, j] - mean(j, {pair}[i, j])",
-)  # fmt: skip
-_TURNED = (
-    "told[j, i]",
-    "0.5 * (told[i, j] + told[j, i])",
-    "told[i, j] * told[j, i]",
-    "told[j, i] * sigmoid({c})",
-    "softmax(score + told[j, i])",
-    "softmax(score) - {f} * told[j, i]",
-    "told[j, i] / (1 + sum(i, told[i, j] ** 2))",
-)
-_ENTROPY = "[b, h, i] = logsumexp(j, score) - sum(j, weight * score)"
 
 
 class _Spec(Pieces):
@@ -141,6 +47,7 @@ class _Spec(Pieces):
             family = self.rng.choice((
                 self.mixture, self.over_queries, self.row_sums, self.chain, self.other_tokens,
                 self.branches, self.readouts, self.map, self.vectors, self.running, self.turned,
+                self.across_heads, self.of_a_block,
             ))  # fmt: skip
             clauses = [f"score = {self.score()}", *family()]
         clauses += [f"mask {line}" for line in mask]
@@ -169,6 +76,15 @@ class _Spec(Pieces):
         """Numbers for every two heads."""
         self.once("index g = h")
         return self.once(declared)
+
+    def across_heads(self) -> list[str]:
+        """Weights that depend on every head's numbers of the pair; a kernel takes some heads."""
+        self.once("index g = h")
+        if self.rng.random() < 0.7:
+            self.heads = self.heads or self.rng.choice((2, 3, 4))
+            self.once(f"require H == {self.heads}")
+        lot, weight = self.filled(("{dot} / 8", "{dot} / (1 + N)")), self.filled(OVER_HEADS)
+        return [f"let lot[i, j] = {lot}", f"weight = {weight}", *self.rest()]
 
     # one pass
 
@@ -212,15 +128,15 @@ class _Spec(Pieces):
 
     def mixture(self) -> list[str]:
         if self.rng.random() < 0.2:
-            return [f"output = {self.filled(_DIFFERENCES)}"]
-        return [f"weight = {self.filled(_MIXTURES)}", *self.rest()]
+            return [f"output = {self.filled(DIFFERENCES)}"]
+        return [f"weight = {self.filled(MIXTURES)}", *self.rest()]
 
     def over_queries(self) -> list[str]:
-        return [f"weight = {self.filled(_OVER_QUERIES)}", *self.rest()]
+        return [f"weight = {self.filled(OVER_QUERIES)}", *self.rest()]
 
     def row_sums(self) -> list[str]:
         """Weights that are divided by a sum of themselves."""
-        return [f"weight = {self.filled(_ROW_SUMS)}", *self.rest()]
+        return [f"weight = {self.filled(ROW_SUMS)}", *self.rest()]
 
     def chain(self) -> list[str]:
         """A sum over pairs that another one reads."""
@@ -292,7 +208,7 @@ class _Spec(Pieces):
         weight = "softmax(score)" if softmax else self.rng.choice(WEIGHTS).format(x="score")
         clauses = [f"weight = {weight}", self.returned()]
         if softmax and self.rng.random() < 0.4:
-            clauses.append(f"return entropy{_ENTROPY}")
+            clauses.append(f"return entropy{ENTROPY}")
         elif self.rng.random() < 0.4:
             clauses.append(self.returned())
         return clauses + self.rest()
@@ -303,19 +219,37 @@ class _Spec(Pieces):
         self.once(f"index {run} = {own}")
         order = f"{run} {self.rng.choice(('<', '<=', '>', '>='))} {own}"
         lot = self.filled(("sigmoid(score)", "sigmoid({S})", "where({C}, sigmoid({S}), 0)"))
-        weight = self.filled(_RUNNING, U=run, P=at, O=order)
+        weight = self.filled(RUNNING, U=run, P=at, O=order)
+        return [f"let lot[i, j] = {lot}", f"weight = {weight}", *self.rest()]
+
+    def of_a_block(self) -> list[str]:
+        """Weights that depend on the tokens of the block of a pair's own."""
+        run, own, other, at = self.rng.choice((
+            ("back", "j", "i", "lot[i, back]"), ("up", "i", "j", "lot[up, j]"),
+        ))  # fmt: skip
+        self.once(f"index {run} = {own}")
+        given = any("i, j]" in line for line in self.lines)  # of which no block is laid out
+        length = self.rng.choice((33, 40) if given else (2, 5, 32, 33, 40))
+        block = f"{run} // {length} == {own} // {length}"
+        block += self.rng.choice(("", f" and {run} % 3 != 1", f" and {run} != {other}"))
+        lot = self.filled(("{dot} / 8", "{dot} / (1 + N)"))
+        level = self.scalar("row" if other == "i" else "column")
+        weight = self.filled(OF_A_BLOCK, U=run, P=at, O=block, r=level)
         return [f"let lot[i, j] = {lot}", f"weight = {weight}", *self.rest()]
 
     def turned(self) -> list[str]:
-        """Weights that read those of the pair with its tokens changed places."""
+        """Weights that read those of the pair with its tokens changed places, or what is left of
+        the other token."""
         self.once("require M == N")
-        told, weight = self.filled(_TOLD), self.filled(_TURNED)
+        if self.rng.random() < 0.3:
+            return [f"weight = {self.filled(OTHER_SIDE)}", *self.rest()]
+        told, weight = self.filled(TOLD), self.filled(TURNED)
         return [f"let told[i, j] = {told}", f"weight = {weight}", *self.rest()]
 
     def map(self) -> list[str]:
         """The weights are the result."""
         weight = self.rng.choice((
-            "softmax(score)", "softmax(score)", self.filled(_OVER_QUERIES), self.filled(WEIGHTS),
+            "softmax(score)", "softmax(score)", self.filled(OVER_QUERIES), self.filled(WEIGHTS),
         ))  # fmt: skip
         returned = "return map[b, h, i, j] = weight"
         more = [self.returned()] if self.rng.random() < 0.3 else []
@@ -347,8 +281,13 @@ class _Spec(Pieces):
     def returned(self) -> str:
         self.count += 1
         given = any("i, j]" in line for line in self.lines)
-        forms = _READOUTS if given or self.rng.random() < 0.8 else _BLOCK_READOUTS
+        forms = READOUTS if given or self.rng.random() < 0.8 else BLOCK_READOUTS
         return f"return found{self.count}{self.filled(forms)}"
+
+    def part(self) -> str:
+        """Blocks of keys, of one length in a spec."""
+        known = [line for line in self.lines if line.startswith("blocks part")]
+        return self.once(known[0] if known else f"blocks part = j // {self.rng.choice((5, 33))}")
 
     def member(self) -> str:
         """To which of a few classes a key belongs, and how much."""
@@ -371,15 +310,16 @@ class _Spec(Pieces):
             "dropped": self.dropped,
             "pair": lambda: self.tensor("input", "pair", ("b", "h", "i, j")),
             "count": lambda: self.once("let count[i] = max(1, sum(j, 1))"),
-            "share": lambda: self.declare("let", "share", self.filled(_SHARES)) + "[i]",
-            "received": lambda: self.once("let received[j] = sum(i, softmax(score))") + "[j]",
+            "share": lambda: self.declare("let", "share", self.filled(SHARES)) + "[i]",
+            "received": lambda: self.once("let received[j] = sum(i, softmax(score))"),
+            "stat": lambda: self.once(f"let stat[i] = {self.filled(STATISTICS)}"),
             "won": lambda: self.once("let won = softmax(score, over=i) + 0.01"),
-            "raw": lambda: self.declare("let", "raw", f" = {self.filled(_POSITIVE)}"),
+            "raw": lambda: self.declare("let", "raw", f" = {self.filled(POSITIVE)}"),
             "u": lambda: self.once("query u[e]"),
             "v2": lambda: self.once("value v2[e]"),
             "member": self.member,
             "place": self.place,
-            "part": lambda: self.once("blocks part = j // 5"),
+            "part": self.part,
             "z": lambda: self.once("axis z = 12"),
         }
         used = [name for _, name, _, _ in Formatter().parse(form) if name]

@@ -25,7 +25,7 @@ WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
-BLOCKED, KEPT = ("blocked",), ("kept",)
+BLOCKED, KEPT, REGRESSIONS = ("blocked",), ("kept",), ("regressions",)
 TURNED, ORDERS = ("turned",), ("channels",)
 FACTS = ("facts",)
 RUNNING = ("running", "fuzz")
@@ -67,6 +67,7 @@ REWRITE = "codegen/rewrite.py"
 MIXED = "codegen/mixtures.py"
 REWRITE_BLOCKS = "codegen/rewrite_blocks.py"
 IN_BLOCKS = "runtime/blocked.py"
+BLOCKED_AXES = "runtime/blocked_axes.py"
 REWRITE_TURNED = "codegen/rewrite_turned.py"
 REWRITE_ORDERS = "codegen/rewrite_orders.py"
 HOST_SUMS = "codegen/host_sums.py"
@@ -689,7 +690,7 @@ MUTATIONS = (
     Mutation("runtime/native.py", "_largest(x) >= 2**31", "_largest(x) < 0", NATIVE),
     Mutation(NATIVE_CPP, "return most < 2147483648.0;", "return true;", NATIVE),
     Mutation(NATIVE_H, "const int by = y == 0 ? 1 : y", "const int by = y", NATIVE),
-    Mutation("runtime/operation.py", " or x.is_neg()", "", NATIVE),
+    Mutation("runtime/calls.py", "        and not x.is_neg()\n", "", NATIVE),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),
@@ -805,11 +806,14 @@ MUTATIONS = (
         "codegen/rewrite_products.py", "not prover.positive(node.body, known)", "False", RUNNING
     ),
     # the definition in blocks
-    Mutation(IN_BLOCKS, "self.windows[axis] - self.start(axis)", "self.windows[axis]", BLOCKED),
+    Mutation(IN_BLOCKS, "windows[axis] - self.start(axis)", "windows[axis]", BLOCKED),
     Mutation(IN_BLOCKS, "if not own.isdisjoint(self.windows):", "if False:", BLOCKED),
     Mutation(IN_BLOCKS, "taken = taken & keep.over(dims)", "pass", BLOCKED),
     Mutation(IN_BLOCKS, "        self.sizes = before\n", "", BLOCKED),
-    Mutation(IN_BLOCKS, "body=inner, where=None, mask", "body=inner, mask", BLOCKED),
+    Mutation(BLOCKED_AXES, "body=inner, where=None, mask", "body=inner, mask", BLOCKED),
+    Mutation(BLOCKED_AXES, "| (own & expr.free)", "", BLOCKED),
+    Mutation(IN_BLOCKS, "parts - whole, free & whole", "free & whole, parts", BLOCKED),
+    Mutation(IN_BLOCKS, "and there._is_large(expr)", "and False", BLOCKED),
     Mutation(
         IN_BLOCKS,
         "self.with_sink(self.value(total, NOWHERE), weight.sink)",
@@ -818,6 +822,17 @@ MUTATIONS = (
     ),
     Mutation(IN_BLOCKS, "torch.unique(at)", "torch.unique(at) * 0", BLOCKED),
     Mutation("runtime/pointwise.py", "if again:  # elsewhere", "if False:  # elsewhere", BLOCKED),
-    Mutation("runtime/kept.py", "call.plan, call.device, call.wide", "call.plan, call.wide", KEPT),
+    Mutation("codegen/host.py", 'op == "mul" and self.overflows', 'op == "" and self', REGRESSIONS),
+    Mutation(HOST_SUMS, "if host.overflows(expr.left, expr.right):", "if False:", REGRESSIONS),
+    Mutation(
+        REWRITE,
+        "[self._of_something(node, f) for f in factors_in(node.body)]",
+        "factors_in(node.body)",
+        REGRESSIONS,
+    ),
+    Mutation(
+        REWRITE, "outside = [self._of_something(node, f) for f in outside]", "pass", REGRESSIONS
+    ),
+    Mutation("runtime/kept.py", "call.plan, device, call.wide", "call.plan, call.wide", KEPT),
     Mutation("runtime/memo.py", "if key not in self and len", "if len", KEPT),
 )

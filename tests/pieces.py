@@ -216,6 +216,9 @@ class Pieces:
 
     def place(self) -> str:
         """An index from 0 to 11 of both tokens."""
+        if self.grid and self.rng.random() < 0.4:
+            x = self.rng.choice(self.grid.split(", "))
+            return self.rng.choice((f"clamp(i.{x} - j.{x} + 5, 0, 11)", f"(i.{x} + j.{x}) % 12"))
         return self.pick(
             lambda: "clamp(i - j, 0, 11)",
             lambda: "clamp(j - i + 5, 0, 11)",

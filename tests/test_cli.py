@@ -215,6 +215,7 @@ def test_explain_says_what_was_read_proved_and_planned() -> None:
     ):
         assert f"{line}\n" in text
     assert text.count("      because ") == text.count("      so ") >= 5
+    assert "few queries: the query heads of a key head share a tile\n" in text
     assert "\noperations for each score element\n  forward: 6: 2 add, 1 convert, 1 exp2" in text
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests import fuzz
+from tests.generator import generate
 
 from attnspec.codegen.library import names
 from attnspec.runtime.native_build import compiler
@@ -45,6 +46,13 @@ def under_the_interpreter(*arguments: object) -> None:
 @pytest.mark.parametrize("first", range(0, 200, 25))
 def test_random_specs_on_the_cpu(first: int) -> None:
     on_the_cpu((fuzz.run(seed, "cpu", 2) for seed in range(first, first + 25)), 2)
+
+
+def test_random_specs_over_heads() -> None:
+    seeds = [seed for seed in range(1000, 1150) if "require H ==" in generate(seed)]
+    found = [fuzz.run(seed, "cpu", 3) for seed in seeds]
+    on_the_cpu(found, 3)
+    assert sum(result.cases for result in found) > len(found)
 
 
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")

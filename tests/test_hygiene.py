@@ -32,6 +32,9 @@ FORBIDDEN = frozenset(
     }
 )
 
+# A module's bytecode, hashed, from the private directory that its text comes from.
+ALLOWED = {("runtime/cache.py", "marshal")}
+
 
 def sources() -> list[Path]:
     """Every Python file of the project's own folders, links not followed."""
@@ -75,13 +78,13 @@ def test_what_is_forbidden_would_be_found(text: str) -> None:
 def test_no_text_can_become_code() -> None:
     files = sources()
     assert {path.relative_to(ROOT).parts[0] for path in files} >= {"dsl", "codegen", "runtime"}
-    found = [
-        f"{path.relative_to(ROOT)}:{line}: {name}"
+    found = {
+        (path.relative_to(ROOT).as_posix(), name): line
         for path in files
         for name, line in names(ast.parse(path.read_text(encoding="utf-8")))
         if name in FORBIDDEN
-    ]
-    assert found == []
+    }
+    assert found.keys() == ALLOWED, found
 
 
 def test_nothing_reads_the_environment_at_import() -> None:

@@ -18,6 +18,7 @@ from benchmarks.suite import GOALS, Goal
 from attnspec.runtime import rounds as turns
 from attnspec.runtime.bench import BOTH, FORWARD, OURS, Measured, Request, Row, Shape, bench
 from attnspec.runtime.rounds import Memory, Spread, ratios, rounds, spread
+from attnspec.runtime.tiles import describing
 
 ROOT = Path(__file__).parent.parent
 ABOUT = About("Chip 5", "cpu", 2, "2.13", "3.7", "abc", True, "2026-01-02 03:04", 0.5)
@@ -228,13 +229,33 @@ def test_every_goal_is_of_something_in_the_suite() -> None:
 
 def test_the_suite_holds_what_it_is_said_to_hold() -> None:
     gpu = list(suite.gpu())
-    assert {request.case for request in gpu} == set(suite.CASES)
+    described = {request.case for request in gpu if request.descriptors}
+    assert described == {case.name for case in suite.DESCRIBED}
+    assert {request.case for request in gpu} == {*suite.CASES, *described}
+    assert {request.case for request in gpu if request.shape.rows == 1} == {"causal", "GQA 4:1"}
     assert {request.shape.channels for request in gpu} == {64, 96, 128, 256}
     assert {request.shape.length for request in gpu} >= {512, 65_536, 131_072}
     assert {request.shape.dtype for request in gpu} == {"bfloat16", "float16"}
     assert {request.case for request in suite.cpu()} == set(suite.CASES)
     first = next(suite.cpu()).shape
     assert (first.batch, first.heads, first.length, first.channels) == (1, 8, 4096, 64)
+
+
+def test_by_descriptors_means_that_they_load_our_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numeric check included."""
+    seen: list[bool] = []
+
+    def note(*given: object) -> str:
+        seen.append(describing())
+        return ""
+
+    monkeypatch.setattr("attnspec.runtime.bench._ours", note)
+    monkeypatch.setattr("attnspec.runtime.bench._held", note)
+    for asked in (True, False):
+        shape = Shape(heads=2, length=16, channels=8)
+        bench(Request("full", shape, (), (FORWARD,), timed=False, descriptors=asked))
+        assert seen == [asked, asked]
+        seen.clear()
 
 
 def test_the_page_says_what_was_found_and_what_was_not() -> None:

@@ -17,7 +17,8 @@ from attnspec.runtime.compat import targeting
 from attnspec.runtime.disassembly import instructions
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import SHARED, TARGETS, Need, config
+from attnspec.runtime.tiles import SHARED, TARGETS, Need, config, described
+from attnspec.runtime.tune import neighbours, spares
 
 SPECS = ("causal", "alibi", "softcap", "t5", "gated_elementwise", "padded")
 WITHOUT_SPILLS = ("cuda:80", "cuda:90")
@@ -99,6 +100,7 @@ def test_other_dtypes_fit(dtype: str) -> None:
         ("causal", "backward_rows", 64),
         ("causal", "backward_rows", 128),
         ("causal", "backward_columns", 64),
+        ("causal", "forward", 256),
         ("alibi", "forward", 96),
         ("gated_elementwise", "forward", 128),
     ],
@@ -107,13 +109,80 @@ def test_descriptors_load_tiles_without_spills(
     name: str, kernel: str, head_dim: int, target: str
 ) -> None:
     call = recorded(name, "bf16", head_dim)
-    tile = replace(config(need(call, kernel), target), descriptors=True)
+    wanted = need(call, kernel)
+    tile = described(wanted, config(wanted, target))
     work = (*loaded(name), kernel, call, target, "bf16", head_dim, tile)
     found, binary = aot.build_kernel(*work)
     assert found.copies >= 3  # of queries, keys and values
     assert found.spills == 0
     assert 0 < found.shared <= SHARED[target]
     assert sum(i.name.startswith("UTMALDG") for i in instructions(binary)) >= 3
+
+
+# What holds most of its kind: channels that fill no power of two beside a slope or a loop over
+# query heads, wide channels, many numbers of a pair.
+@pytest.mark.parametrize(
+    ("name", "place", "kernel", "target", "head_dim", "group"),
+    [
+        ("alibi", 0, "backward_rows", "cuda:90", 96, 1),
+        ("causal", 0, "backward_columns", "cuda:90", 96, 4),
+        ("causal", 0, "backward_columns", "cuda:90", 256, 1),
+        ("causal", 0, "forward", "cuda:80", 256, 1),
+        ("causal", 0, "backward_columns", "cuda:100", 128, 4),
+        ("causal", 0, "forward", "cuda:100", 256, 1),
+        ("t5", 0, "backward_u_table_ij", "cuda:90", 256, 1),
+        ("pine", 5, "forward", "cuda:90", 128, 1),
+        ("contextual_position", 1, "backward_rows", "cuda:90", 128, 1),
+        ("halo", 0, "backward_rows", "cuda:90", 128, 1),
+    ],
+)
+def test_what_holds_much_takes_tiles_that_do_not_spill(
+    name: str, place: int, kernel: str, target: str, head_dim: int, group: int
+) -> None:
+    spec, module = loaded(name)
+    call = aot.record(spec, module, "bf16", head_dim, place, group=group)
+    found, _ = aot.build_kernel(spec, module, kernel, call, target, "bf16", head_dim)
+    assert found.spills == 0, found
+    assert found.shared <= SHARED[target]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "kernel", "head_dim", "group", "load"),
+    [
+        ("full", 0, "forward", 128, 1, "light"),
+        ("causal", 0, "backward_columns", 128, 1, "masked"),
+        ("causal", 0, "backward_columns", 128, 4, "shared"),
+        ("causal", 0, "backward_rows", 128, 4, "masked"),
+        ("causal", 0, "backward_columns", 96, 4, "tight"),
+        ("alibi", 0, "backward_rows", 128, 1, "masked"),
+        ("alibi", 0, "backward_rows", 96, 1, "tight"),
+        ("alibi", 0, "backward_columns", 128, 2, "tight"),
+        ("gated_elementwise", 0, "backward_rows", 96, 1, "tight"),
+        ("gated_elementwise", 0, "backward_columns", 96, 1, "masked"),
+        ("causal_documents", 0, "forward", 96, 1, "listed"),
+        ("t5", 0, "backward_columns", 96, 4, "heavy"),
+        ("halo", 0, "forward", 128, 1, "laden"),
+        ("deberta", 0, "forward", 128, 1, "crowded"),
+        ("crystalformer", 1, "backward_rows", 128, 1, "crowded"),
+    ],
+)
+def test_what_a_tile_is_found_to_hold(
+    name: str, place: int, kernel: str, head_dim: int, group: int, load: str
+) -> None:
+    spec, module = loaded(name)
+    call = aot.record(spec, module, "bf16", head_dim, place, group=group)
+    assert need(call, kernel).load == load
+
+
+def test_a_search_passes_over_what_spills() -> None:
+    """By descriptors partial tiles take other registers, and so another edge."""
+    call = recorded("causal", "bf16", 128)
+    work = (*loaded("causal"), "backward_columns", call, "cuda:90", "bf16", 128)
+    tile = config(need(call, "backward_columns"), "cuda:90")
+    by_descriptors = [x for x in neighbours(tile, True, "cuda:90") if x.descriptors]
+    assert not spares(work, replace(tile, descriptors=True))
+    assert described(need(call, "backward_columns"), tile) == tile
+    assert any(spares(work, x) for x in by_descriptors)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -136,6 +205,11 @@ def test_heads_that_share_a_tile_do_not_spill(name: str, target: str) -> None:
     for head_dim in (64, 128):
         assert few(name, target, head_dim, rows=1, group=4).block_m == 16
         assert few(name, target, head_dim, rows=8, group=8).block_m == 64
+
+
+def test_few_queries_of_wide_heads_do_not_spill() -> None:
+    assert few("causal", "cuda:80", 256, rows=1).block_m == 16
+    assert few("causal", "cuda:90", 256, rows=8, group=8).block_m == 32
 
 
 def few(name: str, target: str, head_dim: int, rows: int, group: int = 1) -> aot.Built:

@@ -70,6 +70,12 @@ FORMS = {
         "weight = exp(score - max(total, -3))",
         ["number iu softmax", "vector ij"],
     ),
+    "largest of a block of which much is read": (
+        "index w = i\ninput z[b, i]: int\nquery s[d]\nkey r[d]\nmask z[i] != j % 3\n"
+        "let m[i, j] = amax(w, dot(s[w], r[j]) - z[w], where=w // 21 == i // 21 and w != j)\n"
+        "weight = sigmoid(score - 0.1 * max(m, -9))",
+        ["number jw", "position jw", "vector ij"],
+    ),
     "means of both": (
         "index u = j\ninput ok[b, j]: bool\nlet near[i, j] = "
         "mean(u, tanh(score[i, u]), where=u // 4 == j // 4 and ok[u])\n"

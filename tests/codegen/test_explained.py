@@ -24,7 +24,7 @@ def explained(name: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["name"] == name
-    kept = {key: found[key] for key in ("stages", "backward", "operations", "picture")}
+    kept = {key: found[key] for key in ("stages", "backward", "packing", "operations", "picture")}
     choices = [choice for plan in found["passes"] for choice in plan["choices"]]
     return {"facts": found["facts"]["facts"], **kept} | ({"choices": choices} if choices else {})
 

@@ -22,6 +22,10 @@ TEXTS = {
         f"{HEADS}let W[i, j] = softmax(score)\nweight = W * softmax(4 * W, over=h, sink=0.5)"
     ),
     "a log-sum-exp": f"{HEADS}score = P - logsumexp(g, P[i, j, h=g])",
+    "a mean of any number": (
+        "index g = h\nlet P[i, j] = dot(q[i], k[j]) / sqrt(D)\n"
+        "score = P - mean(g, P[i, j, h=g]) + tanh(sum(g, 0.1 * P[i, j, h=g], where=g <= h))"
+    ),
     "extreme values": (
         "const s[h] = [0.5, 1, 2, 3]\nindex g = h\nlet P[i, j] = dot(q[i], k[j]) / sqrt(D)\n"
         "score = amax(g, s[h=g] * P[i, j, h=g]) + s * amin(g, P[i, j, h=g], where=g != h)"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import attnspec
+from attnspec.codegen import finite
 from attnspec.runtime.api import Attention
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
@@ -190,3 +191,79 @@ def test_real_numbers_among_the_limits_of_ranges() -> None:
     text = "input first[b, n]: bool\ninput reach: float = 2.25\n"
     text += "let part[n] = cumsum(n, where(first[n], 1, 0))\n"
     held(f"{text}mask abs(i - j) * 0.5 < reach\nmask part[j] <= part[i]")
+
+
+NOBODY = {  # 0.9 ** amax of nothing, and 1 / 0, at a key that no query sees, a query that sees none
+    "factor of a key": "weight = softmax(score) * 0.9 ** far[j]",
+    "value": "value = v[j] * 0.9 ** far[j]",
+    "key": "score = dot(q[i], k[j] * 0.9 ** far[j])",
+    "sum over channels": "weight = softmax(score) * dot(k[j], k[j] * 0.9 ** far[j])",
+    "key of length 0": "value = v[j] * rsqrt(norm2(k[j]))",
+    "factor of a query": "weight = softmax(score) * 0.9 ** near[i]",
+    "value of a query": "value = v[j] * 0.9 ** near[i]",
+    "query": "score = dot(q[i] * 0.9 ** near[i], k[j])",
+    "gate": "gate = 0.9 ** near[i]",
+    "square": "let far_off[j] = rsqrt(norm2(k[j]))\nvalue = v[j] * (far_off[j] * far_off[j])",
+    "root": "value = v[j] * sqrt(norm2(k[j]) - 1e-9)",
+    "factor of one of two": "weight = softmax(score) - 0.9 ** near[i] * softmax(0.5 * score)",
+    "factor of a term": "value = v[j] - 0.9 ** near[i]",
+    "sum of a row": "return z[b, h, i] = 0.9 ** near[i] * sum(j, score)",
+}
+
+
+@pytest.mark.parametrize("name", NOBODY)
+def test_what_nobody_reads_has_derivative_0_however_large(name: str) -> None:
+    text = (
+        "mask j <= i and j % 3 != 1 and i % 3 != 2\n"
+        "let far[j] = amax(i, dot(q[i], k[j]))\nlet near[i] = amax(j, dot(q[i], k[j]))\n"
+    )
+    attention = fused(f"{text}{NOBODY[name]}\n")
+    given = [torch.randn(1, 1, 6, 4, dtype=torch.float64) for _ in range(3)]
+    given[1][:, :, 4] = 0
+    found = []
+    for backend in ("cpu", "dense"):
+        leaves = [x.clone().requires_grad_() for x in given]
+        y, extras = attention(*leaves, extras=True, backend=backend)
+        sums = [torch.where(x.isfinite(), x, 0).sum() for x in (y, *extras.values())]
+        found.append([y, *torch.autograd.grad(sums, leaves)])
+    torch.testing.assert_close(*found, equal_nan=True)
+    assert all(x.isfinite().all() for x in found[0][1:])
+
+
+def test_what_is_made_of_itself_over_and_over_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = []
+    plain = finite._has_pole
+
+    def noted(*args: Any) -> bool:
+        looked.append(args)
+        return plain(*args)
+
+    monkeypatch.setattr(finite, "_has_pole", noted)
+    made = [f"let a{n + 1}[j] = tanh(a{n}[j]) * a{n}[j]\n" for n in range(12)]
+    fused(f"let a0[j] = norm2(k[j])\n{''.join(made)}value = v[j] * a12[j]\n")
+    assert len(looked) < 2000
+
+
+def test_products_of_powers_are_products_of_matrices() -> None:
+    text = "axis r = 3\nparam w[h, d, r] = 0.1\nscore = dot(exp(q[i]) @ w, k[j] @ w)\n"
+    assert fused(text).source.count("torch.einsum") == 2
+
+
+def test_what_a_zero_is_multiplied_by_on_the_host_has_a_derivative() -> None:
+    attention = attnspec.compile(
+        "attention a\ninput x[b, h, i]\nparam s[h]\noutput = none\n"
+        "return z[b, h, i] = s * exp(x[i])\n"
+    )
+    x = torch.randn(1, 1, 5, dtype=torch.float64, requires_grad=True)
+    s = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    z = attention(x=x, s=s, extras=True)[1]["z"]
+    [first] = torch.autograd.grad(z.sum(), x, create_graph=True)
+    [mixed] = torch.autograd.grad(first.sum(), s)
+    torch.testing.assert_close(mixed, x.detach().exp().sum()[None])
+
+
+def test_what_a_sink_leaves_times_a_vector_of_the_row() -> None:
+    text = "param s[h] = 0.3\nquery u[e]\nmask j <= i\nweight = softmax(score, sink=s)\n"
+    held(f"{text}value = v[j] - u[i]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -261,9 +260,9 @@ def test_a_mask_over_inputs_bounds_nothing() -> None:
 @pytest.mark.parametrize("mask", ["abs(i - j) <= x", "i - j <= x", "j - i <= x"])
 def test_what_is_not_a_number_fills_no_tile(mask: str) -> None:
     loops = Loops.of(f"attention m\ninput x: float = 3 where x >= 0\nmask {mask}\n")
-    bound = replace(call(loops, 1, i=64, j=64), q_start=0)
+    bound = call(loops, 1, i=64, j=64)._replace(q_start=0)
     for x in (float("nan"), float("inf"), float("-inf"), 1e30, 20.0):
-        found = survey(loops, replace(bound, scalars={"x": x}), 16, 16)
+        found = survey(loops, bound._replace(scalars={"x": x}), 16, 16)
         assert (found.full > 0) == (x > 0)
 
 
@@ -285,7 +284,7 @@ def test_bounds_are_sound(mask: str, x: float) -> None:
     loops = Loops.of(f"attention m\n{reads}mask {mask}\n")
     for seed in range(3):
         bound = call(loops, seed)
-        survey(loops, replace(bound, scalars={"x": x} if reads else {}), 32, 16)
+        survey(loops, bound._replace(scalars={"x": x} if reads else {}), 32, 16)
 
 
 def test_a_mask_that_takes_too_long_bounds_nothing() -> None:

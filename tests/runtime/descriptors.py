@@ -28,16 +28,16 @@ NONE = Key("", "", "", 0, wide=False)
 # sizes and layouts of which q, k and v have descriptors, and how partial tiles are taken: in
 # pieces, which have no descriptor, or whole
 DESCRIBED = (
-    ((2, 4, 2, 40, 70, 8, 24), "contiguous", None),
-    ((1, 2, 1, 64, 64, 16, 4), "transposed", 16),  # whole tiles, and padded channels
+    ((1, 4, 2, 24, 70, 8, 24), "contiguous", None),
+    ((1, 2, 1, 32, 64, 16, 4), "transposed", 16),  # whole tiles, and padded channels
     ((2, 2, 2, 1, 33, 12, 8), "transposed", None),
 )
 # and of which they have none
 POINTED = (
     ((2, 2, 2, 33, 40, 8, 8), "strided", 16),  # channels lie apart
-    ((2, 2, 1, 33, 40, 8, 8), "expanded", 16),  # a stride of 0
-    ((2, 2, 1, 33, 40, 6, 5), "contiguous", 16),  # rows of 24 and 20 bytes
-    ((2, 2, 1, 33, 40, 8, 8), "corner", 16),  # neither a base nor rows at 16 bytes
+    ((2, 2, 1, 17, 40, 8, 8), "expanded", 16),  # a stride of 0
+    ((2, 2, 1, 17, 40, 6, 5), "contiguous", 16),  # rows of 24 and 20 bytes
+    ((2, 2, 1, 17, 40, 8, 8), "corner", 16),  # neither a base nor rows at 16 bytes
 )
 
 

@@ -38,9 +38,9 @@ EDGES = ((1, 2, 16, 40), (1, 64, 2, 40), (2, 12, 3, 36))
 
 
 def drawn(random: Random) -> Shape:
-    """At most 16 heads."""
+    """At most 8 heads."""
     keys = random.randint(1, 4)
-    group = random.choice([n for n in (2, 3, 4, 8) if keys * n <= 16])
+    group = random.choice([n for n in (2, 3, 4, 8) if keys * n <= 8])
     return keys, group, random.randint(1, 16), random.randint(18, 48)
 
 

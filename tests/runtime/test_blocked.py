@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnspec
 from attnspec.codegen import library
+from attnspec.runtime import reductions
 from attnspec.runtime.blocked import limited
+from attnspec.runtime.named import Named
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
@@ -67,6 +69,18 @@ TEXTS = {
     "largest of a column": """
         let m[j] = amax(i, score)
         weight = sigmoid(score - m[j])""",
+    "ranks of a column": """
+        mask j <= i
+        let r[i, j] = exp(-0.3 * rank(j, score))
+        let total[j] = sum(i, r[i, j] * score, where=i % 3 != 1)
+        weight = score * tanh(total[j])""",
+    "ranks of ranks": """
+        let w[i, j] = score / (1 + rank(j, score)) + score / (1 + rank(i, score))
+        weight = w[i, j] * tanh(mean(i, w[i, j]) - amax(j, w[i, j]))""",
+    "sums in order, read apart": """
+        require M == N
+        let c[i, j] = cumsum(j, tanh(score))
+        weight = softmax(c[j, i] + entmax(score, over=i))""",
     "sink": """
         param s[h] = 0.3
         weight = softmax(score, over=j, sink=s)
@@ -87,6 +101,50 @@ def test_blocks_give_the_definition(name: str) -> None:
     case = Case(tuple(shape.items()), *places, "float64", "contiguous", "normal", 3)
     outcome = hold(attnspec.compile(text(name)), case, "blocked")
     assert not outcome.problems, outcome.problems
+
+
+OF_A_COLUMN = {
+    "sum": "x * score", "mean": "x * score", "prod": "1 + x * score", "amax": "score - x",
+    "amin": "score + x", "logsumexp": "score - x", "any": "x > 0.6", "all": "x > 0.04",
+    "argmax": "stopgrad(score - x)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", OF_A_COLUMN)
+@pytest.mark.parametrize("where", ["", ", where=(i + j) % 4 > 1 and j != 2"])
+def test_a_reduction_over_what_is_in_blocks(op: str, where: str) -> None:
+    """Of numbers that are found from a whole row at once, some queries at a time."""
+    found = f"{op}(i, {OF_A_COLUMN[op]}{where})"
+    found = f"where({found}, 1.0, 0.5)" if op in ("any", "all") else f"{found} * 1.0"
+    text = f"attention a\n{SCORE}let x = 1 / (1 + rank(j, score))\nreturn z[b, h, j] = {found}\n"
+    f = attnspec.compile(text)
+    given = [torch.randn(2, 2, n, 3, dtype=torch.float64) for n in (9, 7, 7)]
+    results = []
+    for backend in ("blocked", "dense"):
+        leaves = [x.clone().requires_grad_() for x in given]
+        with limited(20):
+            z = f(*leaves, extras=True, backend=backend)[1]["z"]
+        grad = torch.where(z.isfinite(), z, 0).sin().sum()
+        results.append([z, *(torch.autograd.grad(grad, leaves[:2]) if grad.requires_grad else ())])
+    torch.testing.assert_close(*results)
+
+
+def test_every_row_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs whole rows is not found anew for every block of columns."""
+    ranked: list[int] = []
+    rank = reductions.rank
+
+    def counted(x: Named, *rest: Any) -> Named:
+        ranked.append(x.tensor.numel())
+        return rank(x, *rest)
+
+    monkeypatch.setattr("attnspec.runtime.reference.rank", counted)
+    q, k = (torch.randn(1, 1, 36, 4) for _ in range(2))
+    text = "return z[b, h, j] = sum(i, score / (1 + rank(j, score)))\noutput = none\n"
+    with limited(300):
+        attnspec.compile(f"attention a\n{SCORE}{text}")(q, k, extras=True, backend="blocked")
+    assert sum(ranked) == 36 * 36
+    assert max(ranked) <= 300
 
 
 class Largest(TorchDispatchMode):

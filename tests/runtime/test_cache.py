@@ -16,7 +16,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,47 @@ def test_an_entry_is_made_once_and_found_again(root: Path) -> None:
     for name in [n for n in sys.modules if n.startswith("attnspec_kernel_")]:
         del sys.modules[name]
     assert cache.load_module(key_of(SOURCE), never).answer() == 42
+
+
+def test_no_module_is_looked_at_but_the_one_that_is_loaded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch asks for the place of an operation, and Python's way to it is by every module."""
+    seen: list[object] = []
+    plain = inspect.getabsfile
+
+    def counted(*args: Any) -> str:
+        seen.append(args)
+        return plain(*args)
+
+    monkeypatch.setattr(inspect, "getabsfile", counted)
+    monkeypatch.setattr(inspect, "_filesbymodname", {})
+    source = attnspec.load("causal").source
+    cache.load_module(key_of(source), lambda: source, "fresh")
+    assert len(seen) < 20
+
+
+def test_a_module_is_compiled_once_and_again_where_that_is_damaged(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    whole = cache.compiled
+
+    def counted(data: bytes, path: str) -> CodeType:
+        seen.append(path)
+        return whole(data, path)
+
+    monkeypatch.setattr(cache, "compiled", counted)
+    for count in (1, 1):
+        assert load().answer() == 42
+        assert len(seen) == count
+    assert load(SOURCE.replace("42", "43")).answer() == 43
+    assert len(seen) == 2
+    for entry in (root.parent / "bytecode").glob("*/module"):
+        entry.write_bytes(entry.read_bytes()[:-1])
+    assert load().answer() == 42
+    assert len(seen) == 3
+    assert inspect.getsource(load().answer).endswith("return 42\n")
 
 
 def test_one_process_loads_a_module_once(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 import attnspec
 from attnspec.runtime import calls
 from attnspec.runtime.bind import bind
-from attnspec.runtime.calls import Calls, kind_of
+from attnspec.runtime.calls import Calls, free_numbers, kind_of
 from attnspec.runtime.memo import Memo
 
 
@@ -48,9 +49,73 @@ def test_a_call_like_one_before_is_not_checked(checks: list[str]) -> None:
     assert checks == ["causal"]
     assert (one.sizes, one.dtype, one.q_start) == (other.sizes, other.dtype, other.q_start)
     found.bind(tensors(1, 2, 6, 4))
-    found.bind({**tensors(1, 2, 5, 4), "q_start": 1})
     found.bind(tensors(1, 2, 5, 4, dtype=torch.float64))
+    assert len(checks) == 3
+    turned = {n: x.mT.contiguous().mT for n, x in tensors(1, 2, 5, 4).items()}
+    found.bind(turned)  # launches depend on strides
     assert len(checks) == 4
+
+
+NUMBERS = """
+attention numbers
+input scale: float
+input seed: int = 0
+param slope[h] = scale * h
+mask j <= i
+score = scale * dot(q[i], k[j]) - slope * (i - j) + 0.001 * seed
+"""
+
+
+def test_numbers_that_decide_nothing_are_those_of_each_call(checks: list[str]) -> None:
+    attention, given = attnspec.compile(NUMBERS), tensors(1, 2, 5, 4)
+    found = Calls(attention.signature, attention._generated.initial)
+    slope = torch.ones(2)
+    for seed, start in ((0, 0), (7, 3), (9, 5)):
+        of = {**given, "scale": 2, "slope": slope, "seed": seed, "q_start": start, "k_start": start}
+        bound = found.bind(of)
+        assert bound.scalars == {"scale": 2.0, "seed": seed}
+        assert isinstance(bound.scalars["scale"], float)
+        assert (bound.q_start, bound.k_start) == (start, start)
+    assert len(checks) == 1
+    others: list[Any] = [1.5, True, torch.tensor(3)]
+    for other in others:
+        with contextlib.suppress(attnspec.AttnError):
+            found.bind({**given, "scale": 2, "slope": slope, "seed": other})
+    assert len(checks) == 4
+
+
+def test_a_number_that_a_default_reads_decides(checks: list[str]) -> None:
+    attention, given = attnspec.compile(NUMBERS), tensors(1, 2, 5, 4)
+    found = Calls(attention.signature, attention._generated.initial)
+    for scale in (1.0, 2.0, 1.0, 3.0):
+        slope = found.bind({**given, "scale": scale}).tensors["slope"]
+        assert isinstance(slope, Tensor)
+        assert slope.tolist() == [0.0, scale]
+    assert len(checks) == 3
+
+
+@pytest.mark.parametrize("name", ["documents", "natten", "rope"])
+def test_positions_decide_what_is_cut_and_where_grids_begin(name: str) -> None:
+    signature = attnspec.load(name).signature
+    decide = bool(signature.grids) or any(a.paired for a in signature.arguments)
+    assert decide == (name != "rope")
+    assert ("q_start" in free_numbers(signature)) != decide
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_who_looks_on_is_no_part_of_what_is_known() -> None:
+    """A call that somebody watches goes through the dispatcher, whatever was known before."""
+    found, given = of("causal"), tensors(1, 2, 5, 4)
+    known = found.bind(given).passed
+    assert known is not None
+    with torch.autograd.profiler.profile():
+        assert found.bind(given).passed is None
+    assert found.bind(given).passed is known
+    negative = torch.view_as_complex(torch.randn(1, 2, 5, 4, 2)).conj().imag
+    assert negative.is_neg()
+    assert found.bind({**given, "q": negative}).passed is None
+    sparse = given["q"].to_sparse_csr()  # has no strides
+    assert found.bind({**given, "q": sparse}).passed is None
 
 
 def test_a_bad_call_is_refused_after_a_good_one_in_the_same_words() -> None:
@@ -165,3 +230,34 @@ def test_a_transform_that_is_refused_leaves_nothing_behind() -> None:
     with pytest.raises(RuntimeError):
         torch.func.grad(lambda x: f(x, y, y).sum())(y)
     torch.testing.assert_close(f(y, y, y, backend="cpu"), f.reference(y, y, y).float())
+
+
+@pytest.mark.parametrize("backend", [None, "cpu"])
+def test_a_call_without_memory_has_results_without_memory(backend: str | None) -> None:
+    f = attnspec.load("causal")
+    for grad in (False, True):
+        given = {n: x.to("meta").requires_grad_(grad) for n, x in tensors(1, 2, 9, 4).items()}
+        for _ in range(2):
+            out = f(**given, backend=backend)
+            assert (out.is_meta, out.shape, out.requires_grad) == (True, (1, 2, 9, 4), grad)
+
+
+def test_what_a_transform_left_behind_has_a_gradient() -> None:
+    f, given, left = attnspec.load("causal"), tensors(1, 2, 5, 4), []
+    q = given.pop("q").requires_grad_()
+
+    def kept(x: Tensor) -> Tensor:
+        left.append(x)
+        return x.sum()
+
+    torch.func.grad(kept)(q)
+    [found] = torch.autograd.grad(f(left[0], **given).square().sum(), q)
+    [want] = torch.autograd.grad(f(q, **given).square().sum(), q)
+    torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("weight", ["sigmoid(score)", "softmax(score)"])
+@pytest.mark.parametrize("backend", [None, "cpu"])
+def test_values_without_channels(weight: str, backend: str | None) -> None:
+    f, given = attnspec.compile(f"attention empty\nweight = {weight}\n"), tensors(1, 2, 5, 4)
+    assert f(given["q"], given["k"], given["v"][..., :0], backend=backend).shape == (1, 2, 5, 0)

@@ -119,6 +119,15 @@ def test_forward_mode_is_an_error() -> None:
         torch.func.jvp(lambda q: attention(q, k, v), (q,), (torch.ones_like(q),))
 
 
+def test_forward_mode_is_an_error_of_a_side_of_its_own_too() -> None:
+    text = "attention a\ninput x[b, n]\nscore = dot(q[i], k[j]) + x[i] - x[j]\n"
+    attention = attnspec.compile(text)
+    q, k, v = (x.detach() for x in tensors(8))
+    x = torch.randn(len(q), 8)
+    with pytest.raises(attnspec.AttnError, match="forward-mode"):
+        torch.func.jvp(lambda x: attention(q, k, v, x=(x, 2 * x)), (x,), (torch.ones_like(x),))
+
+
 def test_checkpointing_changes_nothing() -> None:
     attention = attnspec.load("causal")
     inputs = tensors(16)

@@ -13,8 +13,9 @@ import attnspec
 from attnspec.runtime import launch, tiles
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.arrange import Layout, arrange, layout, visited
+from attnspec.runtime.calls import Calls
 from attnspec.runtime.kernel import Kernel
-from attnspec.runtime.problem import Problem
+from attnspec.runtime.problem import Problem, kind_within
 from attnspec.runtime.tiles import INTERPRETED
 
 TEXT = """
@@ -82,8 +83,6 @@ OTHERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "heads of keys": lambda given: {n: given[n][:, :1] for n in ("k", "v")},
     "batch": lambda given: {n: torch.cat([x, x]) for n, x in given.items()},
     "channels": lambda given: {"v": given["v"][..., :3]},
-    "first position": lambda given: {"q_start": 3, "k_start": 3},
-    "number": lambda given: {"scale": 3.0},
 }
 
 
@@ -97,10 +96,52 @@ def test_kinds_do_not_mix(other: str, made: list[str]) -> None:
     assert made == ["forward"] * 2
     pointers = {n: x.zero_() for n, x in zip(("out", "lse"), launch.outputs(two), strict=True)}
     visits = visited(two, "forward", INTERPRETED)
-    args = second.filled({**two.tensors, **pointers, **visits}, two.numbers)
+    args = second.filled({**two.tensors, **pointers, **visits}, two.every_number)
     alone = arrange(two, "forward", kernel.arg_names, pointers, INTERPRETED)
     for x, y in zip(args, alone, strict=True):
         assert torch.equal(x, y) if isinstance(x, Tensor) else repr(x) == repr(y)
+
+
+def test_a_known_call_tells_how_its_operands_lie() -> None:
+    module = attnspec.compile(TEXT)._generated
+    calls = Calls(module.CALLS.signature, module.CALLS.initial)
+
+    def kind(given: dict[str, Any], **others: Tensor) -> Any:
+        call = called(given)
+        same = {n: given[n[2:]] for n in ("u_q", "u_k")}  # what a call with gradients has, too
+        tensors = {**call.tensors, **same, **others}
+        return kind_within(call._replace(tensors=tensors), calls.bind(given))
+
+    first = kind(tensors())
+    assert first == kind(tensors(1))
+    assert len(first) < len(called(tensors()).kind)
+    assert first != kind({**tensors(), "q": turned(tensors()["q"])})
+    assert first != kind(tensors(), u_q=tensors()["q"])  # another tensor than the argument
+    assert kind(tensors(), u_q=tensors()["q"]) != kind(tensors(), u_q=turned(tensors()["q"]))
+
+
+def test_numbers_that_tiles_are_chosen_by_decide(made: list[str]) -> None:
+    attention, given = attnspec.load("softcap"), tensors()
+    given = {name: given[name].half() for name in ("q", "k", "v")}
+    kernel = attention._generated.KERNELS["forward"]
+    kernel, fixed = Kernel(kernel.function, kernel.unspecialized), []
+    for cap in (5.0, 500.0, 5.0):
+        call = call_of(attention._generated, {**given, "cap": cap})
+        how = laid(call, kernel)
+        fixed.append(how.args[kernel.arg_names.index("FIXED")])
+    assert fixed[0] == fixed[2] != fixed[1]
+    assert made == ["forward"] * 2
+
+
+def test_outputs_are_like_those_of_the_first_call(made: list[str]) -> None:
+    kernel = kernels()["forward"]
+    known = []
+    for seed in range(3):
+        call = called(tensors(seed))
+        known.append(launch.outputs_again(call, call.kind, kernel))
+        for x, y in zip(known[-1], launch.outputs(call), strict=True):
+            assert (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride())
+    assert len({x.data_ptr() for made in known for x in made}) == 6
 
 
 def test_values_of_tensors_decide_nothing(made: list[str]) -> None:
@@ -116,13 +157,15 @@ def test_values_of_tensors_decide_nothing(made: list[str]) -> None:
 
 
 def test_numbers_are_those_of_the_launch(made: list[str]) -> None:
-    """Of numbers that are equal, too."""
+    """Of numbers that are equal, too, and first positions."""
     kernel, found = kernels()["forward"], []
-    for scale in (0.0, -0.0, 0.0):
-        call = called({**tensors(), "scale": scale})
-        filled = laid(call, kernel).filled(dict.fromkeys(_pointers(kernel)), call.numbers)
+    for scale, start in ((0.0, 0), (-0.0, 0), (0.0, 0), (0.0, 3)):
+        call = called({**tensors(), "scale": scale, "q_start": start, "k_start": start})
+        filled = laid(call, kernel).filled(dict.fromkeys(_pointers(kernel)), call.every_number)
         found.append(repr(filled))
-    assert found[0] == found[2] != found[1]
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
+    assert made == ["forward"]
 
 
 def _pointers(kernel: Kernel) -> list[str]:

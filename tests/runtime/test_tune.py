@@ -43,7 +43,7 @@ def test_neighbours_differ_in_one_number(by_columns: bool) -> None:
         for near in found:
             names = [field.name for field in fields(Config)]
             changed = [n for n in names if getattr(near, n) != getattr(tile, n)]
-            assert changed in (["edge"], [changed[0]], [side, "edge"])
+            assert changed in ([changed[0]], [side, "edge"], ["edge", "descriptors"])
             assert near.edge is None or 16 <= near.edge < getattr(near, side)
 
 
@@ -115,6 +115,12 @@ def test_tiles_that_fail_or_give_other_numbers_are_not_timed() -> None:
     assert len(times[first]) == len(times[right]) >= 5
 
 
+def test_what_does_not_pass_is_not_timed_unless_it_stands_in_the_table() -> None:
+    first, other = START, replace(START, block_m=128)
+    measure = measure_by(key(NEED, "cuda:90"), lambda: [torch.ones(2)], "cpu", lambda tile: False)
+    assert set(measure([first, other])) == {first}
+
+
 def test_a_trial_lasts_as_long_as_it_says() -> None:
     before, tried = config(NEED, "cuda:90"), Config(16, 16, 4, 1)
     with trial(key(NEED, "cuda:90"), tried):
@@ -149,3 +155,33 @@ def test_launches_read_what_was_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_a_gpu_nothing_is_measured() -> None:
     with pytest.raises(AttnError, match="there is none here"):
         at_hand()
+
+
+@pytest.mark.parametrize(
+    ("phase", "channels", "dtype", "some"),
+    [
+        ("forward", 128, torch.bfloat16, True),
+        ("backward_columns", 64, torch.bfloat16, True),
+        ("backward_columns", 128, torch.bfloat16, False),
+        ("forward", 64, torch.float32, False),
+    ],
+)
+def test_descriptors_load_where_they_spill_nothing(
+    phase: str, channels: int, dtype: torch.dtype, some: bool
+) -> None:
+    wanted = Need(phase, channels, channels, channels, "masked", dtype)
+    plain = config(wanted, TARGET)
+    with tiles.by_descriptors():
+        assert tiles.trying()
+        assert config(wanted, TARGET) == replace(plain, descriptors=some)
+        assert not config(wanted, "cuda:80").descriptors
+    assert config(wanted, TARGET) == plain
+    assert not tiles.trying()
+
+
+def test_by_descriptors_are_measured_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = tiles.config(NEED, "cuda:90")
+    monkeypatch.setattr(tiles, "_tuned", lambda: {key(NEED, "cuda:90"): tile})
+    assert not tiles.config(NEED, "cuda:90").descriptors
+    with tiles.by_descriptors():
+        assert tiles.config(NEED, "cuda:90").descriptors

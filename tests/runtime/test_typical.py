@@ -9,6 +9,7 @@ from torch import Tensor
 from attnspec.codegen import library
 from attnspec.dsl.ast import Spec
 from attnspec.dsl.check import check
+from attnspec.dsl.diagnostics import AttnError
 from attnspec.dsl.parse import parse
 from attnspec.runtime.bind import bind
 from attnspec.runtime.reference import evaluate, initial
@@ -82,3 +83,34 @@ def test_fewer_key_heads() -> None:
     given = typical(read("attention y\nmask j <= i\n"), heads=6, kv_heads=2)
     heads = [tensor(given, name).shape[1] for name in "qkv"]
     assert heads == [6, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("fact", "heads"), [("H == 4", [4, 1, 1]), ("H % 6 == 0", [18, 9, 9]), ("H > 1", [16, 4, 4])]
+)
+def test_heads_meet_what_is_required_of_them(fact: str, heads: list[int]) -> None:
+    given = typical(read(f"attention y\nrequire {fact}\nmask j <= i\n"), heads=16, kv_heads=4)
+    assert [tensor(given, name).shape[1] for name in "qkv"] == heads
+
+
+def test_requirements_that_no_size_meets() -> None:
+    with pytest.raises(AttnError, match="y: no typical size meets what it requires"):
+        typical(read("attention y\nrequire H > 100\nmask j <= i\n"))
+
+
+@pytest.mark.parametrize(
+    ("fact", "size"),
+    [("i < size(l)", 40), ("j <= size(l)", 39), ("size(l) > 2 * N", 81), ("N == size(l)", 40)],
+)
+def test_a_size_that_only_an_input_tells_is_what_is_required(fact: str, size: int) -> None:
+    text = f"attention y\naxis l\ninput r[h, l, d]\nrequire {fact}\nscore = dot(q[i], r[0]) + j\n"
+    assert tensor(typical(read(text), length=40), "r").shape[1] == size
+
+
+def test_a_size_is_as_large_as_the_greatest_of_several_requirements() -> None:
+    spec = read(
+        "attention a\naxis l\ninput r[h, l, d]\nrequire i < size(l)\nrequire j < size(l)\n"
+        "score = dot(q[i] + r[i], k[j] + r[j])\n"
+    )
+    for rows, length in ((8, 40), (40, 8)):
+        assert tensor(typical(spec, length=length, rows=rows), "r").shape[1] == 40
