@@ -47,6 +47,8 @@ from attnspec.store import find, keep, key_of
 
 # Sizes and first positions, which every operation takes last.
 _PLACE = ("batch", "heads", "key_heads", "rows", "columns", "q_start", "k_start")
+# Stands for what names a module's text until the text is there; of no text of a spec is it a part.
+_UNNAMED = "$digest$"
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
@@ -79,9 +81,9 @@ def environment() -> jinja2.Environment:
     )
 
 
-def digest(spec: Spec) -> str:
-    """Eight hexadecimal digits that name a spec's text."""
-    return hashlib.sha256(spec.text.encode()).hexdigest()[:8]
+def digest(text_: str) -> str:
+    """Eight hexadecimal digits that name a text."""
+    return hashlib.sha256(text_.encode()).hexdigest()[:8]
 
 
 def render(spec: Spec, facts: Facts, plan: Plan) -> str:
@@ -96,7 +98,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "title": _docline(spec.title or spec.name),
         "name": spec.name,
         "version": __version__,
-        "digest": digest(spec),
+        "digest": digest(spec.text),
         "spec_lines": [ascii(line)[1:-1].replace('"', "'") for line in _equations(spec)],
         "facts": _facts(facts),
         "signature": signature_code(spec),
@@ -123,7 +125,8 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     text = env.get_template("module.py.jinja").render(
         provided=_sorted(PROVIDED), language=_sorted(LANGUAGE), **context
     )
-    return _tidy(_without_unused(text, check_module(text)))
+    source = _tidy(_without_unused(text, check_module(text)))
+    return source.replace(_UNNAMED, digest(source))
 
 
 def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
@@ -155,7 +158,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
     }
     return env.get_template("pass.py.jinja").render(
         name=spec.name,
-        digest=digest(spec),
+        digest=_UNNAMED,
         end=end,
         what=f" of {_heading(plan)}" if end else "",
         kernels=shown,

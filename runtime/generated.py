@@ -72,7 +72,7 @@ from attnspec.runtime.numbers import (
     number_rsqrt,
     number_sqrt,
 )
-from attnspec.runtime.operation import differentiable, traceable
+from attnspec.runtime.operation import differentiable, opaque, traceable
 from attnspec.runtime.problem import (
     Blocks,
     Branch,
@@ -151,6 +151,7 @@ __all__ = [
     "number_pow",
     "number_rsqrt",
     "number_sqrt",
+    "opaque",
     "order_tile",
     "over_pairs",
     "product",

@@ -27,6 +27,23 @@ from attnspec.runtime.launch import (
 from attnspec.runtime.problem import Pairwise, problem
 
 Operation = Callable[..., tuple[Tensor, ...]]
+_OPERATIONS: dict[str, Any] = {}
+
+
+def opaque(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a function of a generated module PyTorch's operation `name`, once in a process.
+
+    The name says what the module's text is, so that modules of one text, of the cache and of a
+    file, have one operation: PyTorch takes an operation whose name is registered again from
+    whoever holds it.
+    """
+
+    def register(function: Callable[..., Any]) -> Any:
+        if name not in _OPERATIONS:
+            _OPERATIONS[name] = torch.library.custom_op(name, mutates_args=())(function)
+        return _OPERATIONS[name]
+
+    return register
 
 
 def watched(tensors: Sequence[Tensor]) -> bool:

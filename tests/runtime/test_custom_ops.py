@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +112,17 @@ def test_a_second_derivative_is_an_error() -> None:
     first = torch.autograd.grad(output, inputs, create_graph=True)
     with pytest.raises(attnspec.AttnError, match="second derivatives"):
         torch.autograd.grad(first[0].sum(), inputs)
+
+
+def test_a_module_that_is_loaded_twice_leaves_the_first_its_operations(tmp_path: Path) -> None:
+    """As a file that was built is, beside the cache."""
+    attention, inputs = attnspec.load("causal"), tensors(8)
+    (plain,) = torch.autograd.grad(attention(*inputs).sum(), inputs[0])
+    (tmp_path / "built.py").write_text(attention.source)
+    built = runpy.run_path(str(tmp_path / "built.py"))
+    for attend in (attention, built["attend"]):
+        (found,) = torch.autograd.grad(attend(*inputs).sum(), inputs[0], create_graph=True)
+        assert torch.equal(found, plain)
 
 
 def test_forward_mode_is_an_error() -> None:
