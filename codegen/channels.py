@@ -10,7 +10,15 @@ import sympy as sp
 
 from attnspec.codegen.channel_forms import SHORT, factors, few, simpler, written_out
 from attnspec.codegen.lower import Builder
-from attnspec.codegen.plan_types import CHANNEL, ChannelSum, Gradient, Leaf, Role, Unsupported
+from attnspec.codegen.plan_types import (
+    CHANNEL,
+    ChannelSum,
+    Gradient,
+    Leaf,
+    Operand,
+    Role,
+    Unsupported,
+)
 from attnspec.codegen.terms import LOWEST, ONE, PLACE, ZERO, factors_in, factors_of, times
 from attnspec.codegen.tile import Atom, Tape, needed
 from attnspec.dsl.analysis import symbolic
@@ -35,9 +43,10 @@ from attnspec.dsl.build import apply, index, lit
 @dataclass(slots=True)
 class TileBuilder(Builder):
     """Lowers what is computed of a pair, reductions over channels too: `sums` by channel, term and
-    what is made of the terms."""
+    what is made of the terms, `vectors` what they read by expression and channel."""
 
     sums: dict[tuple[object, ...], ChannelSum] = field(default_factory=dict)
+    vectors: dict[tuple[Expr, str], Operand] = field(default_factory=dict)
     _totals: dict[tuple[object, ...], Any] = field(default_factory=dict)  # as SymPy has them
     _named: int = 0
 
@@ -203,7 +212,7 @@ class TileBuilder(Builder):
         inside = self._inside(channel)
         value, keep = inside.widened(inside.emit(body)), inside.emit(where)
         op: OneOf["amax", "place"] = "amax" if expr.op == "amax" else "place"
-        return self._loop(inside, (channel, body, where, op), value, (), op, keep)
+        return self._loop(inside, (channel, body, where, op), value, op=op, where=keep)
 
     def _sum_over(self, channel: str, term: Expr, flows: bool) -> Any:
         """The sum of `term` over a channel, in SymPy; shared with one that a gradient reaches."""
@@ -215,12 +224,15 @@ class TileBuilder(Builder):
         whole = inside.sym(term) if flows else self.symbol(inside.widened(inside.emit(term)))
         slopes = symbolic.derivatives(whole, [v.name for v in inside.leaves if v.grad])
         gradients = tuple(Gradient(n, inside.printed(slope)) for n, slope in slopes.items())
-        total: list[Any] = [sp.Symbol(self._loop(inside, key, inside.printed(whole), gradients))]
+        value, total, beside = inside.printed(whole), [], []
         for number, found in inside.numbers.items():
             slope = inside.printed(sp.diff(whole, sp.Symbol(number)))
             if slope != 0.0:
-                total += [found, sp.Symbol(self._loop(inside, (*key, number), slope, None))]
-        self._totals[key] = symbolic.Total(*total) if len(total) > 1 else total[0]
+                name = self.tape.declare(self._another(), Kind.FLOAT, "ij")
+                beside.append((name, slope))
+                total += [found, sp.Symbol(name)]
+        name = sp.Symbol(self._loop(inside, key, value, gradients, beside=tuple(beside)))
+        self._totals[key] = symbolic.Total(name, *total) if total else name
         return self._totals[key]
 
     def _inside(self, channel: str) -> Inside:
@@ -239,23 +251,21 @@ class TileBuilder(Builder):
         inside: Inside,
         key: tuple[object, ...],
         value: Atom,
-        gradients: tuple[Gradient, ...] | None,
+        gradients: tuple[Gradient, ...] = (),
         op: OneOf["sum", "amax", "place"] = "sum",
         where: Atom = True,
+        beside: tuple[tuple[str, Atom], ...] = (),
     ) -> str:
-        """The name of what a loop over a channel makes of terms; without `gradients`, it is
-        one."""
+        """The name of what a loop over a channel makes of terms."""
         if key not in self.sums:
-            name = self._another() if gradients is None else inside.name
             if not inside.leaves:  # which tells how many channels there are
                 inside.leaf(index(inside.channel))
-            vectors = tuple(v if gradients else replace(v, grad=False) for v in inside.leaves)
             found = ChannelSum(
-                name, inside.channel, vectors, (), value, gradients or (), op, where,
-                gradients is None,
+                inside.name, inside.channel, tuple(inside.leaves), (), value, gradients, op, where,
+                beside,
             )  # fmt: skip
             self.sums[key] = replace(found, ops=needed(inside.tape.ops, found.roots))
-            self.tape.declare(name, Kind.INT if op == "place" else Kind.FLOAT, "ij")
+            self.tape.declare(found.name, Kind.INT if op == "place" else Kind.FLOAT, "ij")
         return self.sums[key].name
 
 
@@ -312,8 +322,11 @@ class Inside(Builder):
         dims = ("b", "h", *token, self.channel)
         if expr.free - {*dims, *self.lanes}:
             raise Unsupported("a sum over channels of matrices")
-        hint = expr.name if isinstance(expr, Read) else f"z{len(self.outer.sums)}"
-        operand = self.made(hint, expr, *dims)
+        made = self.outer.vectors
+        if (expr, self.channel) not in made:
+            hint = expr.name if isinstance(expr, Read) else f"z{len(made)}"
+            made[expr, self.channel] = self.made(hint, expr, *dims)
+        operand = made[expr, self.channel]
         self.leaves.append(Leaf(operand.name, role, operand, expr.kind, False))
         self.tape.declare(operand.name, expr.kind, "".join(map(self.called, token)))
         return self._reached(operand.name, flows)

@@ -296,7 +296,9 @@ def _sum(part: ChannelSum) -> Iterator[str]:
         yield f"{op.target} = {_operation(op)}" + ("" if op in value else ", backward")
     what = _TOTALS[part.op].format(part.value, part.channel)
     what += "" if part.where is True else f" where {part.where}"
-    yield f"{part.name} = {what}" + (", backward" if part.backward else "")
+    yield f"{part.name} = {what}"
+    for name, term in part.beside:
+        yield f"{name} = {_TOTALS[part.op].format(term, part.channel)}, backward"
     for gradient in part.gradients:
         yield f"d {part.value} / d {gradient.of} = {gradient.value}"
 

@@ -172,8 +172,9 @@ class ChannelSum:
     does.
 
     A term is computed by `ops` from one element of each of `vectors`, whose operands have the
-    channel as their last axis; it is `value`, and `gradients` are its derivatives. `backward`: it
-    is itself the derivative of another sum, to a number of the pair.
+    channel as their last axis; it is `value`, and `gradients` are its derivatives. `beside` are
+    tiles that the same loop sums up in the backward, each with its terms: the derivatives of the
+    sum to numbers of the pair.
     """
 
     name: str
@@ -184,7 +185,7 @@ class ChannelSum:
     gradients: tuple[Gradient, ...]
     op: Literal["sum", "amax", "place"] = "sum"
     where: Atom = True
-    backward: bool = False
+    beside: tuple[tuple[str, Atom], ...] = ()
 
     @property
     def label(self) -> str:
@@ -200,7 +201,8 @@ class ChannelSum:
     @property
     def roots(self) -> tuple[Atom, ...]:
         """What is computed at each channel."""
-        return self.value, self.where, *(g.value for g in self.gradients)
+        slopes = (g.value for g in self.gradients)
+        return self.value, self.where, *(value for _, value in self.beside), *slopes
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         cpu=_cpu(plan),
         sums={part.name: _terms(plan, part) for part in plan.sums},
         scans={
-            scan.name: _slopes(plan.ops, [g.value for g in scan.gradients])
+            scan.name: _listed(plan.ops, [g.value for g in scan.gradients])
             for scan in plan.scans
             if scan.gradients
         },
@@ -278,10 +278,14 @@ def _leaf(x: Leaf) -> str:
 
 def _sum(part: ChannelSum, end: str) -> str:
     vectors = tuple_text([_leaf(v) for v in part.vectors])
-    functions = f"{part.name}_term{end}, {part.name}_slopes{end}"
     more = "" if part.op == "sum" else f', op="{part.op}"'
-    more += ", backward=True" if part.backward else ""
-    return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {functions}{more})'
+    if part.gradients:
+        more += f", slopes={part.name}_slopes{end}"
+    if part.beside:
+        names = tuple(name for name, _ in part.beside)
+        more += f", beside={names!r}, terms={part.name}_terms{end}"
+    term = f"{part.name}_term{end}"
+    return f'ChannelSum("{part.name}", "{part.label}", {vectors}, {term}{more})'
 
 
 def _scan(x: Scan, end: str) -> str:
@@ -339,20 +343,22 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
 def _terms(pair: PairPlan, part: ChannelSum) -> dict[str, list[str]]:
     """The CPU's functions of a sum over channels."""
     every, slopes = (*pair.ops, *part.ops), [g.value for g in part.gradients]
+    beside = [term for _, term in part.beside]
     terms = [part.value, part.where] if part.op == "place" else [part.value]
     return {
         "term": [
             *_values(needed(every, terms), terms),
             f"return {', '.join(map(_tensor, terms))}",
         ],
-        "slopes": _slopes(every, slopes),
+        "terms": _listed(every, [part.value, *beside]) if beside else [],
+        "slopes": _listed(every, slopes) if slopes else [],
     }
 
 
-def _slopes(ops: Sequence[Op], slopes: list[Atom]) -> list[str]:
-    """A function that gives derivatives."""
-    found = tuple_text([text(a) for a in slopes])
-    return [*_values(needed(ops, slopes), slopes), f"return {found}"]
+def _listed(ops: Sequence[Op], roots: list[Atom]) -> list[str]:
+    """A function that gives several atoms."""
+    found = tuple_text([text(a) for a in roots])
+    return [*_values(needed(ops, roots), roots), f"return {found}"]
 
 
 def _tensor(atom: Atom | None) -> str:

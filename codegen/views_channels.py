@@ -25,10 +25,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class VectorGradient:
-    """A gradient that a loop over channels adds up, the share of a pair times `slope`."""
+    """A gradient over a `channel` that a loop adds up, the share of a pair times `slope`."""
 
     operand: str
     role: str
+    channel: str
     slope: Atom
 
     @property
@@ -39,9 +40,10 @@ class VectorGradient:
 
 @dataclass(frozen=True, slots=True)
 class SumView:
-    """The tile `name`, made as `op` says, and the gradients of vectors of the kernel's own side."""
+    """The tiles `names`, made as `op` says, and the gradients of vectors of the kernel's own
+    side."""
 
-    name: str
+    names: tuple[str, ...]
     channel: str
     op: str
     share: str
@@ -63,17 +65,22 @@ class Part:
     sum: SumView | None
 
 
-def sum_view(found: ChannelSum, share: str, side: str) -> SumView:
-    """A sum in a kernel that makes gradients of one side, of no side in the forward one."""
+def vector_gradients(found: ChannelSum, side: str) -> tuple[VectorGradient, ...]:
+    """Those that a kernel makes which owns one side."""
     roles = {v.name: v.role for v in found.vectors}
-    gradients = tuple(
-        VectorGradient(g.of, roles[g.of], g.value)
-        for g in found.gradients
-        if roles[g.of] in OWN.get(side, ())
-    )
+    mine = (g for g in found.gradients if roles[g.of] in OWN.get(side, ()))
+    return tuple(VectorGradient(g.of, roles[g.of], found.label, g.value) for g in mine)
+
+
+def sum_view(found: ChannelSum, used: frozenset[str], share: str, side: str) -> SumView:
+    """A sum in a kernel that reads those tiles of it that are `used`, and makes gradients of one
+    side, of no side in the forward one."""
+    gradients = vector_gradients(found, side)
     slopes = _terms(found, [g.slope for g in gradients])
-    terms = _terms(found, [found.value, found.where])
-    return SumView(found.name, found.label, found.op, share, terms, slopes, gradients)
+    totals = {n: x for n, x in ((found.name, found.value), *found.beside) if n in used}
+    where = [found.where] if found.op == "place" else []
+    terms = _terms(found, [*totals.values(), *where])
+    return SumView(tuple(totals), found.label, found.op, share, terms, slopes, gradients)
 
 
 def _terms(found: ChannelSum, roots: Sequence[Atom]) -> Terms:
@@ -93,7 +100,7 @@ def needed_sums(plan: PairPlan, roots: Sequence[Atom], asked: frozenset[str]) ->
     used = names_used(needed(plan.ops, roots), roots) | asked
     found = []
     for part in reversed(plan.sums):
-        if part.name in used:
+        if used & {part.name, *(name for name, _ in part.beside)}:
             found.append(part)
             used |= names_used(needed(plan.ops, part.outside), part.outside)
     return found[::-1]
@@ -108,7 +115,8 @@ def parts(
     found = []
     for part, view in zip(sums, views, strict=True):
         ops = [op for op in needed(every, part.outside) if op.axes == "ij"]
-        found.append(Part(tuple(annotated([op for op in ops if op.target not in done])), view))
+        lines = tuple(annotated([op for op in ops if op.target not in done]))
+        found.append(Part(lines, view if view.names else None))
         done |= {op.target for op in ops}
     rest = [op for op in every if op.axes == "ij" and op.target not in done]
     return [*found, Part(tuple(annotated(rest)), None)]

@@ -8,7 +8,7 @@ from attnspec.codegen.plan_types import PairPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import text
 from attnspec.codegen.tile import Atom, names_used, needed
-from attnspec.codegen.views_channels import sum_view
+from attnspec.codegen.views_channels import vector_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +161,13 @@ def dot_gradients(plan: PairPlan, side: str) -> list[Gradient]:
 
 def sum_gradients(plan: PairPlan, side: str) -> list[Gradient]:
     """Those of the sums over channels, of which the vectors of one side get theirs."""
-    views = [v for v in (sum_view(part, "", side) for part in plan.sums) if v.gradients]
-    vectors = [tuple(g.operand for g in v.gradients) for v in views]
+    vectors = {
+        part.name: tuple(g.operand for g in vector_gradients(part, side)) for part in plan.sums
+    }
     return [
-        Gradient(
-            v.name, "sum", "", slopes_of(plan, v.name), vectors=found, added=added(plan, v.name)
-        )
-        for v, found in zip(views, vectors, strict=True)
+        Gradient(name, "sum", "", slopes_of(plan, name), vectors=found, added=added(plan, name))
+        for name, found in vectors.items()
+        if found
     ]
 
 

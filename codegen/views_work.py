@@ -159,12 +159,13 @@ class Work:
     @property
     def sums_rows(self) -> bool:
         """Whether a gradient adds up several rows, so that rows past the last must not count."""
-        roles = {g.role for g in self.gradients} | {g.role for g in self._vector_gradients}
+        roles = {g.role for g in self.gradients} | {g.role for g in self.vectors}
         return bool(roles & {"head", "table"})
 
     @property
-    def _vector_gradients(self) -> list[VectorGradient]:
-        return [g for view in self.sums for g in view.gradients]
+    def vectors(self) -> list[VectorGradient]:
+        """The vectors of the kernel's own side whose gradients it makes, each once."""
+        return list({g.operand: g for view in self.sums for g in view.gradients}.values())
 
     @property
     def _walk(self) -> Loop:
@@ -270,8 +271,9 @@ class Work:
     @property
     def sums(self) -> list[SumView]:
         shares = {g.name: g.share for g in self.gradients if g.role == "sum"}
+        used = self._used()
         return [
-            sum_view(s, shares.get(s.name, ""), self.side if s.name in shares else "")
+            sum_view(s, used, shares.get(s.name, ""), self.side if s.name in shares else "")
             for s in self._sums(self._roots(True))
         ]
 

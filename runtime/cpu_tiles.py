@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
@@ -206,25 +205,36 @@ def fill(
         right = call.tensors[y][:, :, tile.columns].to(call.wide)
         values[name] = by_head(rows @ right.transpose(-1, -2), call)
     for found in call.plan.sums:
-        if backward or not found.backward:
-            values[found.name] = _made(call, values, found, tile)
+        if found.op == "sum":
+            values |= _summed(call, values, found, tile, found.beside if backward else ())
+        else:
+            values[found.name] = _sought(call, values, found, tile)
 
 
-def _made(call: Problem, values: Values, found: ChannelSum, tile: Tile) -> Tensor:
-    """A sum over channels, or the largest term or its place."""
-    none = torch.zeros if found.op == "sum" else partial(torch.full, fill_value=-math.inf)
-    total = none((), dtype=call.wide, device=call.device)
+def _summed(
+    call: Problem, values: Values, found: ChannelSum, tile: Tile, beside: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """A sum over channels, and those `beside` it."""
+    names = (found.name, *beside)
+    totals = [torch.zeros((), dtype=call.wide, device=call.device)] * len(names)
+    for _ in channels(call, values, found, tile):
+        terms = found.terms(values) if beside else (found.term(values),)
+        totals = [total + term for total, term in zip(totals, terms, strict=True)]
+    return dict(zip(names, totals, strict=True))
+
+
+def _sought(call: Problem, values: Values, found: ChannelSum, tile: Tile) -> Tensor:
+    """The largest term over channels, or its place."""
+    top = torch.full((), -math.inf, dtype=call.wide, device=call.device)
     place = torch.full((), -1, device=call.device)
     for channel in channels(call, values, found, tile):
-        if found.op == "sum":
-            total = total + found.term(values)
-        elif found.op == "amax":
-            total = torch.maximum(total, found.term(values))
+        if found.op == "amax":
+            top = torch.maximum(top, found.term(values))
         else:
             term, keep = found.term(values)
-            above = keep & ((place < 0) | (term > total) | (term.isnan() & ~total.isnan()))
-            total, place = torch.where(above, term, total), torch.where(above, channel, place)
-    return place if found.op == "place" else total
+            above = keep & ((place < 0) | (term > top) | (term.isnan() & ~top.isnan()))
+            top, place = torch.where(above, term, top), torch.where(above, channel, place)
+    return place if found.op == "place" else top
 
 
 def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Iterator[int]:

@@ -44,20 +44,26 @@ class Leaf:
     grad: bool
 
 
+def _none(values: Values) -> tuple[Tensor | float, ...]:
+    """What a sum has of which there is none."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelSum:
     """A sum over `channel`, the tile `name`, of terms that read one element of each of `vectors`:
     `term(values)` is that at one channel, `slopes(values)` its derivatives to those with one. Or
     by `op` the largest term, or its place, -1 where none takes part: then a term comes with whether
-    it does. What is `backward` only the backward needs."""
+    it does. The backward needs sums `beside` it: `terms(values)` are its term and theirs."""
 
     name: str
     channel: str
     vectors: tuple[Leaf, ...]
     term: Callable[[Values], Any]
-    slopes: Callable[[Values], tuple[Tensor | float, ...]]
     op: str = "sum"
-    backward: bool = False
+    slopes: Callable[[Values], tuple[Tensor | float, ...]] = _none
+    beside: tuple[str, ...] = ()
+    terms: Callable[[Values], tuple[Tensor | float, ...]] = _none
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,10 +129,21 @@ def test_vectors_that_no_pair_has() -> None:
 
 def test_a_derivative_that_only_the_backward_needs() -> None:
     attention = fused(TEXTS["a function of a normalised vector"])
-    sums = attention.plan.passes[0].sums
-    assert [part.backward for part in sums] == [False, True]
+    [part] = attention.plan.passes[0].sums
+    [(name, _)] = part.beside
     forward = attention.source.partition("def backward_rows")[0]
-    assert sums[-1].name not in forward.split()
+    assert part.name in forward.split()
+    assert name not in forward.split()
+
+
+def test_sums_over_the_same_channels() -> None:
+    """Derivatives to numbers of a pair are summed up in one loop with what they are those of, and
+    what several sums read of a token is made once, with one gradient."""
+    attention = fused(TEXTS["images of points"])
+    for found in attention.plan.passes:
+        assert len({v.operand.name for part in found.sums for v in part.vectors}) == 3
+    rows = attention.source.partition("def backward_rows(")[2].partition("@kernel")[0]
+    assert rows.count("for channel in tl.range") == 2 * len(attention.plan.passes[0].sums)
 
 
 def test_the_first_of_equal_numbers_has_the_gradient() -> None:
