@@ -83,12 +83,19 @@ def parts(value: object) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else ()
 
 
-def widened(call: Mapping[str, Any], dtype: torch.dtype, near: float = 0.0, seed: int = 0) -> Call:
+def widened(
+    call: Mapping[str, Any],
+    dtype: torch.dtype,
+    near: float = 0.0,
+    seed: int = 0,
+    device: str | None = None,
+) -> Call:
     """The same call in another float dtype, with leaves of its own; `near`: tensors moved
-    by up to so much of their size, at random."""
+    by up to so much of their size, at random; `device`: where they are."""
     generator = torch.Generator().manual_seed(seed)
 
     def convert(x: Tensor) -> Tensor:
+        x = x if device is None else x.to(device)
         if not x.is_floating_point():
             return x
         x = x.detach().to(dtype)

@@ -95,6 +95,7 @@ def hold(
         return outcome
     # by luck plain PyTorch may be better than the problem's condition: so it is asked again where
     # a few roundings of the inputs lead
+    plain.append(_flushed(attention, call, dtype, upstream))
     several = sum(len(found.branches) for found in attention.plan.passes) > 1
     size = 2 * torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
     for seed in range(NEIGHBOURS):
@@ -107,6 +108,27 @@ def hold(
             found = evaluate(attention.spec, bound, rounding=rounding)
             plain.append(_results(found.output, found.extras, exact_call, upstream))
     return _judge(ours, plain, exact, dtype, jumps)
+
+
+def _flushed(
+    attention: Attention, call: Call, dtype: torch.dtype, upstream: Mapping[str, Tensor]
+) -> Results:
+    """Plain PyTorch where numbers below the smallest normal one are 0, as in kernels they may be:
+    on a CPU, which can be told so."""
+    near = widened(call, dtype, device="cpu")
+    here = {name: x.cpu() for name, x in upstream.items()}
+    torch.set_flush_denormal(True)
+    try:
+        found = evaluate(attention.spec, attention.bind(**near), dtype)
+        results = _results(found.output, found.extras, near, here)
+    finally:
+        torch.set_flush_denormal(False)
+    device = next(iter(upstream.values())).device if upstream else "cpu"
+    values, gradients = (
+        {name: x.to(device) for name, x in part.items()}
+        for part in (results.values, results.gradients)
+    )
+    return replace(results, values=values, gradients=gradients)
 
 
 @contextmanager

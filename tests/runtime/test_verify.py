@@ -11,7 +11,7 @@ from torch import Tensor
 
 import attnspec
 from attnspec.codegen.cli import main
-from attnspec.runtime import cpu, verify_rule
+from attnspec.runtime import cpu, native_build, verify_rule
 from attnspec.runtime.verify import verify
 from attnspec.runtime.verify_case import FILLS, LAYOUTS, Case, arguments
 from attnspec.runtime.verify_compare import compare
@@ -160,3 +160,13 @@ def test_gradients_of_two_passes_that_cancel_each_other_are_rounded_before() -> 
     for seed in range(8):
         case = Case(sizes, 0, 0, "bfloat16", "contiguous", "normal", seed)
         assert not hold(attention, case, "cpu").problems
+
+
+@pytest.mark.skipif(native_build.compiler() is None, reason="no C++ compiler")
+def test_numbers_below_the_normal_ones_may_be_nothing() -> None:
+    """The decay of 66 tokens, exp(-88), after which a norm multiplies by 1000."""
+    sizes = (("b", 1), ("h", 6), ("heads", 2), ("i", 1), ("j", 1), ("d", 2), ("e", 2))
+    case = Case(sizes, 66, 0, "float32", "contiguous", "normal", 0)
+    outcome = hold(attnspec.load("decayed_features"), case, "native")
+    assert not outcome.problems
+    assert torch.tensor(1e-40) > 0  # here they are something
