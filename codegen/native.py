@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from attnspec.codegen.diagonals import apart, growth, worthwhile
 from attnspec.codegen.passes import operands
 from attnspec.codegen.plan_types import Leaf, PairPlan
 from attnspec.codegen.spelling import CPP, CPP_MOST, spelled
@@ -17,12 +20,14 @@ _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The gradient of what a pair reads: `value` times that of its score; `place` in a table."""
+    """The gradient of what a pair reads: `value` times that of its score; `place` in a table, the
+    same along a diagonal if `along`."""
 
     leaf: Leaf
     operand: int
     value: str
     place: str
+    along: bool
 
     @property
     def size(self) -> str:
@@ -30,7 +35,7 @@ class Share:
         return f"size_{self.leaf.operand.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Native:
     """What the template prints of a pass."""
 
@@ -66,7 +71,7 @@ class Native:
     def keep(self) -> str:
         return "" if self.plan.keep is None else atom(self.plan.keep)
 
-    @property
+    @cached_property
     def shares(self) -> list[Share]:
         """The gradients of what takes part in no product."""
         values = {g.of: g.value for g in self.plan.branches[0].gradients}
@@ -76,6 +81,7 @@ class Native:
                 self.place(leaf.operand.name),
                 times(values[leaf.name]),
                 "" if leaf.index is None else atom(leaf.index),
+                self._shares_along(leaf),
             )
             for leaf in self.plan.leaves
             if leaf.grad and leaf.name in values
@@ -121,23 +127,68 @@ class Native:
     def _mask(self) -> list[Atom]:
         return [] if self.plan.keep is None else [self.plan.keep]
 
-    @property
+    @cached_property
     def forward(self) -> Body:
         branch = self.plan.branches[0]
-        return self._body([branch.score], branch.score)
+        return self._body([branch.score, *self._mask], branch.score)
 
-    @property
+    @cached_property
     def backward(self) -> Body:
-        return self._body(self._backward_roots, self.plan.branches[0].again)
+        return self._body([*self._backward_roots, *self._mask], self.plan.branches[0].again)
+
+    @cached_property
+    def _grows(self) -> dict[str, int]:
+        heads = [x.name for x in self.plan.leaves if x.role == "head"]
+        return growth(
+            self.plan.ops, ["LOG2E", "b", "h", *heads, *(x.name for x in self.plan.scalars)]
+        )
+
+    def _shares_along(self, leaf: Leaf) -> bool:
+        """Whether the pairs of a diagonal share one entry of a table, which gets their sum."""
+        return (
+            leaf.role == "table"
+            and isinstance(leaf.index, str)
+            and leaf.index not in ("i", "j")
+            and self._grows.get(leaf.index) == 0
+        )
+
+    @cached_property
+    def _once(self) -> frozenset[str]:
+        """What is worked out once for each diagonal of a tile."""
+        places = {x.index for x in self.plan.leaves if x.grad and self._shares_along(x)}
+        dear = worthwhile(needed(self.plan.ops, self.roots), self._grows)
+        return dear | {x for x in places if isinstance(x, str)}
+
+    def along(self, share: Share) -> int:
+        """Which of the numbers of a diagonal is a share's place, -1 if none."""
+        names = [x.name for x in self.backward.along]
+        return names.index(share.place) if share.along else -1
+
+    def diagonals(self, body: Body) -> Body:
+        """What `body` reads along diagonals, worked out for the row with the most of them."""
+        names = [x.name for x in body.along]
+        return self._statements(needed(self.plan.ops, names), names)
 
     def _body(self, roots: list[Atom], score: Atom) -> Body:
-        roots = [*roots, *self._mask]
-        ops = needed(self.plan.ops, roots)
+        ops, names = apart(needed(self.plan.ops, roots), roots, self._once)
+        kinds = {op.target: op.kind for op in self.plan.ops}
+        along = [Along(name, kinds[name] is Kind.INT) for name in names]
+        return self._statements(ops, roots, score, along)
+
+    def _statements(
+        self,
+        ops: Sequence[Op],
+        roots: Sequence[Atom],
+        score: Atom = 0.0,
+        along: Sequence[Along] = (),
+    ) -> Body:
         used = names_used(ops, roots)
         return Body(
             atom(score),
+            list(along),
             [self._read(leaf) for leaf in self.plan.leaves if _reads(leaf, used, "row")],
             [self._read(leaf) for leaf in self.plan.leaves if _reads(leaf, used, "pair")],
+            [leaf.name for leaf in self.plan.leaves if _reads(leaf, used, "pair")],
             [
                 f"const {_TYPES[x.kind]} {x.name} = "
                 f"static_cast<{_TYPES[x.kind]}>(call.numbers[{place}]);"
@@ -171,12 +222,22 @@ class Native:
 
 
 @dataclass(frozen=True, slots=True)
+class Along:
+    """What pairs read of their diagonal: a float, or the bits of a whole number."""
+
+    name: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """Statements of a row and, in its loop, of each pair; `dots` by the tile that holds each."""
 
     score: str
+    along: list[Along]
     row_reads: list[str]
     pair_reads: list[str]
+    read: list[str]
     numbers: list[str]
     row: list[str]
     pair: list[str]

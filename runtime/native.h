@@ -72,7 +72,8 @@ struct Call {
 
 // Some pairs of a row: `count` keys from `column` on. For the backward what the softmax saved, in
 // base 2 the log-sum-exp; the gradient of the weights, which becomes that of the first product; and
-// where the shares of other gradients go, and their `places` in tables.
+// where the shares of other gradients go, and their `places` in tables. `along` holds what is the
+// same for all pairs of a diagonal, that of the first pair at `shift`.
 struct Spot {
     const Call& call;
     int64_t b, h, hk, row, column;
@@ -81,6 +82,8 @@ struct Spot {
     float* d_weight;
     float* const* shares;
     int32_t* const* places;
+    float* const* along;
+    int shift;
 };
 
 // What an operand that takes part in no product belongs to.
@@ -334,6 +337,21 @@ inline float sum(const float* x, int count) {
     return total;
 }
 
+// Numbers of the diagonals of a tile, from that of the last row's first pair on.
+template <int count>
+struct Diagonals {
+    std::vector<float> numbers = std::vector<float>(count * (ROWS + COLUMNS));
+    float* at[count + 1] = {};
+    Diagonals() {
+        for (int k = 0; k < count; ++k) at[k] = numbers.data() + k * (ROWS + COLUMNS);
+    }
+};
+
+// Pairs of the last of `m` rows from `low` on, as many as there are diagonals.
+inline Spot crossing(const Call& call, int64_t b, int64_t h, int64_t hk, int64_t low, int64_t m, int64_t begin, int64_t count) {
+    return {call, b, h, hk, low + m - 1, begin, static_cast<int>(m - 1 + count), 0, 0, nullptr, nullptr, nullptr, nullptr, 0};
+}
+
 // 0 where all went well, 1 where an operand is not finite: then nothing is written that counts.
 template <typename Pass>
 int forward(const Call& call) {
@@ -356,6 +374,7 @@ int forward(const Call& call) {
         for (int d = 0; d < Pass::dots; ++d) left[d].resize(ROWS * call.operands[Pass::left[d]].size);
         for (auto& t : tile) t.resize(ROWS * PITCH);
         std::vector<float> acc(ROWS * wide), top(ROWS), total(ROWS);
+        const Diagonals<Pass::score_along> along;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; ++task) {
             const int64_t block = order[task / (call.batch * call.heads)];
@@ -375,10 +394,13 @@ int forward(const Call& call) {
                             keys[d].of(b * call.key_heads + hk) + from * size, size * WIDE,
                             tile[d].data(), PITCH, false);
                 }
+                if constexpr (Pass::score_along > 0)
+                    Pass::score_diagonals(crossing(call, b, h, hk, low, m, begin, count), along.at);
                 for (int64_t r = 0; r < m; ++r) {
                     float* scores[Pass::dots ? Pass::dots : 1];
                     for (auto& t : tile) scores[&t - tile] = t.data() + r * PITCH + begin - from;
-                    const Spot spot{call, b, h, hk, low + r, begin, count, 0, 0, nullptr, nullptr, nullptr};
+                    const Spot spot{call, b, h, hk, low + r, begin, count, 0, 0, nullptr, nullptr, nullptr,
+                                    along.at, static_cast<int>(m - 1 - r)};
                     if (masked) Pass::template score<true>(spot, scores);
                     else Pass::template score<false>(spot, scores);
                     if constexpr (Pass::softmax) {
@@ -424,9 +446,14 @@ int forward(const Call& call) {
     return bad != 0;
 }
 
-// Adds what the pairs of a row share to the gradient of an operand.
+// Adds what the pairs of a row share to the gradient of an operand, or to `diagonals` of a tile.
 __attribute__((noinline)) inline void add_share(Role role, const View& grad, const Spot& at, int64_t part, const float* share,
-                      const int32_t* place) {
+                      const int32_t* place, float* diagonals) {
+    if (diagonals) {
+        float* const to = diagonals + at.shift;
+        for (int n = 0; n < at.count; ++n) to[n] += share[n];
+        return;
+    }
     float* const base = static_cast<float*>(grad.data) + part * grad.part + at.b * grad.b;
     switch (role) {
         case Role::row:
@@ -446,6 +473,13 @@ __attribute__((noinline)) inline void add_share(Role role, const View& grad, con
             for (int n = 0; n < at.count; ++n) to[place[n]] += share[n];
         }
     }
+}
+
+// Adds what the diagonals of a tile share to the gradient of a table, at `places`, in bits.
+__attribute__((noinline)) inline void add_diagonals(const View& grad, const Spot& at, int64_t part, const float* share,
+                          const float* places) {
+    float* const to = static_cast<float*>(grad.data) + part * grad.part + at.b * grad.b + at.h * grad.h;
+    for (int n = 0; n < at.count; ++n) to[within(bits(places[n]), grad.size)] += share[n];
 }
 
 // Gradients of what `grads` has room for: those of rows directly, others for each of `parts`, which
@@ -488,6 +522,8 @@ int backward(const Call& call) {
             shares[k] = share[k].data();
             places[k] = place[k].data();
         }
+        const Diagonals<Pass::slopes_along> along;
+        const Diagonals<leaves> flows;
         std::vector<float> d_out(ROWS * call.channels), d_turned(ROWS * wide), d_tile(ROWS * PITCH), acc(ROWS * wide);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < groups * call.parts; ++task) {
@@ -522,6 +558,9 @@ int backward(const Call& call) {
                     if constexpr (Pass::value >= 0)
                         product(m, end - from, call.channels, d_out.data(), call.channels, 1,
                                 values.of(group) + from * call.channels, call.channels * WIDE, d_tile.data(), PITCH, false);
+                    const Spot across = crossing(call, b, h, hk, low, m, begin, count);
+                    if constexpr (Pass::slopes_along > 0) Pass::slopes_diagonals(across, along.at);
+                    for (int k = 0; k < leaves; ++k) std::fill_n(flows.at[k], across.count, 0.0f);
                     for (int64_t r = 0; r < m; ++r) {
                         if constexpr (Pass::value < 0)
                             std::fill_n(d_tile.data() + r * PITCH + skip, count,
@@ -529,7 +568,8 @@ int backward(const Call& call) {
                         float* scores[tiles];
                         for (int d = 0; d < tiles; ++d) scores[d] = tile[d].data() + r * PITCH + skip;
                         Spot spot{call, b, h, hk, low + r, begin, static_cast<int>(count), 0.0f, 0.0f,
-                                  d_tile.data() + r * PITCH + skip, shares, places};
+                                  d_tile.data() + r * PITCH + skip, shares, places,
+                                  along.at, static_cast<int>(m - 1 - r)};
                         if constexpr (Pass::softmax) {
                             spot.lse = LOG2E * *call.lse.at(b, h, low + r);
                             spot.lse = spot.lse == NOTHING ? 0.0f : spot.lse;
@@ -540,10 +580,14 @@ int backward(const Call& call) {
                             else Pass::template slopes<false, true>(spot, scores);
                             for (int k = 0; k < leaves; ++k)
                                 if (const View& grad = call.grads[Pass::operands[k]]; grad.data)
-                                    add_share(Pass::roles[k], grad, spot, part, shares[k], places[k]);
+                                    add_share(Pass::roles[k], grad, spot, part, shares[k], places[k],
+                                              Pass::along[k] < 0 ? nullptr : flows.at[k]);
                         } else if (masked) Pass::template slopes<true, false>(spot, scores);
                         else Pass::template slopes<false, false>(spot, scores);
                     }
+                    for (int k = 0; k < leaves; ++k)
+                        if (const View& grad = call.grads[Pass::operands[k]]; grad.data && Pass::along[k] >= 0)
+                            add_diagonals(grad, across, part, flows.at[k], along.at[Pass::along[k]]);
                     if constexpr (Pass::value >= 0) {
                         if (float* to = of_columns(Pass::value, begin))
                             product(count, wide, m, tile[0].data() + skip, 1, PITCH, d_turned.data(), m * WIDE, to, wide, true);

@@ -36,6 +36,7 @@ DESCRIPTORS, BOXED = ("descriptors",), ("boxed",)
 PEERS = ("peers",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
+DIAGONALS = "codegen/diagonals.py"
 RUNS_ALONG, ALONG = "runtime/triton_running.py", "runtime/running.py"
 FORWARD = "templates/forward.py.jinja"
 TRITON_CUTS = "runtime/triton_cuts.py"
@@ -691,6 +692,18 @@ MUTATIONS = (
     Mutation(NATIVE_CPP, "return most < 2147483648.0;", "return true;", NATIVE),
     Mutation(NATIVE_H, "const int by = y == 0 ? 1 : y", "const int by = y", NATIVE),
     Mutation("runtime/calls.py", "        and not x.is_neg()\n", "", NATIVE),
+    # what the pairs of a diagonal share
+    Mutation(DIAGONALS, "return known[0] - known[1]", "return known[0] + known[1]", NATIVE),
+    Mutation(DIAGONALS, "return 0 if known[0] == known[1] else None", "return 0", NATIVE),
+    Mutation(DIAGONALS, "return by * known[1]", "return known[1]", NATIVE),
+    Mutation(NATIVE_H, "low + m - 1, begin", "low, begin", NATIVE),
+    Mutation(
+        NATIVE_H, "float* const to = diagonals + at.shift", "float* const to = diagonals", NATIVE
+    ),
+    Mutation(NATIVE_H, "std::fill_n(flows.at[k], across.count, 0.0f);", ";", NATIVE),
+    Mutation(
+        NATIVE_CPP, "at.along[{{ loop.index0 }}] + at.shift", "at.along[{{ loop.index0 }}]", NATIVE
+    ),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),

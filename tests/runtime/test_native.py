@@ -11,7 +11,7 @@ from torch import Tensor
 
 import attnspec
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime import native, native_build
+from attnspec.runtime import kernel, native, native_build
 from attnspec.runtime.typical import typical
 from attnspec.runtime.verify import verify
 
@@ -33,6 +33,12 @@ SPECS = (
     "softcap",
     "chunked",
 )
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on a CPU run in no interpreter, whoever asks for it elsewhere."""
+    monkeypatch.setattr(kernel, "_INTERPRETED", False)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -228,3 +234,40 @@ def test_negated_views_are_read_as_they_stand() -> None:
     flipped = torch._neg_view(given["q"])
     found = f(flipped, given["k"], given["v"], backend="native")
     torch.testing.assert_close(found, f(-given["q"], given["k"], given["v"], backend="cpu"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input bias[h, 7]\nscore = dot(q[i], k[j]) + tanh(bias[clamp(i - j + 3, 0, 6)])",
+        "input bias[h, 7]\nmask 3 * (j - i) % 5 != 2\nscore = dot(q[i], k[j]) - log1p(abs(i - j))"
+        " * sigmoid(bias[(2 + i - j) % 7])",
+        "input bias[h, 7]\nmask j <= i\nweight = sigmoid(dot(q[i], k[j])) / (1 + i - j)"
+        " + bias[where(2 * i > 2 * j + 5, 6, 1)]",
+    ],
+)
+def test_what_a_diagonal_shares_is_worked_out_once(text: str) -> None:
+    """In tiles of several blocks of rows, of fewer rows than keys and from another position on."""
+    f = attnspec.compile(f"attention a\n{text}")
+    assert "_diagonals(" in f._generated.PASSES[0][0].native
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, n, 8, generator=generator) for n in (130, 300, 300))
+    bias = torch.randn(2, 7, generator=generator)
+    for start in (0, 170):
+        found = []
+        for backend in ("native", "cpu"):
+            leaves = [x.clone().requires_grad_() for x in (q, k, v, bias)]
+            out = f(*leaves[:3], bias=leaves[3], q_start=start, backend=backend)
+            found.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+        for x, y in zip(*found, strict=True):
+            torch.testing.assert_close(x, y, rtol=2e-4, atol=2e-4)
+
+
+def test_what_no_diagonal_shares_is_each_pairs_own() -> None:
+    text = (
+        "score = dot(q[i], k[j]) + sin(0.1 * i * j) + cos(i + j) + log1p(abs(2 * i - j))"
+        " + exp(where(2 * i > j, -1.0, 0.5))"
+    )
+    f = attnspec.compile(f"attention a\n{text}")
+    assert "_diagonals(" not in f._generated.PASSES[0][0].native
+    held(text, randoms())
