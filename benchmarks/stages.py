@@ -57,7 +57,7 @@ def by_stage(
         (module.CALLS, "bind", "bind"),
         (module, "operation", "operation"),
         (operation, "run_forward", "run_forward"),
-        (launch, "visited", "visited"),
+        (launch, "visits_again", "visited"),
         (launch, "outputs_again", "outputs"),
         (cpu, "forward", "outputs"),
     ):

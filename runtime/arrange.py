@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import visits_again
+from attnspec.runtime.kept import Place, place_of
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import FEW, Config, Need, width
 
@@ -40,9 +41,10 @@ Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What launches of one kind share: arguments in the kernel's order, programs, of which `parts`
-    share the keys of a tile of rows, and the tile. Where arguments are each launch's own, `tensors`
-    (place, name, whether of truth values), `described` (place, name, box) and `numbers` (place,
-    name) go."""
+    share the keys of a tile of rows, the tile, the device, and where it is kept what they visit.
+    Where arguments are each launch's own, `tensors` (place, name, whether of truth values),
+    `described` (place, name, box) and `numbers` (place, name) go. `outputs` are the call's (shape,
+    strides, dtype)."""
 
     args: tuple[Any, ...]
     tensors: tuple[tuple[int, str, bool], ...]
@@ -51,6 +53,10 @@ class Layout:
     grid: tuple[int, int]
     parts: int
     tile: Config
+    device: torch.device
+    on_gpu: bool
+    visits: Place | None
+    outputs: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...] = ()
 
     def filled(
         self, tensors: Mapping[str, Tensor | None], numbers: Mapping[str, Any]
@@ -172,12 +178,12 @@ def layout(
                 f"{side}_{a}": n for a, n in zip(call.plan.patches.axes, lengths, strict=True)
             }
     tensors: dict[str, Tensor | None] = {**call.tensors, **pointers}
-    for leaf in call.plan.leaves:  # a table or pair tensor may lack batches or heads
-        if leaf.role in ("table", *PAIRED):
-            tensors[leaf.operand] = _of_heads(call, call.tensors[leaf.operand])
+    for operand, role in call.plan.roles.items():  # they may lack batches or heads
+        lead = call.batch, call.key_heads if role in ("column", "column_table") else call.heads
+        tensors[operand] = _of_heads(lead, call.tensors[operand])
     for key, part in visits.items():
         dims[key] = ("b", "h", "t", "c")
-        tensors[key] = _of_heads(call, part)
+        tensors[key] = _of_heads((call.batch, call.heads), part)
     for tensor, axes in dims.items():
         there = tensors.get(tensor)
         if there is not None:
@@ -202,13 +208,21 @@ def layout(
     grid = programs(call, name, tile), chunks
     described = _described(arg_names, tensors, dims, tile, heads)
     places = tuple(own), described, tuple(numbers)
-    return Layout(tuple(args), *places, grid, parts, tile)
+    at = _visits_at(call, name, tile)
+    on_gpu = call.device.type == "cuda"
+    return Layout(tuple(args), *places, grid, parts, tile, call.device, on_gpu, at)
 
 
 def visited(call: Problem, name: str, tile: Config) -> dict[str, Tensor]:
     """What tells kernel `name` where to go, by argument, as the values of this call decide."""
+    return visits_again(call, _visits_at(call, name, tile))
+
+
+def _visits_at(call: Problem, name: str, tile: Config) -> Place | None:
+    if not call.plan.lists:
+        return None
     rows = tile.block_m // packed(call, name, tile)
-    return visits_again(call, rows, tile.block_n, name == "backward_columns")
+    return place_of(call, (rows, tile.block_n, name == "backward_columns"))
 
 
 def arrange(
@@ -221,8 +235,8 @@ def arrange(
     return found.filled({**call.tensors, **pointers, **visits}, call.every_number)
 
 
-def _of_heads(call: Problem, x: Tensor) -> Tensor:
-    return x.expand(call.batch, call.heads, *x.shape[2:])
+def _of_heads(lead: tuple[int, int], x: Tensor) -> Tensor:
+    return x.expand(*lead, *x.shape[2:])
 
 
 def _described(

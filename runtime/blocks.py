@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from attnspec.runtime.kept import kept
+from attnspec.runtime.kept import Place, kept
 from attnspec.runtime.problem import Ends, Leaf, Problem, Values
 from attnspec.runtime.shapes import broadcast
 
@@ -47,12 +47,10 @@ def visits(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str
     return {}
 
 
-def visits_again(call: Problem, rows: int, columns: int, by_columns: bool) -> dict[str, Tensor]:
-    """`visits`, made anew only when what decides it has changed."""
-    if not call.plan.lists:
-        return {}
-    what = ("visits", rows, columns, by_columns)
-    return kept(call, what, call.plan.decisive, lambda: visits(call, rows, columns, by_columns))
+def visits_again(call: Problem, place: Place | None) -> dict[str, Tensor]:
+    """`visits`, made anew only when what decides it has changed; `place` is where it is kept, and
+    holds its arguments."""
+    return {} if place is None else kept(call, place, lambda: visits(call, *place.what))
 
 
 def lists(call: Problem, rows: int, columns: int, by_columns: bool = False) -> Lists:

@@ -23,6 +23,7 @@ from attnspec.runtime.signature import Signature
 Kind: TypeAlias = "tuple[object, ...]"
 _NUMBERS = (int, float, bool)
 _PARAMETER = torch.nn.Parameter
+_wrapped: Callable[[Tensor], bool] = _C._functorch.is_functorch_wrapped_tensor
 _OF_KIND: dict[str, Callable[[Any], Number]] = {"int": int, "float": float, "bool": bool}
 
 
@@ -33,8 +34,8 @@ def kind_of(given: Mapping[str, object], free: frozenset[str] = frozenset()) -> 
     for name, value in given.items():
         of = type(value)
         if of is Tensor or of is _PARAMETER:
-            x = cast("Tensor", value)
-            if not plain(x):
+            x: Any = value
+            if not _bare(x):
                 return None
             found += (name, x.shape, x.is_contiguous() or x.stride(), x.dtype, x.is_cpu or x.device)
         elif value is None:
@@ -104,12 +105,12 @@ def plain(x: Tensor) -> bool:
     """Whether a tensor's numbers are its own, in memory that kernels reach: it is of no subclass,
     no view that negates, nothing that a transform has left behind."""
     of = type(x)
-    return (
-        (of is Tensor or of is _PARAMETER)
-        and (x.is_cpu or x.is_cuda)
-        and not x.is_neg()
-        and not _C._functorch.is_functorch_wrapped_tensor(x)
-    )
+    return (of is Tensor or of is _PARAMETER) and _bare(x)
+
+
+def _bare(x: Tensor) -> bool:
+    """The same of one that is of no subclass."""
+    return (x.is_cpu or x.is_cuda) and not x.is_neg() and not _wrapped(x)
 
 
 def not_kept() -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnspec.runtime import patches
 from attnspec.runtime.blocks import Stretch, limits, visited
-from attnspec.runtime.kept import kept
+from attnspec.runtime.kept import kept, place_of
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
 from attnspec.runtime.shapes import broadcast
 from attnspec.runtime.tiles import BLOCK
@@ -83,6 +83,11 @@ def widened(x: Tensor, call: Problem) -> Tensor:
     return x.to(call.wide) if x.is_floating_point() else x
 
 
+def of_key_heads(x: Tensor, call: Problem) -> Tensor:
+    """[B or 1, Hk or 1, ..] as [B or 1, H or 1, ..]."""
+    return x if x.shape[1] == 1 else x.repeat_interleave(call.groups, 1)
+
+
 def by_key_head(x: Tensor, call: Problem) -> Tensor:
     """[B, H, m, C] as [B, Hk, G m, C]."""
     return x.reshape(call.batch, call.key_heads, -1, x.shape[-1])
@@ -125,7 +130,7 @@ def blocks(call: Problem) -> Iterator[Block]:
 
 def visits(call: Problem, rows: int) -> list[list[Stretch]]:
     """The columns that every `rows` rows visit: within some run of the mask's bounds."""
-    return kept(call, ("columns", rows), call.plan.decisive, lambda: _visits(call, rows))
+    return kept(call, place_of(call, ("columns", rows)), lambda: _visits(call, rows))
 
 
 def _visits(call: Problem, rows: int) -> list[list[Stretch]]:
@@ -193,10 +198,9 @@ def fill(
         tensor = call.tensors[leaf.operand]
         if leaf.role == "column":
             part = widened(tensor[:, :, tile.columns], call)
-            values[leaf.name] = part.repeat_interleave(call.groups, 1)[:, :, None, :]
+            values[leaf.name] = of_key_heads(part, call)[:, :, None, :]
         elif leaf.role == "column_table":
-            part = tensor[:, :, tile.columns]
-            values[leaf.operand] = part.repeat_interleave(call.groups, 1)
+            values[leaf.operand] = of_key_heads(tensor[:, :, tile.columns], call)
         elif leaf.role == "pair":
             values[leaf.name] = widened(tensor[tile.of(tensor)], call)
         elif leaf.role in ("row_blocks", "column_blocks"):
@@ -246,7 +250,7 @@ def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Ite
             case "row":
                 vectors[vector.name] = tensor[:, :, tile.rows, None]
             case "column":
-                mine = tensor[:, :, tile.columns].repeat_interleave(call.groups, 1)
+                mine = of_key_heads(tensor[:, :, tile.columns], call)
                 vectors[vector.name] = mine[:, :, None]
             case _:
                 vectors[vector.name] = tensor[:, :, None, None]
@@ -358,13 +362,15 @@ def stretches(
 
 
 def lookup_row(table: Tensor, index: Tensor) -> Tensor:
-    """Tables [B, H, m, T] of a tile's rows at `index` [.., .., m, n]; outside as `lookup`."""
+    """Tables [B or 1, H or 1, m, T] of a tile's rows at `index` [.., .., m, n]; outside as
+    `lookup`."""
     shape = broadcast((*table.shape[:3], 1), index.shape)
-    return table.gather(3, index.clamp(0, table.shape[-1] - 1).expand(shape))
+    size = table.shape[-1]
+    return table.expand(*shape[:3], size).gather(3, index.clamp(0, size - 1).expand(shape))
 
 
 def lookup_column(table: Tensor, index: Tensor) -> Tensor:
-    """Tables [B, H, n, T] of a tile's columns, as `lookup_row`."""
+    """Tables [B or 1, H or 1, n, T] of a tile's columns, as `lookup_row`."""
     return lookup_row(table, index.transpose(-1, -2)).transpose(-1, -2)
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from attnspec.runtime.memo import Memo
-from attnspec.runtime.problem import Problem
+from attnspec.runtime.problem import Pairwise, Problem
 
 Made = TypeVar("Made")
 COPIED = 1 << 20  # numbers of tensors on the CPU that are copied; of larger ones nothing is kept
@@ -27,46 +27,74 @@ _KEPT: Memo[tuple[Any, ...], _Entry] = Memo(64)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What was made of the tensors of `owners`, which on the CPU had the values `copies`."""
+    """What was made of the tensors of `owners`, whose values on the CPU were the `copies`, one of
+    each memory, with a tensor's place."""
 
-    owners: tuple[weakref.ref[Tensor], ...]
-    copies: tuple[Tensor, ...]
+    owners: list[weakref.ref[Tensor]]
+    copies: list[tuple[int, Tensor]]
     made: Any
 
 
-def kept(
-    call: Problem, what: tuple[Any, ...], names: Sequence[str], make: Callable[[], Made]
-) -> Made:
-    """`make()`, which depends on `what`, on the call's numbers and on its tensors `names` alone;
-    that of an earlier call where nothing of this has changed."""
-    tensors = [call.tensors[name] for name in names]
+class Place(NamedTuple):
+    """What calls share of which something is kept: `what` that is, of which pass, where, and how
+    the tensors lie that decide it."""
+
+    what: tuple[Any, ...]
+    plan: Pairwise
+    device: torch.device
+    on_gpu: bool
+    wide: torch.dtype
+    lengths: tuple[int, ...]
+    lie: tuple[Any, ...]
+
+
+def place_of(call: Problem, what: tuple[Any, ...]) -> Place:
+    """Where `what` of a call is kept."""
+    tensors = [call.tensors[name] for name in call.plan.decisive]
+    lie = tuple([(x.shape, x.stride(), x.dtype) for x in tensors])
+    on_gpu = call.device.type == "cuda"
+    return Place(what, call.plan, call.device, on_gpu, call.wide, call.sizes[:5], lie)
+
+
+def kept(call: Problem, place: Place, make: Callable[[], Made]) -> Made:
+    """`make()`, which depends on what calls of this place share, on the call's first positions, and
+    on its numbers and tensors that decide what is visited alone; that of an earlier call where
+    nothing of this has changed."""
+    plan, stream = place.plan, 0
+    tensors = [call.tensors[name] for name in plan.decisive]
+    known: list[Any] = []
     try:
-        known = [(x.data_ptr(), x._version, x.shape, x.stride(), x.dtype) for x in tensors]
+        for x in tensors:
+            known += (x.data_ptr(), x._version)
     except RuntimeError:  # tensors of inference mode have no version, traced ones no memory
         return make()
     if torch.compiler.is_compiling():
         return make()
-    device, stream = call.device, 0
-    if device.type == "cuda":
+    if place.on_gpu:
         if torch.cuda.is_current_stream_capturing():
             return make()
-        stream = torch.cuda.current_stream(device).cuda_stream
-    numbers = [repr(call.numbers[name]) for name in call.plan.listed]
-    key = (what, call.plan, device, call.wide, stream, call.sizes, *numbers, *known)
-    owners = [x if x._base is None else x._base for x in tensors]  # of views, what they are of
+        stream = torch.cuda.current_stream(place.device).cuda_stream
+    numbers = [repr(call.numbers[name]) for name in plan.listed]
+    key = (place, stream, call.q_start, call.k_start, *numbers, *known)
     found = _KEPT.get(key)
-    if found is not None and _same(found, owners, tensors):
+    if found is not None and _same(found, tensors):
         made: Made = found.made
         return made
     result = make()
-    if device.type == "cuda" or sum(map(Tensor.numel, tensors)) <= COPIED:
-        copies = tuple(x.clone() for x in tensors) if device.type != "cuda" else ()
-        _KEPT[key] = _Entry(tuple(map(weakref.ref, owners)), copies, result)
+    if place.on_gpu or sum(map(Tensor.numel, tensors)) <= COPIED:
+        alike = {(x.data_ptr(), place.lie[n]): (n, x) for n, x in enumerate(tensors)}
+        copies = [] if place.on_gpu else [(n, x.clone()) for n, x in alike.values()]
+        _KEPT[key] = _Entry([weakref.ref(_owner(x)) for x in tensors], copies, result)
     return result
 
 
-def _same(found: _Entry, owners: Sequence[Tensor], tensors: Sequence[Tensor]) -> bool:
-    for ref, owner in zip(found.owners, owners, strict=True):
-        if ref() is not owner:
+def _owner(x: Tensor) -> Tensor:
+    """Of a view, what it is of."""
+    return x if x._base is None else x._base
+
+
+def _same(found: _Entry, tensors: Sequence[Tensor]) -> bool:
+    for owner, x in zip(found.owners, tensors, strict=True):
+        if owner() is not _owner(x):
             return False
-    return all(map(torch.equal, found.copies, tensors))  # on a GPU there are no copies
+    return all(torch.equal(x, tensors[n]) for n, x in found.copies)  # none on a GPU

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from attnspec.runtime.memo import Memo
 
 if TYPE_CHECKING:
-    import torch
-
     from attnspec.runtime.arrange import Layout
     from attnspec.runtime.problem import Kind
 
@@ -44,7 +42,6 @@ class Kernel:
         self.function = function
         self.unspecialized = unspecialized
         self.layouts: Memo[Kind, Layout] = Memo()
-        self.outputs: Memo[Kind, tuple[tuple[torch.Size, torch.dtype], ...]] = Memo()
         code = function.__code__
         self.arg_names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
 

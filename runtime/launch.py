@@ -24,6 +24,7 @@ from attnspec.runtime.arrange import (
     written,
 )
 from attnspec.runtime.bind import Bound
+from attnspec.runtime.blocks import visits_again
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
@@ -77,6 +78,14 @@ def as_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     return _spread(x, (sizes["b"], sizes["h"], sizes["i"]))
 
 
+def of_rows(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
+    """A number or vector per row that takes part in no product; whole numbers, which have no
+    gradient, stay one for all batches or heads."""
+    if x.is_floating_point():
+        return as_rows(x, dtype, sizes)
+    return _spread(x, (*x.shape[:2], sizes["i"]))
+
+
 def as_heads(x: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> Tensor:
     """A number or vector per head, with all batches and heads; integers in 64 bits, since positions
     may be added to them."""
@@ -92,11 +101,12 @@ def as_columns(
 ) -> list[Tensor]:
     """Column operands with all batches and one number of heads, that of keys where they agree.
 
-    The first `floats` take part in matrix products and so get the operands' dtype.
+    The first `floats` take part in matrix products and so get the operands' dtype. Of the others
+    whole numbers stay one for all batches or heads, as in `of_rows`.
     """
     heads = operands[0].shape[1]
     for x in operands:
-        if x.shape[1] != heads:
+        if x.shape[1] not in (1, heads):
             counts = {x.shape[1] for x in operands} - {1}
             heads = max(counts) if len(counts) == 1 else sizes["h"]
             break
@@ -104,11 +114,12 @@ def as_columns(
     for place, x in enumerate(operands):
         if place < floats and x.dtype is not dtype:
             x = x.to(dtype)
-        if x.shape[:3] != lead:
-            have = x.shape[1]
+        batch, have, length, *_ = x.shape
+        if (batch, have, length) != lead:
             if have not in (1, heads):
                 x = x.repeat_interleave(heads // have, dim=1)
-            x = x.expand(*lead, *x.shape[3:])
+            one = place >= floats and not x.is_floating_point()
+            x = _spread(x, (*x.shape[:2], sizes["j"]) if one else lead)
         found.append(x)
     return found
 
@@ -178,34 +189,34 @@ def run_forward(
     if backend != "triton":
         return _in_pytorch(call, backend)
     kernel, kind = kernels["forward"], kind_within(call, bound) if bound else call.kind
-    made = outputs_again(call, kind, kernel)
+    known = laid_out_before(kernel, kind)
+    made = outputs(call) if known is None else outputs_again(call, known)
     if not (made[0].numel() or made[1].numel()):
         return made
+    how = known or laid_out(call, kind, "forward", kernel, {}, made)
     pointers = {"out": made[0], "lse": made[1]}
     if plan.branches:
         pointers = {"out": made[0], **by_name(plan, lse=made[1], part=made[2])}
-    how = laid_out(call, kind, "forward", kernel, {})
     if how.parts == 1:
-        launch(call, "forward", kernel, how, pointers)
+        launch(call, kernel, how, pointers)
         return made
     several = {
         name: torch.empty((how.parts, *x.shape), dtype=call.wide, device=call.device)
         for name, x in pointers.items()
     }
-    launch(call, "forward", kernel, how, several)
+    launch(call, kernel, how, several)
     _merge(call, several, pointers)
     return made
 
 
-def outputs_again(call: Problem, kind: Kind, kernel: Any) -> tuple[Tensor, ...]:
-    """`outputs`, like those of earlier calls of this kind, if there were any."""
-    like = kernel.outputs.get(kind)
-    if like is None:
-        made = outputs(call)
-        kernel.outputs[kind] = tuple((x.shape, x.dtype) for x in made)
-        return made
-    again, device = torch.zeros if call.plan.form in WIDE else torch.empty, call.device
-    return tuple([again(shape, dtype=dtype, device=device) for shape, dtype in like])
+def outputs_again(call: Problem, how: Layout) -> tuple[Tensor, ...]:
+    """`outputs` of a call that is laid out like an earlier one."""
+    device = how.device
+    made = [
+        torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        for shape, strides, dtype in how.outputs
+    ]
+    return tuple([x.zero_() for x in made] if call.plan.form in WIDE else made)
 
 
 def _in_pytorch(call: Problem, backend: str) -> tuple[Tensor, ...]:
@@ -348,7 +359,7 @@ def _backward_kernels(
         how = laid_out(call, kind, name, kernel, given)
         grads = gradient_buffers(call, tuple(kernel.arg_names), how.tile, wanted)
         into = {f"d_{operand}": grad for operand, grad in grads.items()}
-        launch(call, name, kernel, how, given | into)
+        launch(call, kernel, how, given | into)
         for operand in mine:
             grad, like = grads[operand], call.tensors[operand]
             if grad is None:
@@ -386,32 +397,37 @@ def target(device: torch.device) -> str:
     return f"cuda:{major}{minor}"
 
 
+def laid_out_before(kernel: Any, kind: Kind) -> Layout | None:
+    """How `kernel` was launched by earlier calls of this kind, if there were any."""
+    return None if trying() else kernel.layouts.get(kind)
+
+
 def laid_out(
-    call: Problem, kind: Kind, name: str, kernel: Any, pointers: Mapping[str, Tensor | None]
-) -> Layout:
+    call: Problem, kind: Kind, name: str, kernel: Any, pointers: Mapping[str, Tensor | None],
+    made: Sequence[Tensor] = (),
+) -> Layout:  # fmt: skip
     """How `kernel` is launched: as by earlier calls of this kind, if there were any. `pointers` are
-    what stands in for operands."""
-    known: dict[Kind, Layout] = {} if trying() else kernel.layouts
-    found = known.get(kind)
+    what stands in for operands, `made` the outputs."""
+    found = laid_out_before(kernel, kind)
     if found is None:
         if call.dtype is torch.float64:
             raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
         tile, names = _tile(call, name), tuple(kernel.arg_names)
         parts = _parts(call) if "PARTS" in names else 1
         found = layout(call, name, names, pointers, visited(call, name, tile), tile, parts)
-        known[kind] = found
+        outputs = tuple((tuple(x.shape), x.stride(), x.dtype) for x in made)
+        found = replace(found, outputs=outputs)
+        if not trying():
+            kernel.layouts[kind] = found
     return found
 
 
-def launch(
-    call: Problem, name: str, kernel: Any, how: Layout, pointers: Mapping[str, Tensor | None]
-) -> None:
+def launch(call: Problem, kernel: Any, how: Layout, pointers: Mapping[str, Tensor | None]) -> None:
     """Run one kernel over every tile; `pointers` are what it reads or writes beside the call's
     operands, or in their stead."""
-    visits = visited(call, name, how.tile) if call.plan.lists else {}
-    tensors = {**call.tensors, **pointers, **visits}
+    tensors = {**call.tensors, **pointers, **visits_again(call, how.visits)}
     args = how.filled(tensors, call.every_number)
-    with _there(call.device):
+    with _there(how.device) if how.on_gpu else _HERE:
         kernel[how.grid](*args, num_warps=how.tile.warps, num_stages=how.tile.stages)
 
 

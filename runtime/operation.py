@@ -126,12 +126,12 @@ def differentiable(
 
     def operation(bound: Bound, *args: Any) -> tuple[Tensor, ...]:
         tensors = args[:count]
-        if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        if not torch.is_grad_enabled() or (bound.passed is None and watched(tensors)):
             return unrecorded(bound, *args)
-        if bound.passed is None and watched(tensors):
-            return unrecorded(bound, *args)
-        found: tuple[Tensor, ...] = apply(*tensors, (bound, args[count:]))
-        return found
+        for x in tensors:
+            if x.requires_grad:
+                return apply(*tensors, (bound, args[count:]))
+        return unrecorded(bound, *args)
 
     backward_op.register_fake(fake_backward)
     forward_op.register_autograd(gradient, setup_context=setup)

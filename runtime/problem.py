@@ -289,8 +289,8 @@ class Problem(NamedTuple):
     """One call: tensors and numbers by name, sizes, and the first positions.
 
     Row operands are [B, H, M, ...], column operands [B, Hk, N, ...], per-head ones [B, H];
-    tables and pair tensors may have size 1 at b and h. B, H, Hk, M and N are `batch`, `heads`,
-    `key_heads`, `rows` and `columns`.
+    tables, pair tensors, and whole numbers of rows and columns may have size 1 at b and h. B, H,
+    Hk, M and N are `batch`, `heads`, `key_heads`, `rows` and `columns`.
     """
 
     plan: Pairwise

@@ -532,8 +532,8 @@ MUTATIONS = (
     ),
     Mutation(
         "runtime/cpu_tiles.py",
-        "part.repeat_interleave(call.groups, 1)[:, :, None, :]",
-        "part.repeat(1, call.groups, 1)[:, :, None, :]",
+        "else x.repeat_interleave(call.groups, 1)",
+        "else x.repeat(1, call.groups, *[1] * (x.dim() - 2))",
         CPU,
     ),
     Mutation(
@@ -691,7 +691,7 @@ MUTATIONS = (
     Mutation("runtime/native.py", "_largest(x) >= 2**31", "_largest(x) < 0", NATIVE),
     Mutation(NATIVE_CPP, "return most < 2147483648.0;", "return true;", NATIVE),
     Mutation(NATIVE_H, "const int by = y == 0 ? 1 : y", "const int by = y", NATIVE),
-    Mutation("runtime/calls.py", "        and not x.is_neg()\n", "", NATIVE),
+    Mutation("runtime/calls.py", " and not x.is_neg()", "", NATIVE),
     # what the pairs of a diagonal share
     Mutation(DIAGONALS, "return known[0] - known[1]", "return known[0] + known[1]", NATIVE),
     Mutation(DIAGONALS, "return 0 if known[0] == known[1] else None", "return 0", NATIVE),
@@ -846,6 +846,7 @@ MUTATIONS = (
     Mutation(
         REWRITE, "outside = [self._of_something(node, f) for f in outside]", "pass", REGRESSIONS
     ),
-    Mutation("runtime/kept.py", "call.plan, device, call.wide", "call.plan, call.wide", KEPT),
+    Mutation("runtime/kept.py", "plan, call.device, on", 'plan, torch.device("cpu"), on', KEPT),
+    Mutation("runtime/kept.py", "(x.data_ptr(), place.lie[n]): (n", "place.lie[n]: (n", KEPT),
     Mutation("runtime/memo.py", "if key not in self and len", "if len", KEPT),
 )

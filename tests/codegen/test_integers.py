@@ -34,6 +34,11 @@ TEXTS = {
         "input c[b, j]: int\ninput g[b, i]: int\nmask j <= i\nlet m[j] = amax(i, g[i] - c[j])\n"
         "score = dot(q[i], k[j]) / sqrt(D) + where(m[j] > 0, 0.1, 0)"
     ),
+    "of tokens, one for all heads or batches": (
+        "input c[n]: int\ninput near[h]: int\ninput r[i, 4]: int\ninput s[b, j, 3]: int\n"
+        "mask r[i, clamp(i - j, 0, 3)] + s[j, clamp(j - i, 0, 2)] >= near\n"
+        "score = dot(q[i], k[j]) / sqrt(D) + 0.1 * (c[i] - c[j])"
+    ),
     "given for pairs": (
         "input g[b, h, i, j]: int\nlet m[i] = amax(j, g[i, j])\n"
         "score = dot(q[i], k[j]) / sqrt(D) + where(g[i, j] == m[i], 0.5, 0)"

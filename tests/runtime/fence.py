@@ -155,16 +155,12 @@ def fence_launches(behind: bool) -> None:
         return {n: fenced(x, behind) for n, x in visits(*args).items()}
 
     def fence(
-        call: Problem,
-        name: str,
-        kernel: Any,
-        how: Layout,
-        pointers: Mapping[str, Tensor | None],
+        call: Problem, kernel: Any, how: Layout, pointers: Mapping[str, Tensor | None]
     ) -> None:
         tensors = {n: fenced(x, behind) for n, x in call.tensors.items()}
         given = {n: x for n, x in pointers.items() if x is not None}
         inside = {n: fenced(x, behind) for n, x in given.items()}
-        plain(call._replace(tensors=tensors), name, kernel, how, {**pointers, **inside})
+        plain(call._replace(tensors=tensors), kernel, how, {**pointers, **inside})
         for n, x in given.items():
             x.copy_(inside[n])
 

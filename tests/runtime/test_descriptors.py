@@ -70,6 +70,8 @@ def test_where_a_tensor_begins_is_each_launch_s_own() -> None:
     box = boxed(one, 64)
     assert box is not None
     assert boxed(two, 64) == box
-    layout = Layout((None,), (), ((0, "x", box),), (), (1, 1), 1, INTERPRETED)
+    layout = Layout(
+        (None,), (), ((0, "x", box),), (), (1, 1), 1, INTERPRETED, one.device, False, None
+    )
     assert layout.filled({"x": one}, {})[0].base is one
     assert layout.filled({"x": two}, {}) == (None,)

@@ -13,6 +13,7 @@ import attnspec
 from attnspec.runtime import blocks, cpu_tiles, kept, launch
 from attnspec.runtime.aot import call_of
 from attnspec.runtime.memo import Memo
+from attnspec.runtime.problem import Problem
 
 LENGTH = 9
 
@@ -156,11 +157,39 @@ def test_no_more_is_kept_than_a_few(built: list[str], monkeypatch: pytest.Monkey
     assert len(built) == len(docs)
 
 
+def test_either_of_a_pair_is_compared(built: list[str]) -> None:
+    for side in range(2):
+        pair = documents(of=3), documents(of=3)
+        given = {**tensors(), "doc": pair}
+        assert right(given)
+        write_through_numpy(pair[side])
+        assert right(given)
+    assert len(built) == 4
+
+
+def test_a_memory_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**tensors(), "doc": documents(of=3)}
+    assert right(given)
+    compared: list[Tensor] = []
+
+    def equal(x: Tensor, y: Tensor) -> bool:
+        compared.append(x)
+        return True
+
+    monkeypatch.setattr(torch, "equal", equal)
+    attnspec.load("documents")(**given)
+    assert len(compared) == 1
+
+
+def visited(call: Problem, *what: Any) -> dict[str, Tensor]:
+    return blocks.visits_again(call, kept.place_of(call, what))
+
+
 def test_every_device_has_lists_of_its_own() -> None:
     module = attnspec.load("fixed_sparse")._generated  # of positions alone
     for device in ("cpu", "meta", "cpu"):
         x = torch.zeros(1, 2, 300, 16, device=device)
-        found = blocks.visits_again(call_of(module, {"q": x, "k": x, "v": x}), 32, 32, False)
+        found = visited(call_of(module, {"q": x, "k": x, "v": x}), 32, 32, False)
         assert {x.device.type for x in found.values()} == {device}
 
 
@@ -184,10 +213,10 @@ def test_kernels_share_lists_of_the_same_tiles(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kept, "_KEPT", Memo())
     module, given = attnspec.load("documents")._generated, {**tensors(), "doc": documents(of=3)}
     one, other = call_of(module, given), call_of(module, given)
-    first = blocks.visits_again(one, 32, 32, False)
-    assert blocks.visits_again(other, 32, 32, False) is first
-    assert blocks.visits_again(other, 32, 32, True) is not first
-    assert blocks.visits_again(other, 32, 64, False) is not first
+    first = visited(one, 32, 32, False)
+    assert visited(other, 32, 32, False) is first
+    assert visited(other, 32, 32, True) is not first
+    assert visited(other, 32, 64, False) is not first
     given["doc"][:, 4:] += 5
-    changed = blocks.visits_again(call_of(module, given), 32, 32, False)
+    changed = visited(call_of(module, given), 32, 32, False)
     assert changed is not first

@@ -102,6 +102,12 @@ def test_kinds_do_not_mix(other: str, made: list[str]) -> None:
         assert torch.equal(x, y) if isinstance(x, Tensor) else repr(x) == repr(y)
 
 
+def test_whole_numbers_are_not_repeated_for_heads() -> None:
+    found = called(OTHERS["batch"](tensors())).tensors
+    assert {found[name].shape for name in ("u_doc", "u_doc_2")} == {(2, 1, LENGTH)}
+    assert found["u_slope"].shape == (2, 2)
+
+
 def test_a_known_call_tells_how_its_operands_lie() -> None:
     module = attnspec.compile(TEXT)._generated
     calls = Calls(module.CALLS.signature, module.CALLS.initial)
@@ -138,10 +144,13 @@ def test_outputs_are_like_those_of_the_first_call(made: list[str]) -> None:
     known = []
     for seed in range(3):
         call = called(tensors(seed))
-        known.append(launch.outputs_again(call, call.kind, kernel))
-        for x, y in zip(known[-1], launch.outputs(call), strict=True):
+        whole = launch.outputs(call)
+        how = launch.laid_out(call, call.kind, "forward", kernel, {}, whole)
+        known.append(launch.outputs_again(call, how))
+        for x, y in zip(known[-1], whole, strict=True):
             assert (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride())
     assert len({x.data_ptr() for made in known for x in made}) == 6
+    assert made == ["forward"]
 
 
 def test_values_of_tensors_decide_nothing(made: list[str]) -> None:
