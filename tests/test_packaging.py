@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,17 @@ def test_the_package_holds_its_data() -> None:
     assert (package / "dsl" / "grammar.lark").is_file()
     assert any(item.name.endswith(".attn") for item in (package / "specs").iterdir())
     assert any(item.name.endswith(".jinja") for item in (package / "templates").iterdir())
+
+
+def test_a_module_from_the_cache_needs_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNSPEC_CACHE", str(tmp_path))
+    code = """
+import torch, attnspec
+x = torch.ones(1, 1, 2, 4)
+attnspec.load("causal")(x, x, x)
+"""
+    compiler = {"sympy", "lark", "jinja2", "filelock"}
+    assert loaded_after(code)[0] >= compiler
+    assert loaded_after(code)[0] & compiler == set()

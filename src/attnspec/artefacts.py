@@ -12,13 +12,20 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-from filelock import FileLock
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _TEMPORARY = ".tmp-"
+
+
+def lock(directory: Path, seconds: float = -1) -> AbstractContextManager[object]:
+    """What only one process at a time has of a directory; entering it raises TimeoutError after
+    some `seconds`, if these are not negative."""
+    from filelock import FileLock  # slow to import, and who only reads needs none
+
+    return FileLock(directory / ".lock", timeout=seconds)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -44,7 +51,7 @@ def update_directory(directory: Path, files: Mapping[str, bytes]) -> bool:
     """Write `files` beside what the directory's manifest lists already, making it if need be; gives
     False, and writes nothing, where they stand there and are listed."""
     directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / ".lock"):
+    with lock(directory):
         try:
             before = dict(json.loads((directory / MANIFEST).read_bytes())["files"])
             if all(_stands(directory / _plain(n), files[n], before.get(n)) for n in files):

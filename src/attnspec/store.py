@@ -15,10 +15,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from attnspec.artefacts import (
     is_private_directory,
+    lock,
     read_directory,
     sync_directory,
     write_directory,
@@ -56,7 +55,7 @@ def fetch(kind: str, key: str, file: str, make: Callable[[], bytes]) -> tuple[st
     data = make()
     try:
         _store(path, data)
-    except (OSError, Timeout) as error:
+    except OSError as error:
         raise CacheUnusable(f"{cache_dir() / kind} ({error})", data) from error
     return str(path), data
 
@@ -102,7 +101,7 @@ def _store(path: Path, data: bytes) -> None:
     root.mkdir(mode=0o700, exist_ok=True)
     if not is_private_directory(root):
         raise PermissionError(f"{root} is a link, another user's, or open to others")
-    with FileLock(root / ".lock", timeout=_LOCK_SECONDS):
+    with lock(root, _LOCK_SECONDS):
         if _read(root, entry) == (path, data):
             return
         # Whoever holds the lock is the only writer: temporaries are what killed ones left.
