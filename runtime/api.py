@@ -13,7 +13,7 @@ from torch import Tensor
 from attnspec.codegen.library import find
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.bind import Bound, bind
-from attnspec.runtime.cache import cache_key, cached_module, load_module
+from attnspec.runtime.cache import cache_key, cached_module, load_module, uncollected
 from attnspec.runtime.signature import Signature
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ class Attention:
         """The generated module; None where no kernel covers the spec."""
         key = cache_key(self._text, {})
         module = cached_module(key)
-        if module is None and self.plan.fused:
-            module = load_module(key, lambda: self.source, self.spec.name)
+        if module is None:
+            with uncollected():
+                if self.plan.fused:
+                    module = load_module(key, lambda: self.source, self.spec.name)
         return module
 
     @property

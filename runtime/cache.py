@@ -5,7 +5,9 @@ Where no directory can be used a module lives in memory, with a warning.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import hashlib
 import importlib.abc
 import importlib.util
@@ -78,6 +80,19 @@ def load_module(key: str, make_source: Callable[[], str], name: str = "kernel") 
             )
             path, data = f"<attnspec {file} {key}>", error.data
         return _import(module_name, path, data)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without looking for garbage, of which little is made where a spec is compiled: with all that
+    PyTorch holds that takes a quarter of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _module_name(key: str, name: str) -> str:

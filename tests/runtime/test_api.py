@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 import attnspec
+from attnspec.dsl import analysis
+from attnspec.dsl.ast import Spec
 
 ALIBI = """attention mine
 param slope[h] = 2 ** (-8 * (h + 1) / H)
@@ -60,6 +64,30 @@ def test_offsets_continue_a_sequence() -> None:
     f = attnspec.load("causal")
     q, k, v = qkv(m=9)
     torch.testing.assert_close(f(q[:, :, 6:], k, v, q_start=6), f(q, k, v)[:, :, 6:])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("text", ["score = dot(q[i], k[j]) + 0.3", "score = dot(q[i], k[q])"])
+def test_garbage_is_looked_for_after_compiling_as_before(
+    text: str, collects: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNSPEC_CACHE", str(tmp_path))
+    whole, during = analysis.analyze, []
+
+    def analyze(spec: Spec) -> analysis.Facts:
+        during.append(gc.isenabled())
+        return whole(spec)
+
+    monkeypatch.setattr(analysis, "analyze", analyze)
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with contextlib.suppress(attnspec.AttnError):
+            attnspec.compile(f"attention a\n{text}")
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert not any(during)
 
 
 def test_what_was_read_proved_planned_and_generated() -> None:
