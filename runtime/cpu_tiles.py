@@ -83,6 +83,14 @@ def widened(x: Tensor, call: Problem) -> Tensor:
     return x.to(call.wide) if x.is_floating_point() else x
 
 
+def once(x: Tensor) -> Tensor:
+    """x [B, H, ...] with one batch or head where all are the same."""
+    for dim in (0, 1):
+        if x.stride(dim) == 0 and x.shape[dim] > 1:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
 def of_key_heads(x: Tensor, call: Problem) -> Tensor:
     """[B or 1, Hk or 1, ..] as [B or 1, H or 1, ..]."""
     return x if x.shape[1] == 1 else x.repeat_interleave(call.groups, 1)
@@ -113,7 +121,7 @@ def fixed_values(call: Problem) -> Values:
     for leaf in call.plan.leaves:
         tensor = call.tensors[leaf.operand]
         if leaf.role == "head":
-            values[leaf.name] = widened(tensor, call)[:, :, None, None]
+            values[leaf.name] = widened(once(tensor), call)[:, :, None, None]
         elif leaf.role == "table":
             values[leaf.operand] = tensor
     return values
@@ -176,7 +184,7 @@ def row_values(call: Problem, fixed: Values, rows: Place) -> Values:
         if leaf.role == "row_table":
             values[leaf.operand] = call.tensors[leaf.operand][:, :, rows]
         elif leaf.role == "row":
-            values[leaf.name] = widened(call.tensors[leaf.operand][:, :, rows, None], call)
+            values[leaf.name] = widened(once(call.tensors[leaf.operand])[:, :, rows, None], call)
     return values
 
 
@@ -197,7 +205,7 @@ def fill(
     for leaf in call.plan.leaves:
         tensor = call.tensors[leaf.operand]
         if leaf.role == "column":
-            part = widened(tensor[:, :, tile.columns], call)
+            part = widened(once(tensor)[:, :, tile.columns], call)
             values[leaf.name] = of_key_heads(part, call)[:, :, None, :]
         elif leaf.role == "column_table":
             values[leaf.operand] = of_key_heads(tensor[:, :, tile.columns], call)
@@ -245,7 +253,7 @@ def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Ite
     """Put the elements of vectors at each channel into `values`, one channel after another."""
     vectors = {}
     for vector in part.vectors:
-        tensor = widened(call.tensors[vector.operand], call)
+        tensor = widened(once(call.tensors[vector.operand]), call)
         match vector.role:
             case "row":
                 vectors[vector.name] = tensor[:, :, tile.rows, None]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tests.codegen.test_passes import PLAIN, SELF, SIZES, fused
 
 import attnspec
+from attnspec.runtime import cpu_tiles
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
@@ -162,3 +165,19 @@ def test_a_part_of_a_tensor_of_both_sides_whose_queries_start_later() -> None:
     case: Case = replace(PLAIN, q_start=4, k_start=2)
     outcome = hold(fused(text), case, "cpu")
     assert not outcome.problems, outcome.problems
+
+
+def test_what_all_heads_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: dict[str, torch.Size] = {}
+    whole = cpu_tiles.channels
+
+    def channels(*args: Any) -> Iterator[int]:
+        for channel in whole(*args):
+            yield channel
+            shapes.update({n: x.shape for n, x in args[1].items() if isinstance(x, torch.Tensor)})
+
+    monkeypatch.setattr(cpu_tiles, "channels", channels)
+    q, k = torch.rand(1, 4, 9, 8), torch.rand(1, 2, 9, 8)
+    at, shift, mix = torch.rand(1, 9, 3), torch.rand(4, 3), torch.rand(4, 8)
+    fused(TEXTS["images of points"])(q, k, k, at, shift, mix, backend="cpu")
+    assert {shapes[name][1] for name in ("u_at", "u_z0")} == {1}
