@@ -6,7 +6,7 @@ i, `s_x_c` along its channels, `C_d` and `W_d` the channels of axis d and their 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import e, inf, log2
 from typing import Any, TypeAlias
@@ -161,11 +161,11 @@ def written(arg_names: tuple[str, ...]) -> list[str]:
 
 def layout(
     call: Problem, name: str, arg_names: tuple[str, ...], pointers: Mapping[str, Tensor | None],
-    visits: Mapping[str, Tensor], tile: Config, parts: int = 1,
+    visits: Mapping[str, Tensor], tile: Config, parts: int = 1, made: Sequence[Tensor] = (),
 ) -> Layout:  # fmt: skip
     """How kernel `name` is launched by every call of this kind; `pointers` are what it reads or
-    writes beside operands or in their stead, `visits` what tells it where to go, and `parts` how
-    many programs share the keys of a tile of rows."""
+    writes beside operands or in their stead, `visits` what tells it where to go, `parts` how many
+    programs share the keys of a tile of rows, and `made` the call's outputs."""
     by_columns = name == "backward_columns"
     values, dims = constants(call)
     along = tile.block_m if by_columns else tile.block_n
@@ -198,19 +198,24 @@ def layout(
         values |= {"T": size, "BLOCK_T": block}
     own, numbers, each = [], [], call.every_number
     for place, parameter in enumerate(arg_names):
+        if parameter in values:
+            continue
         if parameter.startswith("p_"):
             pointer = tensors.get(parameter[2:])
             truth = pointer is not None and pointer.dtype is torch.bool
             own.append((place, parameter[2:], truth))
         elif parameter in each:
             numbers.append((place, parameter))
-    args = (None if p.startswith(("p_", "desc_")) or p in each else values[p] for p in arg_names)
+        elif not parameter.startswith("desc_"):
+            raise KeyError(parameter)
     grid = programs(call, name, tile), chunks
     described = _described(arg_names, tensors, dims, tile, heads)
     places = tuple(own), described, tuple(numbers)
     at = _visits_at(call, name, tile)
     on_gpu = call.device.type == "cuda"
-    return Layout(tuple(args), *places, grid, parts, tile, call.device, on_gpu, at)
+    args = tuple([values.get(parameter) for parameter in arg_names])
+    outputs = tuple([(tuple(x.shape), x.stride(), x.dtype) for x in made])
+    return Layout(args, *places, grid, parts, tile, call.device, on_gpu, at, outputs)
 
 
 def visited(call: Problem, name: str, tile: Config) -> dict[str, Tensor]:
@@ -274,7 +279,7 @@ def programs(call: Problem, name: str, tile: Config) -> int:
     if name == "backward_columns":
         return call.batch * call.key_heads * blocks(call, tile, by_columns=True)
     heads = packed(call, name, tile)
-    rows = replace(tile, block_m=tile.block_m // heads)
+    rows = tile if heads == 1 else replace(tile, block_m=tile.block_m // heads)
     return call.batch * (call.heads // heads) * blocks(call, rows, by_columns=False)
 
 

@@ -242,12 +242,12 @@ def _in_pytorch(call: Problem, backend: str) -> tuple[Tensor, ...]:
     return acc.to(call.value.dtype), lse, *(x.to(call.value.dtype) for x in parts)
 
 
-def _parts(call: Problem) -> int:
+def _parts(call: Problem, tile: Config) -> int:
     """How many programs share the keys of a tile of rows."""
     if interpreted():  # whether or not it pays
         tiles = -(-call.columns // INTERPRETED.block_n)
         return max(min(3, tiles), 1) if call.rows <= FEW else 1
-    tiles = programs(call, "forward", _tile(call, "forward"))
+    tiles = programs(call, "forward", tile)
     return parts(tiles, call.columns, target(call.device))
 
 
@@ -413,10 +413,9 @@ def laid_out(
         if call.dtype is torch.float64:
             raise AttnError('backend "triton": expected float32, float16 or bfloat16, got float64')
         tile, names = _tile(call, name), tuple(kernel.arg_names)
-        parts = _parts(call) if "PARTS" in names else 1
-        found = layout(call, name, names, pointers, visited(call, name, tile), tile, parts)
-        outputs = tuple((tuple(x.shape), x.stride(), x.dtype) for x in made)
-        found = replace(found, outputs=outputs)
+        parts = _parts(call, tile) if "PARTS" in names else 1
+        visits = visited(call, name, tile)
+        found = layout(call, name, names, pointers, visits, tile, parts, made)
         if not trying():
             kernel.layouts[kind] = found
     return found

@@ -28,8 +28,8 @@ def problems() -> Iterator[str]:
     shared: list[int] = []
     plain = launch._parts
 
-    def noted(call: Any) -> int:
-        shared.append(plain(call))
+    def noted(call: Any, tile: Any) -> int:
+        shared.append(plain(call, tile))
         return shared[-1]
 
     launch._parts = noted

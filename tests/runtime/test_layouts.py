@@ -41,7 +41,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return layout(call, name, *args)
 
     monkeypatch.setattr(launch, "_tile", lambda call, name: INTERPRETED)
-    monkeypatch.setattr(launch, "_parts", lambda call: 1)
+    monkeypatch.setattr(launch, "_parts", lambda call, tile: 1)
     monkeypatch.setattr(launch, "layout", counted)
     return seen
 
