@@ -145,7 +145,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         "operands": repr(tuple((o.name, o.labels) for o in operands(plan))),
         "numbers": repr(tuple(s.name for s in plan.scalars)),
         "dots": repr(tuple((d.name, d.left.name, d.right.name) for d in plan.dots)),
-        "sums": tuple_text([_sum(part, end) for part in plan.sums]),
+        "sums": tuple_text([_sum(plan, part, end) for part in plan.sums]),
         "scans": tuple_text([_scan(x, end) for x in plan.scans]),
         "leaves": tuple_text([_leaf(x) for x in plan.leaves]),
         "patches": _patches(plan, end),
@@ -276,9 +276,11 @@ def _leaf(x: Leaf) -> str:
     return f'Leaf("{x.name}", "{x.role}", "{x.operand.name}", {x.grad})'
 
 
-def _sum(part: ChannelSum, end: str) -> str:
+def _sum(pair: PairPlan, part: ChannelSum, end: str) -> str:
     vectors = tuple_text([_leaf(v) for v in part.vectors])
     more = "" if part.op == "sum" else f', op="{part.op}"'
+    if _before(pair, part):
+        more += f", before={part.name}_before{end}"
     if part.gradients:
         more += f", slopes={part.name}_slopes{end}"
     if part.beside:
@@ -342,17 +344,27 @@ def _cpu(pair: PairPlan) -> dict[str, list[str]]:
 
 def _terms(pair: PairPlan, part: ChannelSum) -> dict[str, list[str]]:
     """The CPU's functions of a sum over channels."""
-    every, slopes = (*pair.ops, *part.ops), [g.value for g in part.gradients]
+    before, slopes = _before(pair, part), [g.value for g in part.gradients]
     beside = [term for _, term in part.beside]
     terms = [part.value, part.where] if part.op == "place" else [part.value]
+    made = ", ".join(f'"{name}": {name}' for name in before)
     return {
+        "before": (
+            [*_values(needed(pair.ops, before), before), f"return {{{made}}}"] if before else []
+        ),
         "term": [
-            *_values(needed(every, terms), terms),
+            *_values(needed(part.ops, terms), terms),
             f"return {', '.join(map(_tensor, terms))}",
         ],
-        "terms": _listed(every, [part.value, *beside]) if beside else [],
-        "slopes": _listed(every, slopes) if slopes else [],
+        "terms": _listed(part.ops, [part.value, *beside]) if beside else [],
+        "slopes": _listed(part.ops, slopes) if slopes else [],
     }
+
+
+def _before(pair: PairPlan, part: ChannelSum) -> list[Atom]:
+    """What the terms of a sum over channels read that is computed of a pair, whatever channel."""
+    computed = {op.target for op in pair.ops}
+    return [name for name in part.outside if name in computed]
 
 
 def _listed(ops: Sequence[Op], roots: list[Atom]) -> list[str]:

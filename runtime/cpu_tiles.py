@@ -251,6 +251,7 @@ def _sought(call: Problem, values: Values, found: ChannelSum, tile: Tile) -> Ten
 
 def channels(call: Problem, values: Values, part: ChannelSum, tile: Tile) -> Iterator[int]:
     """Put the elements of vectors at each channel into `values`, one channel after another."""
+    values |= part.before(values)
     vectors = {}
     for vector in part.vectors:
         tensor = widened(once(call.tensors[vector.operand]), call)

@@ -44,6 +44,11 @@ class Leaf:
     grad: bool
 
 
+def _unchanged(values: Values) -> Values:
+    """What a sum reads that has nothing to compute before."""
+    return {}
+
+
 def _none(values: Values) -> tuple[Tensor | float, ...]:
     """What a sum has of which there is none."""
     return ()
@@ -54,13 +59,15 @@ class ChannelSum:
     """A sum over `channel`, the tile `name`, of terms that read one element of each of `vectors`:
     `term(values)` is that at one channel, `slopes(values)` its derivatives to those with one. Or
     by `op` the largest term, or its place, -1 where none takes part: then a term comes with whether
-    it does. The backward needs sums `beside` it: `terms(values)` are its term and theirs."""
+    it does. The backward needs sums `beside` it: `terms(values)` are its term and theirs. All these
+    read `before(values)`, which no channel changes, among the values."""
 
     name: str
     channel: str
     vectors: tuple[Leaf, ...]
     term: Callable[[Values], Any]
     op: str = "sum"
+    before: Callable[[Values], Values] = _unchanged
     slopes: Callable[[Values], tuple[Tensor | float, ...]] = _none
     beside: tuple[str, ...] = ()
     terms: Callable[[Values], tuple[Tensor | float, ...]] = _none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -181,3 +182,13 @@ def test_what_all_heads_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) 
     at, shift, mix = torch.rand(1, 9, 3), torch.rand(4, 3), torch.rand(4, 8)
     fused(TEXTS["images of points"])(q, k, k, at, shift, mix, backend="cpu")
     assert {shapes[name][1] for name in ("u_at", "u_z0")} == {1}
+
+
+def test_what_no_channel_changes_is_computed_before_the_loop() -> None:
+    source = fused(TEXTS["a log-sum-exp"]).source
+    functions = dict(re.findall(r"^def (\w+)\((.*?)^\n\n", source, re.MULTILINE | re.DOTALL))
+    [before] = [body for name, body in functions.items() if name.endswith("_before")]
+    terms = [body for name, body in functions.items() if name.endswith(("_term", "_slopes"))]
+    assert "torch.where(" in before
+    assert terms
+    assert not any("torch.where(" in body for body in terms)
