@@ -31,7 +31,7 @@ _MEMBERS = {
     "math": "atan ceil cos erf exp expm1 floor log log1p log2 sin sqrt tanh".split(),
 }
 _METHODS = frozenset(
-    """bind clamp code detach device dtype elu expand flatten functional gelu items
+    """bind clamp code detach device dtype elu expand fixed flatten functional gelu items
     k_start log_softmax logsigmoid long masked_fill mean narrow permute q_start scalars shape silu
     sizes sum tensors to unsqueeze view""".split()
 )

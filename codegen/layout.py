@@ -113,16 +113,17 @@ def _folded_item(pad: str, item: str) -> str:
 
 def _longest(text: str, place: int) -> tuple[int, int]:
     """Where the longest bracket from `place` on that stands in no other opens and closes; that of
-    a call's index comes first."""
+    a call's index or method comes first."""
     pairs = []
     while place < len(text):
         if text[place] in "([{":
             pairs.append((place, _closing(text, place)))
             place = pairs[-1][1]
         place += 1
-    indexed = len(pairs) > 1 and pairs[-1][0] == pairs[-2][1] + 1
-    if indexed and pairs[-1][0] < LINE and text.endswith("]"):
-        return pairs[-1]
+    if len(pairs) > 1 and pairs[-1][0] < LINE and pairs[-1][1] + 1 == len(text):
+        between = text[pairs[-2][1] + 1 : pairs[-1][0]]
+        if re.fullmatch(r"\.\w+" if text.endswith(")") else "", between):
+            return pairs[-1]
     return max(pairs, key=lambda pair: pair[1] - pair[0])
 
 

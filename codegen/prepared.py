@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attnspec.codegen.rewrite_blocks import with_blocks
+from attnspec.codegen.rewrite_distances import with_distances
 from attnspec.codegen.rewrite_heads import with_heads
 from attnspec.codegen.rewrite_orders import with_orders
 from attnspec.codegen.rewrite_ropes import with_ropes
@@ -14,4 +15,4 @@ def prepared(spec: Spec) -> Spec:
     """`spec` with rotations at positions of pairs, reductions over their heads, orders of their
     channels, reductions over blocks and definitions read at each other's tokens written out; `plan`
     and `render` start from this."""
-    return with_turned(with_blocks(with_orders(with_heads(with_ropes(spec)))))
+    return with_distances(with_turned(with_blocks(with_orders(with_heads(with_ropes(spec))))))

@@ -109,6 +109,8 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "parameters": parameters(spec),
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
         "arguments": parameter_docs(spec),
+        "fixed": host.fixed,
+        "fixed_names": tuple_text(host.fixed.names),
         "steps": [
             {
                 "end": end,

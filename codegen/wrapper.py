@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from attnspec.codegen.fixed import Fixed, without_tensors
 from attnspec.codegen.host import Host
 from attnspec.codegen.host_reads import read
 from attnspec.codegen.host_values import STARTS, Value
@@ -41,8 +42,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """The passes, what follows them, and computed defaults."""
+    """What reads no tensor, the passes, what follows them, and computed defaults."""
 
+    fixed: Fixed
     steps: tuple[Step, ...]
     after: tuple[str, ...]
     initial: tuple[tuple[str, tuple[str, ...]], ...]
@@ -69,13 +71,17 @@ def wrap(spec: Spec, passes: tuple[PairPlan, ...], roots: tuple[tuple[str, Expr]
                 _fact(apart, spec, _at(decl, decl.where, side), decl)
     for fact in spec.requires:
         _fact(host, spec, fact)
-    steps = []
+    steps: list[Step] = []
     for place, plan in enumerate(passes):
         arguments = _arguments(plan, host)
         steps.append(Step(tuple(host.lines), arguments))
         host.lines.clear()
         _name(host, spec, plan, suffix(place))
-    return Wrapper(tuple(steps), _after(spec, dict(roots), host), _initial(spec))
+    after = _after(spec, dict(roots), host)
+    read = [argument for step in steps for argument in step.arguments]
+    fixed, before = without_tensors([step.before for step in steps], read, after)
+    left = (replace(step, before=own) for step, own in zip(steps, before, strict=True))
+    return Wrapper(fixed, tuple(left), after, _initial(spec))
 
 
 def _name(host: Host, spec: Spec, plan: PairPlan, end: str) -> None:

@@ -22,6 +22,7 @@ from attnspec.runtime.signature import Signature
 # and True differ, and 0.0 and -0.0.
 Kind: TypeAlias = "tuple[object, ...]"
 _NUMBERS = (int, float, bool)
+MADE, LARGEST = 8, 1 << 21  # of how many calls what reads no tensor is kept, and how many numbers
 _PARAMETER = torch.nn.Parameter
 _wrapped: Callable[[Tensor], bool] = _C._functorch.is_functorch_wrapped_tensor
 _OF_KIND: dict[str, Callable[[Any], Number]] = {"int": int, "float": float, "bool": bool}
@@ -142,6 +143,7 @@ class Calls:
         self.free = free_numbers(signature)
         self.lock = Lock()
         self.passed: Memo[Kind, _Passed] = Memo()
+        self.made: Memo[tuple[object, ...], tuple[Tensor, ...]] = Memo(MADE)
 
     def bind(self, given: Mapping[str, object]) -> Bound:
         """What `runtime.bind.bind` makes of the arguments, which it checks, by name; AttnError for
@@ -156,6 +158,22 @@ class Calls:
         if forward_ad._current_level >= 0:
             no_forward_mode(bound.tensors.values())
         return bound
+
+    def fixed(
+        self, bound: Bound, make: Callable[[Bound], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """`make(bound)`, which reads no tensor of a call, or what it gave for an earlier one of the
+        same kind and numbers."""
+        if bound.passed is None:
+            return make(bound)
+        key = (bound.passed, bound.q_start, bound.k_start, *map(repr, bound.scalars.values()))
+        found = self.made.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # else nothing with gradients may read it
+                found = make(bound)
+            if sum(map(Tensor.numel, found)) <= LARGEST:
+                self.made[key] = found
+        return found
 
     def _kind(self, given: Mapping[str, object]) -> Kind | None:
         try:

@@ -1,0 +1,103 @@
+"""The host's statements that read no tensor, apart from the others.
+
+What they make depends on sizes, numbers and positions alone, so that a call like an earlier one
+need not make it again. What is handed to the caller, who may write into it, is made anew.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from attnspec.codegen.check_module import PROVIDED
+
+_KNOWN = PROVIDED | {"torch", "math", "size", "number", "wide", "abs", "min", "max", "int", "float"}
+_PLACES = {"q_start", "k_start", "device", "dtype"}  # what of `bound` is no tensor
+_NEW = "device=bound.device"  # in what makes a tensor of numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Statements, and the names among theirs that others read."""
+
+    lines: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A statement, the name that it assigns, empty unless that is one, and those that it reads."""
+
+    text: str
+    target: str
+    reads: frozenset[str]
+
+
+def without_tensors(
+    steps: Sequence[Sequence[str]], arguments: Iterable[str], after: Iterable[str]
+) -> tuple[Fixed, list[tuple[str, ...]]]:
+    """What of the statements of `steps` reads no tensor, and what is left of each step. Their names
+    are read in `arguments` and in `after`, of which the caller gets something."""
+    lines = [[_parsed(text) for text in step] for step in steps]
+    every = [line for step in lines for line in step]
+    times = Counter(line.target for line in every)
+    shown = _needed(every, _read(after))
+    numbers: dict[str, _Line] = {}
+    tensors: dict[str, _Line] = {}
+    for line in every:
+        if not line.reads <= _KNOWN | numbers.keys() | tensors.keys():
+            continue
+        if not line.target or times[line.target] > 1:
+            continue
+        if _NEW not in line.text and not line.reads & tensors.keys():
+            numbers[line.target] = line
+        elif line.target not in shown:
+            tensors[line.target] = line
+    left = [line for line in every if line.target not in tensors]
+    names = _read(arguments).union(*(line.reads for line in left)) & tensors.keys()
+    inside = _needed(every, names)
+    fixed = Fixed(
+        tuple(line.text for line in every if line.target in inside),
+        tuple(name for name in tensors if name in names),
+    )
+    outside = _needed(left, _read(arguments) | _read(after), numbers.keys())
+    kept = [
+        tuple(
+            x.text
+            for x in step
+            if x.target not in tensors and (x.target not in numbers or x.target in outside)
+        )
+        for step in lines
+    ]
+    return fixed, kept
+
+
+def _needed(
+    lines: Sequence[_Line], names: frozenset[str], idle: Collection[str] | None = None
+) -> frozenset[str]:
+    """What `names` are made of; with `idle`, all statements count that assign none of these."""
+    needed = set(names)
+    for line in reversed(lines):
+        if line.target in needed or (idle is not None and line.target not in idle):
+            needed |= line.reads
+    return frozenset(needed)
+
+
+def _read(texts: Iterable[str]) -> frozenset[str]:
+    return frozenset().union(*(_parsed(text).reads for text in texts))
+
+
+def _parsed(text: str) -> _Line:
+    (node,) = ast.parse(text).body
+    target = ""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        target = node.targets[0].id
+    reads = set()
+    for x in ast.walk(node):
+        if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load) and x.id != "bound":
+            reads.add(x.id)
+        if isinstance(x, ast.Attribute) and isinstance(x.value, ast.Name) and x.value.id == "bound":
+            reads |= {x.attr} - _PLACES
+    return _Line(text, target, frozenset(reads))

@@ -1,0 +1,154 @@
+"""What pairs compute of their distance alone, and what the host makes of no tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attnspec
+from attnspec.codegen.fixed import without_tensors
+from attnspec.codegen.rewrite_distances import of_distance
+from attnspec.dsl.ast import Expr
+from attnspec.runtime.verify import verify
+
+
+def score(text: str) -> Expr:
+    found = attnspec.compile(f"attention a\nscore = {text}").spec.definition("score")
+    assert found is not None
+    return found.expr
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("1.0 * abs(i - j)", True),
+        ("cos(0.1 * (2 * i - 2 * j + 3))", True),
+        ("where(2 * j < 2 * i + 5, 1.0, 2.0)", True),
+        ("1.0 * ((i - j) // 3 % 5)", True),
+        ("exp(-(log2(1 + abs(j - i)) ** 2))", True),
+        ("cos(0.1 * (i + j))", False),
+        ("1.0 * abs(2 * i - j)", False),
+        ("where(2 * i > j, 1.0, 2.0)", False),
+        ("where(i > 3, 1.0, 2.0)", False),
+        ("1.0 * (i // 2 - j // 2)", False),
+        ("sin(0.1 * i - 0.1 * j)", False),  # of floats nothing is said
+    ],
+)
+def test_what_depends_on_the_distance_alone(text: str, yes: bool) -> None:
+    assert of_distance(score(text), "i", "j") is yes
+
+
+WRITTEN = """attention a
+input few: int = 3
+param bias[h, 40] = 0
+mask {mask}
+let bucket = clamp(floor(4 * log2(1 + abs(i - j))) - few, 0, 39)
+score = dot(q[i], k[j]) + bias[bucket] - 0.1 * log1p(abs(j - i))
+"""
+
+
+@pytest.mark.parametrize("backend", ["cpu", "native"])
+@pytest.mark.parametrize("mask", ["j <= i + 3", "abs(i - j) < 9 and i % 3 != 1"])
+def test_a_table_of_distances_holds(mask: str, backend: str) -> None:
+    """Of as many queries as keys and not, from any positions on."""
+    attention = attnspec.compile(WRITTEN.format(mask=mask))
+    assert "rel_1" in attention.source
+    report = verify(attention, cases=12, seed=1, backend=backend)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "0.1 * abs(i - j)",  # sooner computed than looked up
+        "log1p(abs(i + j))",
+        "log1p(abs(scale) * abs(i - j))",
+        "log1p(abs(x[i] - x[j]))",
+    ],
+)
+def test_what_no_table_is_made_of(term: str) -> None:
+    text = f"attention a\nparam scale = 1\ninput x[n]\nscore = dot(q[i], k[j]) + {term}"
+    text = text if "scale" in term else text.replace("param scale = 1\n", "")
+    text = text if "x[" in term else text.replace("input x[n]\n", "")
+    assert "rel_0" not in attnspec.compile(text).source
+
+
+def given(length: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(length)
+    return {n: torch.randn(1, 2, length, 4, generator=generator) for n in "qkv"}
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the tables that are made from now on."""
+    sizes: list[int] = []
+    arange = torch.arange
+
+    def counted(size: int, *args: Any, **kwargs: Any) -> Tensor:
+        sizes.append(size)
+        return arange(size, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "arange", counted)
+    return sizes
+
+
+def test_a_table_is_made_once_for_calls_alike(made: list[int]) -> None:
+    attention, bias = attnspec.compile(WRITTEN.format(mask="j <= i")), torch.randn(2, 40)
+
+    def tables(length: int, **numbers: Any) -> int:
+        made.clear()
+        call = {**given(length), "bias": bias, **numbers}
+        found: Tensor = attention(**call, backend="native")
+        again: Tensor = attention.reference(**call)
+        torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+        return made.count(2 * length - 1)
+
+    assert [tables(30), tables(30)] == [1, 0]
+    assert [tables(31), tables(30)] == [1, 0]
+    assert [tables(30, q_start=4), tables(30, few=5), tables(30, few=5)] == [1, 1, 0]
+
+
+def test_a_table_made_in_inference_mode_serves_gradients() -> None:
+    attention = attnspec.compile(WRITTEN.format(mask="j < i"))
+    inputs = {**given(33), "bias": torch.randn(2, 40)}
+    for _ in range(2):
+        with torch.inference_mode():
+            attention(**inputs)
+    leaves = {n: x.requires_grad_() for n, x in inputs.items()}
+    attention(**leaves).sum().backward()
+    assert leaves["bias"].grad is not None
+
+
+def test_what_the_caller_gets_is_made_anew() -> None:
+    attention = attnspec.compile(
+        "attention a\nmask j <= i\nscore = dot(q[i], k[j]) + cos(0.3 * i)\n"
+        "return place[i] = cos(0.3 * i)"
+    )
+    for _ in range(3):
+        _, extras = attention(**given(8), extras=True)
+        torch.testing.assert_close(extras["place"], torch.cos(0.3 * torch.arange(8.0)))
+        extras["place"].zero_()
+
+
+def test_statements_without_tensors_are_found() -> None:
+    steps = [
+        [
+            'a1 = torch.arange(size["i"], device=bound.device)',
+            'a2 = number["n"] + 1',
+            "a3 = a1 * a2",
+            'a4 = tensor["x"] + a3',
+            'hold(a1, "a", "b")',
+            'a5 = torch.arange(size["j"], device=bound.device)',
+            "a6 = a5 + a2",
+            'w1 = torch.arange(size["j"], device=bound.device)',
+        ],
+        ["w1 = w1 + out", "a7 = a3 + 1", "a8 = bound.tensors"],
+    ]
+    fixed, left = without_tensors(steps, ["a7", "int(a2)"], ["result = out + a6"])
+    assert fixed.names == ("a1", "a3", "a7")
+    assert fixed.lines == (steps[0][0], steps[0][1], steps[0][2], steps[1][1])
+    assert left[0] == (steps[0][1], *steps[0][3:])
+    assert left[1] == (steps[1][0], steps[1][2])
