@@ -63,6 +63,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "boxed": (*_PYTEST, "tests/runtime/test_descriptors.py", "-k", "not load_what"),
     "packed": ("-m", "tests.runtime.packed"),
     "native": (*_PYTEST, "tests/runtime/test_native.py"),
+    "distances": (*_PYTEST, "tests/codegen/test_distances.py"),
     "peers": (*_PYTEST, "tests/runtime/test_peers.py"),
     "mixtures": (*_PYTEST, "tests/codegen/test_mixtures.py"),
     "parts": (*_PYTEST, "tests/codegen/test_blocks.py"),

@@ -33,10 +33,10 @@ CPU = ("relations", "regressions", "functions", "fuzz")
 
 NATIVE, FEW_ROWS, PACKED = ("native",), ("few",), ("packed",)
 DESCRIPTORS, BOXED = ("descriptors",), ("boxed",)
-PEERS = ("peers",)
+PEERS, DISTANCES = ("peers",), ("distances",)
 
 NATIVE_H, NATIVE_CPP = "runtime/native.h", "templates/native.cpp.jinja"
-DIAGONALS = "codegen/diagonals.py"
+DIAGONALS, REL = "codegen/diagonals.py", "codegen/rewrite_distances.py"
 RUNS_ALONG, ALONG = "runtime/triton_running.py", "runtime/running.py"
 FORWARD = "templates/forward.py.jinja"
 TRITON_CUTS = "runtime/triton_cuts.py"
@@ -704,6 +704,14 @@ MUTATIONS = (
     Mutation(
         NATIVE_CPP, "at.along[{{ loop.index0 }}] + at.shift", "at.along[{{ loop.index0 }}]", NATIVE
     ),
+    # tables of distances, and what reads no tensor
+    Mutation(REL, "return steps[0] == -steps[1]", "return steps[0] == steps[1]", DISTANCES),
+    Mutation(REL, "ends(self.spec, other)[1])", "ends(self.spec, other)[0])", DISTANCES),
+    Mutation(REL, "{one: add(index(at), least)", "{one: index(at)", DISTANCES),
+    Mutation("codegen/fixed.py", "elif line.target not in shown:", "else:", DISTANCES),
+    Mutation("codegen/fixed.py", "- _PLACES", "- {x.attr}", DISTANCES),
+    Mutation("runtime/calls.py", ", *map(repr, bound.scalars.values()))", ")", DISTANCES),
+    Mutation("runtime/calls.py", "with torch.inference_mode(False):", "if True:", DISTANCES),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),

@@ -111,6 +111,18 @@ def test_a_table_is_made_once_for_calls_alike(made: list[int]) -> None:
     assert [tables(30, q_start=4), tables(30, few=5), tables(30, few=5)] == [1, 1, 0]
 
 
+def test_what_is_made_once_is_made_of_the_numbers_of_the_call() -> None:
+    attention = attnspec.compile(
+        "attention a\ninput rate: float = 0.1\nscore = dot(q[i] * cos(rate * i), k[j])"
+    )
+    assert "fixed(" in attention.source
+    for numbers in ({"rate": 0.5}, {"rate": 0.7}, {"rate": 0.7, "q_start": 2}):
+        call: dict[str, Any] = {**given(9), **numbers}
+        found: Tensor = attention(**call)
+        again: Tensor = attention.reference(**call)
+        torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+
+
 def test_a_table_made_in_inference_mode_serves_gradients() -> None:
     attention = attnspec.compile(WRITTEN.format(mask="j < i"))
     inputs = {**given(33), "bias": torch.randn(2, 40)}

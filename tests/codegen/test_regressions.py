@@ -176,10 +176,17 @@ def test_a_log_sum_exp_whose_coordinates_a_pass_has_written_out() -> None:
 
 
 def test_a_pass_of_more_operands_than_an_operation_takes_has_no_kernel() -> None:
-    f = attnspec.compile("attention a\nmask j <= i\nscore = -norm(rope(q[i], i - j) - k[j])")
+    inputs = "".join(f"input x{n}[b, n]\n" for n in range(30))
+    terms = " + ".join(f"tanh(x{n}[i] * x{n}[j])" for n in range(30))
+    f = attnspec.compile(f"attention a\n{inputs}mask j <= i\nscore = dot(q[i], k[j]) + {terms}")
     assert any("operands and numbers, of at most" in stage.why for stage in f.plan.stages)
-    q = torch.randn(1, 1, 4, 4)
-    assert f(q, q, q).shape == q.shape
+    q, x = torch.randn(1, 1, 4, 4), torch.randn(1, 4)
+    given: dict[str, Any] = {f"x{n}": x for n in range(30)}
+    assert f(q, q, q, **given).shape == q.shape
+
+
+def test_a_norm_of_vectors_turned_by_a_distance() -> None:
+    held("mask j <= i\nscore = -norm(rope(q[i], i - j) - k[j])")
 
 
 def test_a_long_line_that_is_no_python() -> None:
