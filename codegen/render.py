@@ -110,7 +110,9 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
         "arguments": parameter_docs(spec),
         "fixed": host.fixed,
-        "fixed_names": tuple_text(host.fixed.names),
+        "fixed_names": layout(
+            tuple_text(host.fixed.names), indent=4, used=len("     = CALLS.fixed(bound, fixed)")
+        ),
         "steps": [
             {
                 "end": end,

@@ -123,6 +123,18 @@ def test_what_is_made_once_is_made_of_the_numbers_of_the_call() -> None:
         torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
 
 
+def test_many_things_are_made_once() -> None:
+    """More than one line has room for."""
+    turns = "".join(f"input rate{n}: float = 0.{n}\n" for n in range(1, 9))
+    terms = " + ".join(
+        f"dot(q[i] * cos(rate{n} * i), k[j] * sin(rate{n} * j))" for n in range(1, 9)
+    )
+    attention = attnspec.compile(f"attention a\n{turns}score = {terms}")
+    found: Tensor = attention(**given(7))
+    again: Tensor = attention.reference(**given(7))
+    torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+
+
 def test_a_table_made_in_inference_mode_serves_gradients() -> None:
     attention = attnspec.compile(WRITTEN.format(mask="j < i"))
     inputs = {**given(33), "bias": torch.randn(2, 40)}
