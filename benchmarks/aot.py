@@ -1,22 +1,27 @@
 """What every kernel of the library takes, compiled without a GPU.
 
-Compiles each fused spec's kernels in bfloat16 at head dimensions 64 and 128 for cuda:90 and
-cuda:80 (kernels of equal source once), writes benchmarks/results/static/library.json and prints a
-line for each target. Exits with 1 where a kernel spills or does not fit. Run it with `make aot`.
+Compiles the kernels of every pass of each fused spec in bfloat16 at head dimensions 64 and 128 for
+cuda:90 and cuda:80 (kernels of equal code once), writes benchmarks/results/static/library.json and
+prints a line for each target and for each kernel whose operands no tile holds. Exits with 1 where a
+kernel spills or does not fit. Run it with `make aot`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeAlias
 
 import attnspec
 from attnspec.codegen import library
+from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import aot
 from attnspec.runtime.tiles import SHARED
 
@@ -24,36 +29,55 @@ RESULT = Path(__file__).parent / "results" / "static" / "library.json"
 TARGETS, HEAD_DIMS, DTYPE = ("cuda:90", "cuda:80"), (64, 128), "bf16"
 
 
-def sources(name: str) -> list[tuple[str, str, str]]:
-    """(spec, kernel, source) of every kernel of a fused spec."""
+# The place of a pass and a kernel of it.
+Part: TypeAlias = tuple[int, str]
+
+
+def parts(name: str) -> list[tuple[str, Part]]:
+    """The code of every kernel of a fused spec, and which it is."""
     attention = attnspec.load(name)
     if not attention.source:
         return []
-    kernels = attention._generated.KERNELS
-    return [(name, kernel, kernels[kernel].src) for kernel in kernels]
+    return [
+        (code(kernels[kernel].function), (place, kernel))
+        for place, (_, kernels) in enumerate(attention._generated.PASSES)
+        for kernel in kernels
+    ]
 
 
-def compile_kernels(name: str, kernels: tuple[str, ...], target: str) -> list[aot.Built]:
+def code(function: Callable[..., None]) -> str:
+    """The text of a function without its name and comments."""
+    parsed = ast.parse(inspect.getsource(function))
+    for node in parsed.body:
+        if isinstance(node, ast.FunctionDef):
+            node.name = "kernel"
+    return ast.unparse(parsed)
+
+
+def compile_kernels(name: str, found: Sequence[Part], target: str) -> list[aot.Built]:
     """Some kernels of one spec for one target, at every head dimension."""
     attention = attnspec.load(name)
     module = attention._generated
-    found = []
+    built = []
     for head_dim in HEAD_DIMS:
-        call = aot.record(attention.spec, module, DTYPE, head_dim)
-        for kernel in kernels:
+        for place, kernel in found:
+            call = aot.record(attention.spec, module, DTYPE, head_dim, place)
             work = (attention.spec, module, kernel, call, target, DTYPE, head_dim)
-            found.append(aot.build_kernel(*work)[0])
-    return found
+            try:
+                built.append(aot.build_kernel(*work)[0])
+            except AttnError as error:
+                print(f"{name}.{kernel} at {head_dim}: {error}", flush=True)
+    return built
 
 
-def unique(names: list[str], pool: ProcessPoolExecutor) -> Iterator[tuple[str, tuple[str, ...]]]:
+def unique(names: Sequence[str], pool: Executor) -> Iterator[tuple[str, list[Part]]]:
     """The first spec with each kernel: most specs share some of theirs."""
     seen: set[str] = set()
-    for found in pool.map(sources, names):
-        fresh = [(spec, kernel, source) for spec, kernel, source in found if source not in seen]
-        seen |= {source for _, _, source in fresh}
+    for name, found in zip(names, pool.map(parts, names), strict=True):
+        fresh = {text: part for text, part in reversed(found) if text not in seen}
+        seen |= fresh.keys()
         if fresh:
-            yield fresh[0][0], tuple(kernel for _, kernel, _ in fresh)
+            yield name, [*reversed(fresh.values())]
 
 
 def main() -> None:

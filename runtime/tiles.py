@@ -128,7 +128,7 @@ _HOPPER: Table = {
         _row(
             128,
             Config(128, 128, 8, 3, edge=32),
-            heavy=Config(128, 32, 8, 3),
+            heavy=Config(128, 32, 8, 2),
             laden=Config(128, 16, 8, 2),
         ),
         _row(
@@ -159,24 +159,34 @@ _HOPPER: Table = {
         _row(512, Config(32, 32, 8, 1)),
     ),
     "backward_gated": (
-        _row(64, Config(128, 128, 8, 2, edge=32), heavy=Config(128, 32, 8, 2)),
+        _row(
+            64,
+            Config(128, 128, 8, 2, edge=32),
+            heavy=Config(128, 32, 8, 2),
+            tight=Config(128, 64, 8, 2, edge=32),
+        ),
         _row(
             128,
             Config(128, 32, 8, 2),
-            heavy=Config(64, 32, 8, 2),
+            heavy=Config(128, 16, 8, 2),
             tight=Config(128, 32, 8, 2, edge=16),
         ),
         _row(256, Config(32, 16, 8, 1)),
         _row(512, Config(16, 16, 8, 1)),
     ),
     "backward_columns": (
-        _row(64, Config(64, 128, 8, 2, edge=32), heavy=Config(32, 128, 8, 2)),
+        _row(
+            64,
+            Config(64, 128, 8, 2, edge=32),
+            heavy=Config(32, 128, 8, 2),
+            laden=Config(32, 32, 4, 2),
+        ),
         _row(
             128,
             Config(64, 128, 8, 2, edge=16),
             heavy=Config(16, 128, 8, 2),
             tight=Config(32, 128, 8, 2),
-            laden=Config(16, 64, 8, 2),
+            laden=Config(32, 32, 8, 2),
         ),
         _row(256, Config(64, 32, 8, 2), several=Config(16, 128, 8, 2)),
         _row(512, Config(32, 32, 8, 1)),
@@ -309,11 +319,20 @@ _CDNA: Table = {
     "backward_table": (_row(128, Config(32, 32, 4, 1)), _row(512, Config(16, 16, 4, 1))),
 }
 
-# Numbers of a pair fill the registers of every CUDA target alike.
+# Numbers of a pair fill the registers of every CUDA target alike. Tiles of many products go through
+# the pipeline: else those loaded ahead would stand in registers, too.
 _CROWDED: Table = {
-    "forward": (_row(256, Config(64, 32, 8, 1)), _row(512, Config(16, 16, 8, 1))),
-    "backward_rows": (_row(64, Config(32, 16, 8, 1)), _row(512, Config(16, 16, 8, 1))),
-    "backward_columns": (_row(256, Config(16, 32, 8, 1)), _row(512, Config(16, 16, 8, 1))),
+    "forward": (
+        _row(256, Config(64, 32, 8, 1)),
+        _row(512, Config(16, 16, 8, 2)),
+        _row(1024, Config(16, 32, 8, 2)),
+    ),
+    "backward_rows": (_row(64, Config(32, 16, 8, 2)), _row(512, Config(16, 16, 8, 1))),
+    "backward_columns": (
+        _row(128, Config(32, 32, 8, 1)),
+        _row(256, Config(16, 32, 8, 1)),
+        _row(512, Config(16, 16, 8, 1)),
+    ),
 }
 
 # Plain multiply-adds, operands of twice the size.
@@ -336,7 +355,7 @@ TARGETS = tuple(_TABLES)
 
 # Many products of few vectors, as with every place of a block, where one side is far wider than the
 # other; or several weights of wide vectors.
-_WIDEST, _OTHER = _row(1024, Config(16, 16, 8, 1)), 128
+_WIDE, _WIDEST, _OTHER = 512, _row(1024, Config(16, 16, 8, 1)), 128
 SHARED = {
     "cuda:80": 163 * 1024,
     "cuda:90": 227 * 1024,
@@ -462,18 +481,16 @@ def _tabled(need: Need, target: str) -> Config:
     if need.load == "crowded" and table is not _FLOAT32 and known.startswith("cuda"):
         table = _CROWDED.get(need.phase, table)
     wide = max(need.left, need.right, need.value)
-    for limit, by_load in table:
-        if wide <= limit:
-            return by_load[need.load]
     whole = need.dtype is torch.float32
     fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
     fits &= not (whole and known.startswith("hip"))
     if need.load == "several":  # which one pass for each would take
         fits = SHARED.get(known, 99 * 1024) >= (136 if whole else 80) * 1024
-    if wide <= _WIDEST[0] and fits:
-        return _WIDEST[1][need.load]
+    for limit, by_load in (*table, _WIDEST):
+        if wide <= limit and (fits or limit <= _WIDE):
+            return by_load[need.load]
     raise AttnError(
-        f"channels: expected at most {table[-1][0]} on {target} (all operands of a side together, "
+        f"channels: expected at most {_WIDE} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'
     )
 

@@ -110,7 +110,7 @@ def load_channel(base, channel, place, length, s_channel, s_token):
 def load_pairs(base, row, column, rows, columns, s_row, s_column):
     """A tile of a pair tensor at [row, column]; outside stands what is nearest, as above."""
     row, column = tl.minimum(row, rows - 1), tl.minimum(column, columns - 1)
-    return tl.load(base + row.to(tl.int64) * s_row + column.to(tl.int64) * s_column)
+    return each(base + row.to(tl.int64) * s_row + column.to(tl.int64) * s_column)
 
 
 @triton.jit
@@ -162,7 +162,7 @@ def set_entries(base, share, at, repeated, token, length, size):
         some = there & (repeated[place] >= 0) & (repeated[place] < size)  # it may be none
         _add_entry(own + repeated[place], share, at == repeated[place], some)
         share = tl.where(at == repeated[place], 0.0, share)
-    tl.store(own[:, None] + at, share, mask=(share != 0.0) & there[:, None])
+    put(own[:, None] + at, share, (share != 0.0) & there[:, None])
     if len(repeated) > 0:
         tl.debug_barrier()
 
@@ -172,6 +172,20 @@ def _add_entry(into, share, hit, there):
     """Add the shares of a token, where `hit`, to its number at `into`."""
     part = tl.sum(tl.where(hit, share, 0.0), 1)
     tl.store(into, tl.load(into, mask=there, other=0.0) + part, mask=there)
+
+
+@triton.jit
+def put(at, number, mask):
+    """Write float32 numbers to a tile of pointers where `mask`, in the layout of the numbers; see
+    `each`."""
+    if INTERPRETED or not tl.target_info.is_cuda():
+        tl.store(at, number, mask=mask)
+    else:
+        bits = number.to(tl.int32, bitcast=True)
+        tl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.ne.b32 p, $3, 0; @p st.global.b32 [$1], $2; mov.b32 $0, 0; }",
+            "=r,l,r,r", [at.to(tl.int64), bits, mask.to(tl.int32)], tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
 
 
 @triton.jit

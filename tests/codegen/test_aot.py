@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
 import pytest
 import torch
+from benchmarks.aot import compile_kernels, unique
 
 import attnspec
 from attnspec.dsl.ast import Spec
@@ -134,6 +136,17 @@ def test_descriptors_load_tiles_without_spills(
         ("pine", 5, "forward", "cuda:90", 128, 1),
         ("contextual_position", 1, "backward_rows", "cuda:90", 128, 1),
         ("halo", 0, "backward_rows", "cuda:90", 128, 1),
+        ("halo_downsampled", 0, "backward_columns", "cuda:90", 64, 1),
+        ("deberta", 0, "backward_columns", "cuda:90", 128, 1),
+        ("relative_local", 0, "backward_rows", "cuda:90", 128, 1),
+        ("graph_additive", 0, "forward", "cuda:90", 128, 1),
+        ("natten_causal", 0, "forward", "cuda:90", 128, 1),
+        ("learned_normaliser", 0, "backward_rows", "cuda:90", 128, 1),
+        ("key_gated_score", 0, "backward_rows", "cuda:90", 64, 1),
+        ("dual_softmax", 2, "backward_rows", "cuda:90", 64, 1),
+        ("contextual_position", 1, "backward_columns", "cuda:90", 128, 1),
+        ("landmark", 1, "forward", "cuda:90", 64, 1),
+        ("landmark", 1, "forward", "cuda:90", 128, 1),
     ],
 )
 def test_what_holds_much_takes_tiles_that_do_not_spill(
@@ -162,7 +175,8 @@ def test_what_holds_much_takes_tiles_that_do_not_spill(
         ("causal_documents", 0, "forward", 96, 1, "listed"),
         ("t5", 0, "backward_columns", 96, 4, "heavy"),
         ("halo", 0, "forward", 128, 1, "laden"),
-        ("deberta", 0, "forward", 128, 1, "crowded"),
+        ("deberta", 0, "forward", 128, 1, "laden"),
+        ("contextual_position", 1, "forward", 128, 1, "crowded"),
         ("crystalformer", 1, "backward_rows", 128, 1, "crowded"),
     ],
 )
@@ -272,3 +286,13 @@ def test_many_products_of_one_vector_take_a_small_tile(target: str) -> None:
     for other in (replace(need, left=256), replace(need, right=2048)):
         with pytest.raises(attnspec.AttnError, match="expected at most 512"):
             config(other, target)
+
+
+def test_the_library_is_compiled_pass_by_pass_and_equal_kernels_once() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        found = dict(unique(["causal", "landmark", "causal_documents", "causal"], pool))
+    kernels = loaded("landmark")[1].PASSES[0][1]
+    assert found["landmark"] == [(place, name) for place in range(3) for name in kernels]
+    assert "causal" in found
+    again = compile_kernels("causal", [(0, "forward")], "cuda:90")
+    assert [built.head_dim for built in again] == [64, 128]
