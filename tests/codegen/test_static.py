@@ -76,3 +76,12 @@ def test_loops_over_full_tiles_are_short(
     assert shares
     for share, most in shares.values():
         assert share <= most
+
+
+@pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
+def test_loops_without_a_peer_are_short() -> None:
+    bench = static()
+    for name, most in bench.ALONE.items():
+        found = bench.measure(name, "backward_rows", 64)
+        assert not found.spills
+        assert found.per_element <= most
