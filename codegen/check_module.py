@@ -24,7 +24,7 @@ _MODULES = {
 _BUILTINS = {"float", "int", "bool", "min", "max", "abs", "range", "KeyError"}
 _MEMBERS = {
     "torch": """abs all amax amin any arange atan bool ceil cos cumsum einsum erf exp exp2 float64
-    floor full int64 log log1p log2 nn no_grad pow relu rsqrt sigmoid sign sin sqrt tanh
+    floor full int32 int64 log log1p log2 nn no_grad pow relu rsqrt sigmoid sign sin sqrt tanh
     tensor where""".split(),
     "tl": """abs arange cdiv ceil constexpr exp2 float32 floor full int1 int32 int64 load log2 max
     maximum min minimum program_id range store sum tensor trans where zeros zeros_like""".split(),
