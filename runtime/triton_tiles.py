@@ -191,8 +191,14 @@ def put(at, number, mask):
 @triton.jit
 def look_up(base, index, size):
     """Entries of a contiguous table; any number outside it (only masked pairs reach there)."""
-    at = base + tl.minimum(tl.maximum(index, 0), size - 1)
-    return each(at)
+    # below 0 is, without a sign, above all
+    if index.dtype.primitive_bitwidth == 64:
+        far = tl.full([], size - 1, tl.uint64)
+        at = tl.minimum(index.to(tl.uint64, bitcast=True), far).to(tl.int64)
+    else:
+        last = tl.full([], tl.minimum(size - 1, 2147483647), tl.uint32)
+        at = tl.minimum(index.to(tl.uint32, bitcast=True), last).to(tl.int32)
+    return each(base + at)
 
 
 @triton.jit

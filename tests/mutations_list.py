@@ -245,7 +245,7 @@ MUTATIONS = (
         "(start + token < length)[:, None])",
         KERNELS,
     ),
-    Mutation(TILES, "tl.minimum(tl.maximum(index, 0), size - 1)", "index", KERNELS),
+    Mutation(TILES, "tl.minimum(index.to(tl.uint32, bitcast=True), last)", "index", KERNELS),
     Mutation(TILES, "acc = dot(short, finite(v), acc)", "acc = dot(short, v, acc)", KERNELS),
     Mutation(SCALARS, "(r < 0) != (b < 0)), q - 1, q)", "(r < 0) != (b < 0)), q, q)", KERNELS),
     Mutation(SCALARS, "(r < 0) != (b < 0)), r + b, r)", "(r < 0) != (b < 0)), r, r)", KERNELS),
