@@ -102,7 +102,8 @@ def as_columns(
     """Column operands with all batches and one number of heads, that of keys where they agree.
 
     The first `floats` take part in matrix products and so get the operands' dtype. Of the others
-    whole numbers stay one for all batches or heads, as in `of_rows`.
+    whole numbers stay one for all batches or heads, as in `of_rows`, but for the first of all,
+    which tells how many heads there are.
     """
     heads = operands[0].shape[1]
     for x in operands:
@@ -118,7 +119,7 @@ def as_columns(
         if (batch, have, length) != lead:
             if have not in (1, heads):
                 x = x.repeat_interleave(heads // have, dim=1)
-            one = place >= floats and not x.is_floating_point()
+            one = place >= max(floats, 1) and not x.is_floating_point()
             x = _spread(x, (*x.shape[:2], sizes["j"]) if one else lead)
         found.append(x)
     return found

@@ -39,6 +39,10 @@ TEXTS = {
         "mask r[i, clamp(i - j, 0, 3)] + s[j, clamp(j - i, 0, 2)] >= near\n"
         "score = dot(q[i], k[j]) / sqrt(D) + 0.1 * (c[i] - c[j])"
     ),
+    "of keys alone, the first one for all heads": (
+        "input c[b, j]: int\nkey y[d]\ninput x[b, i]\n"
+        "return r[b, h, i] = logsumexp(j, where(c[j] <= i, sin(x[i] * y[j, 0]), 0.1))"
+    ),
     "given for pairs": (
         "input g[b, h, i, j]: int\nlet m[i] = amax(j, g[i, j])\n"
         "score = dot(q[i], k[j]) / sqrt(D) + where(g[i, j] == m[i], 0.5, 0)"
