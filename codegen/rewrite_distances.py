@@ -1,12 +1,13 @@
 """What a pair computes of its distance alone, from a table that the host makes once.
 
-There are M + N - 1 distances of a query and a key, and M * N pairs. So `floor(log2(abs(i - j)))` is
-worked out for every distance there is, and pairs look it up at theirs.
+There are fewer than M + N distances of a query and a key, and M * N pairs. So
+`floor(log2(abs(i - j)))` is worked out for every distance there is, and pairs look it up at theirs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 
 from attnspec.codegen.keep import WEIGHTS
 from attnspec.codegen.token_axes import base, ends, tokens
@@ -55,17 +56,22 @@ class _Distances:
         one, other = pair
         at = f"{one}.{other}"
         if at not in {axis.name for axis in self.spec.axes}:
-            count = sub(add(size(base(self.spec, one)), size(base(self.spec, other))), lit(1))
-            axes = (*self.spec.axes, Axis(at, Role.CHANNEL, size=count))
+            total = add(size(base(self.spec, one)), size(base(self.spec, other)))
+            axes = (*self.spec.axes, Axis(at, Role.CHANNEL, size=total))
             self.spec = replace(self.spec, axes=axes)
         least = sub(ends(self.spec, one)[0], ends(self.spec, other)[1])
         values = substitute(expr, {one: add(index(at), least), other: lit(0)})
         found = next((d for d in self.defs if (d.axes, d.expr) == ((at,), values)), None)
         if found is None:
-            found = Def(f"rel_{len(self.defs)}", (at,), values)
+            found = Def(self._name(), (at,), values)
             self.defs = (*self.defs, found)
         place = sub(sub(index(one), index(other)), least)
         return Read(found.name, (place,), kind=expr.kind, span=expr.span)
+
+    def _name(self) -> str:
+        """One that nothing in the spec has."""
+        taken = {d.name for d in (*self.spec.defs, *self.defs)} | {d.name for d in self.spec.decls}
+        return next(name for n in count() if (name := f"rel_{n}") not in taken)
 
     def _worthwhile(self, expr: Expr, one: str, other: str) -> bool:
         if expr.free != {one, other} or expr.kind is Kind.BOOL or tensors(self.spec, expr):

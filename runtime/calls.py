@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from attnspec.runtime.bind import Bound, Cut, Initial, Number, Pair, bind, cuts, halves
+from attnspec.runtime.extents import read_by
 from attnspec.runtime.forward_mode import no_forward_mode
 from attnspec.runtime.memo import Memo
 from attnspec.runtime.signature import Signature
@@ -56,13 +57,11 @@ def kind_of(given: Mapping[str, object], free: frozenset[str] = frozenset()) -> 
 
 def free_numbers(signature: Signature) -> frozenset[str]:
     """The numbers of a call that decide neither sizes nor which rows of a tensor are read."""
-    if any(not isinstance(extent, int) for _, extent in signature.sizes):
-        return frozenset()
     found = {argument.name for argument in signature.arguments if argument.scalar}
     paired = any(argument.paired for argument in signature.arguments)
     if not (paired or signature.across or signature.grids or signature.square):
         found |= {"q_start", "k_start"}
-    return frozenset(found)
+    return frozenset(found.difference(*(read_by(extent) for _, extent in signature.sizes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +168,9 @@ class Calls:
         key = (bound.passed, bound.q_start, bound.k_start, *map(repr, bound.scalars.values()))
         found = self.made.get(key)
         if found is None:
-            with torch.inference_mode(False):  # else nothing with gradients may read it
+            # else nothing with gradients may read it, or it is as exact as this call alone wants
+            off = torch.autocast(bound.device.type, enabled=False)
+            with torch.inference_mode(False), off:
                 found = make(bound)
             if sum(map(Tensor.numel, found)) <= LARGEST:
                 self.made[key] = found

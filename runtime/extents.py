@@ -34,6 +34,17 @@ def extent_value(
     return fold(str(op), values)
 
 
+def read_by(extent: Extent) -> frozenset[str]:
+    """The numbers of a call that `extent` reads: scalar arguments and first positions."""
+    if not isinstance(extent, tuple):
+        return frozenset()
+    op, *parts = extent
+    if op == "number":
+        return frozenset({str(parts[0])})
+    start = {"i": "q_start", "j": "k_start"}.get(str(parts[0])) if op == "blocks" else None
+    return frozenset({start} if start else ()).union(*map(read_by, parts))
+
+
 def fold(op: str, values: list[int]) -> int:
     """`op` of numbers; ValueError for a division by zero or an operation that sizes have not."""
     match op, values:

@@ -61,6 +61,27 @@ def test_a_table_of_distances_holds(mask: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "own",
+    [
+        "input rel_0[h]\nscore = dot(q[i], k[j]) + rel_0 * log1p(abs(i - j))",
+        "let rel_0[i] = mean(d, q[i])\nscore = dot(q[i], k[j]) * rel_0[i] + log1p(abs(i - j))",
+    ],
+)
+def test_a_table_has_a_name_of_its_own(own: str) -> None:
+    attention = attnspec.compile(f"attention a\n{own}")
+    assert "u_rel_1" in attention.source
+    report = verify(attention, cases=4, seed=1, backend="cpu")
+    assert report.ok, str(report)
+
+
+def test_a_call_without_tokens_has_no_distances() -> None:
+    attention, x = attnspec.compile(WRITTEN.format(mask="j <= i")), torch.ones(1, 2, 9, 4)
+    for rows, columns in ((0, 0), (0, 9), (9, 0), (1, 1)):
+        q, k = x[:, :, :rows], x[:, :, :columns]
+        assert attention(q, k, k, bias=torch.ones(2, 40)).shape == q.shape
+
+
+@pytest.mark.parametrize(
     "term",
     [
         "0.1 * abs(i - j)",  # sooner computed than looked up
@@ -104,7 +125,7 @@ def test_a_table_is_made_once_for_calls_alike(made: list[int]) -> None:
         found: Tensor = attention(**call, backend="native")
         again: Tensor = attention.reference(**call)
         torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
-        return made.count(2 * length - 1)
+        return made.count(2 * length)
 
     assert [tables(30), tables(30)] == [1, 0]
     assert [tables(31), tables(30)] == [1, 0]
@@ -121,6 +142,20 @@ def test_what_is_made_once_is_made_of_the_numbers_of_the_call() -> None:
         found: Tensor = attention(**call)
         again: Tensor = attention.reference(**call)
         torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_made_once_is_as_exact_as_any_call_wants() -> None:
+    attention = attnspec.compile(
+        "attention a\naxis r = 4\nlet f[i, r] = cos(0.3 * i * r)\n"
+        "let w[d, r] = sin(0.7 * d + r)\n"
+        "score = dot(q[i] + w @ f[i], k[j])"
+    )
+    call = given(9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attention(**call)
+    torch.testing.assert_close(
+        attention(**call).double(), attention.reference(**call), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_many_things_are_made_once() -> None:

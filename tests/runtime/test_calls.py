@@ -13,6 +13,7 @@ import attnspec
 from attnspec.runtime import calls
 from attnspec.runtime.bind import bind
 from attnspec.runtime.calls import Calls, free_numbers, kind_of
+from attnspec.runtime.extents import read_by
 from attnspec.runtime.memo import Memo
 
 
@@ -100,6 +101,21 @@ def test_positions_decide_what_is_cut_and_where_grids_begin(name: str) -> None:
     decide = bool(signature.grids) or any(a.paired for a in signature.arguments)
     assert decide == (name != "rope")
     assert ("q_start" in free_numbers(signature)) != decide
+
+
+def test_what_sizes_read_decides() -> None:
+    text = (
+        "attention a\ninput few: int\ninput rate: float\n{axis}\n"
+        "score = dot(q[i], k[j]) + cos(few * (i - j)) - rate * {more}"
+    )
+    for axis, more, free in (
+        ("index u = j", "amax(u, u)", {"few", "rate", "q_start", "k_start"}),
+        ("axis m = 2 * D", "sum(m, cos(m + i))", {"few", "rate", "q_start", "k_start"}),
+        ("blocks c = j // 4", "amax(c, c)", {"few", "rate", "q_start"}),
+    ):
+        attention = attnspec.compile(text.format(axis=axis, more=more))
+        assert free_numbers(attention._generated.CALLS.signature) == free
+    assert read_by(("blocks", "i", ("add", "d", ("number", "few")))) == {"q_start", "few"}
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
