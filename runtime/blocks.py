@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnspec.runtime.kept import Place, kept
 from attnspec.runtime.problem import Ends, Leaf, Problem, Values
-from attnspec.runtime.shapes import broadcast
+from attnspec.runtime.shapes import broadcast, once
 
 # first column, end, whether some pair of some batch or head is excluded
 Stretch: TypeAlias = "tuple[int, int, bool]"
@@ -190,10 +190,7 @@ def _values(
 
 def _leaf(call: Problem, leaf: Leaf) -> Tensor:
     """A leaf's tensor [B', H', ...], with size 1 at the batch and the heads that it repeats."""
-    x = call.tensors[leaf.operand]
-    for dim in (0, 1):
-        if x.stride(dim) == 0:
-            x = x.narrow(dim, 0, 1)
+    x = once(call.tensors[leaf.operand])
     if leaf.role == "column" and x.shape[1] > 1:
         x = x.repeat_interleave(call.groups, 1)
     return x.to(call.wide) if x.is_floating_point() else x

@@ -19,7 +19,7 @@ from attnspec.runtime import patches
 from attnspec.runtime.blocks import Stretch, limits, visited
 from attnspec.runtime.kept import kept, place_of
 from attnspec.runtime.problem import ChannelSum, Limits, Patches, Problem, Values
-from attnspec.runtime.shapes import broadcast
+from attnspec.runtime.shapes import broadcast, once
 from attnspec.runtime.tiles import BLOCK
 
 ROWS, COLUMNS = 128, 512  # a tile of all heads of one batch fits a core's cache
@@ -81,14 +81,6 @@ def _blocks_of(place: slice) -> slice:
 def widened(x: Tensor, call: Problem) -> Tensor:
     """A float tensor in the dtype of sums; others as they are."""
     return x.to(call.wide) if x.is_floating_point() else x
-
-
-def once(x: Tensor) -> Tensor:
-    """x [B, H, ...] with one batch or head where all are the same."""
-    for dim in (0, 1):
-        if x.stride(dim) == 0 and x.shape[dim] > 1:
-            x = x.narrow(dim, 0, 1)
-    return x
 
 
 def of_key_heads(x: Tensor, call: Problem) -> Tensor:
