@@ -214,7 +214,11 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         names = ", ".join(o.name for o, _ in columns)
         targets = f"({names},)" if len(columns) == 1 else names
         lines.append(f"{targets} = as_columns([{names}], bound.dtype, {sizes}, {first})")
-    numbers = [f"{_WRAP[s.kind]}({host.emit(s.expr).code})" for s in plan.scalars]
+    codes = [host.emit(s.expr).code for s in plan.scalars]
+    numbers = [  # a size that is traced would be a constant after `int`
+        code if s.expr.kind is Kind.INT else f"{_WRAP[s.kind]}({code})"
+        for s, code in zip(plan.scalars, codes, strict=True)
+    ]
     host.lines.extend(lines)
     return (*(o.name for o in operands(plan)), *numbers, *_place(plan, host, columns))
 

@@ -9,6 +9,7 @@ Python operation imports all of TorchDynamo.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from attnspec.runtime.problem import Pairwise, problem
 
 Operation = Callable[..., tuple[Tensor, ...]]
 _OPERATIONS: dict[str, Any] = {}
+_REGISTERS = Lock()
 
 
 def opaque(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -39,9 +41,10 @@ def opaque(name: str) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def register(function: Callable[..., Any]) -> Any:
-        if name not in _OPERATIONS:
-            _OPERATIONS[name] = torch.library.custom_op(name, mutates_args=())(function)
-        return _OPERATIONS[name]
+        with _REGISTERS:
+            if name not in _OPERATIONS:
+                _OPERATIONS[name] = torch.library.custom_op(name, mutates_args=())(function)
+            return _OPERATIONS[name]
 
     return register
 

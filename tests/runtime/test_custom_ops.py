@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,26 @@ def test_a_module_that_is_loaded_twice_leaves_the_first_its_operations(tmp_path:
         assert torch.equal(found, plain)
 
 
+def test_modules_of_one_text_are_loaded_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, inputs = tmp_path / "built.py", tensors(8)
+    text = attnspec.load("causal").source.replace("attnspec::", "attnspec::threads_")
+    built.write_text(text)  # of names that nobody has registered
+    whole = torch.library.custom_op
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(torch.library, "custom_op", slow)
+    with ThreadPoolExecutor(4) as pool:
+        modules = list(pool.map(runpy.run_path, [str(built)] * 4))
+    for module in modules:
+        assert module["forward_op"] is modules[0]["forward_op"]
+        torch.autograd.grad(module["attend"](*inputs).sum(), inputs[0], create_graph=True)
+
+
 def test_forward_mode_is_an_error() -> None:
     attention = attnspec.load("causal")
     q, k, v = (x.detach() for x in tensors(8))
@@ -161,6 +183,21 @@ def test_export_keeps_the_operation() -> None:
     exported = torch.export.export(Layer(), inputs)
     assert any("attnspec" in str(node.target) for node in exported.graph.nodes)
     torch.testing.assert_close(exported.module()(*inputs), attention(*inputs))
+
+
+def test_export_of_any_length() -> None:
+    """Also where a length is a number that a kernel takes."""
+    attention, table = attnspec.load("t5"), torch.randn(2, 32)
+
+    class Layer(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attention(q, k, v, table=table)
+
+    inputs, others = ([x.detach() for x in tensors(n)] for n in (16, 11))
+    length = torch.export.Dim("length", min=2, max=64)
+    shapes = {name: {2: length} for name in "qkv"}
+    exported = torch.export.export(Layer(), tuple(inputs), dynamic_shapes=shapes)
+    torch.testing.assert_close(exported.module()(*others), attention(*others, table=table))
 
 
 def test_operands_of_different_dtypes_are_refused() -> None:
