@@ -159,12 +159,15 @@ class Attention:
         if backend == "blocked" and self.spec.states:
             raise AttnError(f"backend: `{self.spec.name}` is a recurrence, which has no blocks")
         from attnspec.runtime.blocked import evaluate_blocked
+        from attnspec.runtime.precision import own_precision
         from attnspec.runtime.reference import evaluate
 
         bound = self.bind(*args, **kwargs)
         wide = torch.float64 if bound.dtype is torch.float64 else torch.float32
         way = evaluate if backend == "dense" or self.spec.states else evaluate_blocked
-        return self._shown(way(self.spec, bound, wide), extras, bound.dtype)
+        with own_precision(bound.device):
+            found = way(self.spec, bound, wide)
+        return self._shown(found, extras, bound.dtype)
 
     @overload
     def reference(self, /, *args: Any, extras: Literal[False] = False, **kwargs: Any) -> Tensor: ...

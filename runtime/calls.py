@@ -16,6 +16,7 @@ from attnspec.runtime.bind import Bound, Cut, Initial, Number, Pair, bind, cuts,
 from attnspec.runtime.extents import read_by
 from attnspec.runtime.forward_mode import no_forward_mode
 from attnspec.runtime.memo import Memo
+from attnspec.runtime.precision import own_precision
 from attnspec.runtime.signature import Signature
 
 # Of a call all that its checks look at, and what launches depend on: names, shapes, strides (True
@@ -169,8 +170,7 @@ class Calls:
         found = self.made.get(key)
         if found is None:
             # else nothing with gradients may read it, or it is as exact as this call alone wants
-            off = torch.autocast(bound.device.type, enabled=False)
-            with torch.inference_mode(False), off:
+            with torch.inference_mode(False), own_precision(bound.device):
                 found = make(bound)
             if sum(map(Tensor.numel, found)) <= LARGEST:
                 self.made[key] = found

@@ -28,6 +28,7 @@ from attnspec.runtime.blocks import visits_again
 from attnspec.runtime.cpu_cuts import cuts
 from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
+from attnspec.runtime.precision import own_precision
 from attnspec.runtime.problem import WIDE, Kind, Pairwise, Problem, kind_within, problem
 from attnspec.runtime.tiles import (
     FEW,
@@ -188,7 +189,8 @@ def run_forward(
     """`outputs` of one pass, part of the call `bound`, if that is known."""
     call = problem(plan, args)
     if backend != "triton":
-        return _in_pytorch(call, backend)
+        with own_precision(call.device):
+            return _in_pytorch(call, backend)
     kernel, kind = kernels["forward"], kind_within(call, bound) if bound else call.kind
     known = laid_out_before(kernel, kind)
     made = outputs(call) if known is None else outputs_again(call, known)
@@ -324,7 +326,8 @@ def run_backward(
     if backend != "triton":
         given, library = (d_out, upstream), native.made_for(call, backend)
         quick = library and native.backward(call, library, given, lse, delta, wanted)
-        found |= quick or cpu.backward(call, given, lse, delta, wanted)
+        with own_precision(call.device):
+            found |= quick or cpu.backward(call, given, lse, delta, wanted)
     else:
         read = {"d_out": d_out, "upstream": upstream}
         read |= by_name(plan, lse=lse * LOG2E, delta=delta)

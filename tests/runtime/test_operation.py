@@ -102,3 +102,21 @@ def test_a_kernel_becomes_tritons_when_it_is_used() -> None:
     assert isinstance(kernel, Kernel)
     assert list(kernel.arg_names) == list(kernel.jit.arg_names)
     assert kernel.jit is kernel.jit
+
+
+@pytest.mark.parametrize("backend", ["cpu", "native", "blocked", "dense"])
+def test_autocast_makes_nothing_less_exact(backend: str) -> None:
+    """Whatever part of a call stands under it; a backward that is PyTorch's own obeys it."""
+    attention, inputs = attnspec.load("causal"), tensors()
+
+    def results(forward: bool, backward: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+            out = attention(*inputs, backend=backend)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+            return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    plain = results(False, False)
+    ours = ((False, True), (True, True)) if backend in ("cpu", "native") else ()
+    for forward, backward in ((True, False), *ours):
+        for have, want in zip(results(forward, backward), plain, strict=True):
+            assert torch.equal(have, want)
