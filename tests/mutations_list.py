@@ -711,8 +711,8 @@ MUTATIONS = (
     Mutation("codegen/fixed.py", "elif line.target not in shown:", "else:", DISTANCES),
     Mutation("codegen/fixed.py", "- _PLACES", "- {x.attr}", DISTANCES),
     Mutation("runtime/calls.py", ", *map(repr, bound.scalars.values()))", ")", DISTANCES),
-    Mutation("runtime/calls.py", "with torch.inference_mode(False), off:", "with off:", DISTANCES),
-    Mutation("runtime/calls.py", "(False), off:", "(False):", DISTANCES),
+    Mutation("runtime/calls.py", "torch.inference_mode(False), own", "own", DISTANCES),
+    Mutation("runtime/calls.py", "(False), own_precision(bound.device):", "(False):", DISTANCES),
     # tables of tokens
     Mutation("codegen/lookups.py", "(*found, *ends)", "found", LOOKUPS),
     Mutation("codegen/lookups.py", "return () if step else None", "return ()", LOOKUPS),
