@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attnspec.codegen.check_module import PROVIDED
 
-_KNOWN = PROVIDED | {"torch", "math", "size", "number", "wide", "abs", "min", "max", "int", "float"}
-_PLACES = {"q_start", "k_start", "device", "dtype"}  # what of `bound` is no tensor
+_ARITHMETIC = {"abs", "float", "int", "math", "max", "min", "number", "size"}
+_ARITHMETIC |= {name for name in PROVIDED if name.startswith("number_")}
+_KNOWN = PROVIDED | _ARITHMETIC | {"torch", "wide"}
+_PLACES, _GIVEN = {"q_start", "k_start"}, {"device", "dtype"}  # what of `bound` is no tensor
 _NEW = "device=bound.device"  # in what makes a tensor of numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Statements, and the names among theirs that others read."""
+    """Statements, the names among theirs that others read, and the `numbers` that all they make
+    depends on, after the statements `before`."""
 
     lines: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class _Line:
     text: str
     target: str
     reads: frozenset[str]
+    node: ast.stmt
 
 
 def without_tensors(
@@ -57,12 +63,18 @@ def without_tensors(
             tensors[line.target] = line
     left = [line for line in every if line.target not in tensors]
     names = _read(arguments).union(*(line.reads for line in left)) & tensors.keys()
-    inside = _needed(every, names)
+    inside = [line for line in every if line.target in _needed(every, names)]
+    makers = [line for line in inside if line.target in tensors]
+    asked = sorted({x for line in makers for x in _numbers(line, numbers.keys())})
+    early = _needed(list(numbers.values()), _read(asked)) & numbers.keys()
     fixed = Fixed(
-        tuple(line.text for line in every if line.target in inside),
+        tuple(line.text for line in inside),
         tuple(name for name in tensors if name in names),
+        tuple(asked),
+        tuple(line.text for name, line in numbers.items() if name in early),
     )
-    outside = _needed(left, _read(arguments) | _read(after), numbers.keys())
+    idle = numbers.keys()
+    outside = _needed(left, _read(arguments) | _read(after), idle) - early
     kept = [
         tuple(
             x.text
@@ -94,10 +106,40 @@ def _parsed(text: str) -> _Line:
     target = ""
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
         target = node.targets[0].id
+    return _Line(text, target, _names(node), node)
+
+
+def _names(node: ast.AST) -> frozenset[str]:
+    """The names that are read, those of `bound` as they are called there."""
     reads = set()
     for x in ast.walk(node):
-        if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load) and x.id != "bound":
-            reads.add(x.id)
-        if isinstance(x, ast.Attribute) and isinstance(x.value, ast.Name) and x.value.id == "bound":
-            reads |= {x.attr} - _PLACES
-    return _Line(text, target, frozenset(reads))
+        match x:
+            case ast.Attribute(ast.Name("bound"), attr):
+                reads |= {attr} - _PLACES - _GIVEN
+            case ast.Name(name, ast.Load()) if name != "bound":
+                reads.add(name)
+    return frozenset(reads)
+
+
+def _numbers(line: _Line, known: Collection[str]) -> Iterator[str]:
+    """The largest parts of a statement that are numbers of the call, `known` names among them."""
+
+    def visit(node: ast.AST) -> Iterator[ast.expr]:
+        if isinstance(node, ast.expr) and _number(node, known):
+            yield node
+            return
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    for node in visit(line.node):
+        yield ast.get_source_segment(line.text, node) or ast.unparse(node)
+
+
+def _number(node: ast.expr, known: Collection[str]) -> bool:
+    """Whether an expression is a number that is not the same for every call."""
+    if isinstance(node, ast.Name):
+        return node.id in known
+    places = {x.attr for x in ast.walk(node) if isinstance(x, ast.Attribute)} - {"bound"}
+    reads = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+    plain = reads <= _ARITHMETIC | {"bound"} | set(known)
+    return plain and not places & _GIVEN and bool(reads & {"bound", "size", "number", *known})

@@ -35,7 +35,8 @@ def _flat(node: ast.expr) -> str:
             return f"({_flat(one)},)"
         case ast.Tuple(elts=items):
             return f"({', '.join(_flat(i) for i in items)})"
-    return ast.unparse(node)
+    code = ast.unparse(node)
+    return code if '"' in code else code.replace("'", '"')
 
 
 def _laid(node: ast.expr, indent: int, used: int) -> str:

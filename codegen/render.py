@@ -49,6 +49,7 @@ from attnspec.store import find, keep, key_of
 _PLACE = ("batch", "heads", "key_heads", "rows", "columns", "q_start", "k_start")
 # Stands for what names a module's text until the text is there; of no text of a spec is it a part.
 _UNNAMED = "$digest$"
+_FIXED = "     = CALLS.fixed(bound, fixed, fixed_by)"
 _TYPES = {Kind.FLOAT: "float", Kind.INT: "int", Kind.BOOL: "bool"}
 
 
@@ -110,9 +111,8 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
         "arguments": parameter_docs(spec),
         "fixed": host.fixed,
-        "fixed_names": layout(
-            tuple_text(host.fixed.names), indent=4, used=len("     = CALLS.fixed(bound, fixed)")
-        ),
+        "fixed_by": tuple_text(host.fixed.numbers),
+        "fixed_names": layout(tuple_text(host.fixed.names), indent=4, used=len(_FIXED)),
         "steps": [
             {
                 "end": end,

@@ -28,9 +28,10 @@ from attnspec.dsl.ast import (
     Spec,
     walk,
 )
-from attnspec.dsl.build import add, index, lit, size, sub, substitute
+from attnspec.dsl.build import add, apply, index, lit, mul, size, sub, substitute
 
 LOOKUP = 12  # instructions: an index, its address, the load and the way into the tile's layout
+STEP = 1024
 
 
 def with_distances(spec: Spec) -> Spec:
@@ -56,10 +57,11 @@ class _Distances:
         one, other = pair
         at = f"{one}.{other}"
         if at not in {axis.name for axis in self.spec.axes}:
-            total = add(size(base(self.spec, one)), size(base(self.spec, other)))
-            axes = (*self.spec.axes, Axis(at, Role.CHANNEL, size=total))
+            count = add(size(base(self.spec, one)), size(base(self.spec, other)))
+            enough = add(_whole(count), lit(2 * STEP))
+            axes = (*self.spec.axes, Axis(at, Role.CHANNEL, size=enough))
             self.spec = replace(self.spec, axes=axes)
-        least = sub(ends(self.spec, one)[0], ends(self.spec, other)[1])
+        least = _whole(sub(ends(self.spec, one)[0], ends(self.spec, other)[1]))
         values = substitute(expr, {one: add(index(at), least), other: lit(0)})
         found = next((d for d in self.defs if (d.axes, d.expr) == ((at,), values)), None)
         if found is None:
@@ -82,6 +84,11 @@ class _Distances:
         found = {x for x in walk(expr) if isinstance(x, Apply) and x.free}
         cost = sum(WEIGHTS.get(x.op, 1) for x in found)
         return cost > LOOKUP and of_distance(expr, one, other)
+
+
+def _whole(number: Expr) -> Expr:
+    """The multiple of STEP at or below a number."""
+    return mul(apply("floordiv", number, lit(STEP)), lit(STEP))
 
 
 def of_distance(expr: Expr, one: str, other: str) -> bool:

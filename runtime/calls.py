@@ -160,17 +160,23 @@ class Calls:
         return bound
 
     def fixed(
-        self, bound: Bound, make: Callable[[Bound], tuple[Tensor, ...]]
+        self,
+        bound: Bound,
+        make: Callable[[Bound], tuple[Tensor, ...]],
+        numbers: tuple[Number, ...],
     ) -> tuple[Tensor, ...]:
-        """`make(bound)`, which reads no tensor of a call, or what it gave for an earlier one of the
-        same kind and numbers."""
+        """`make(bound)`, which reads no tensor of a call and of its numbers no others, or what it
+        gave for an earlier call."""
         if bound.passed is None:
             return make(bound)
-        key = (bound.passed, bound.q_start, bound.k_start, *map(repr, bound.scalars.values()))
+        device = bound.device
+        # what was made waits for the work of its own stream alone
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        key = (device, stream, bound.dtype, *map(repr, numbers))
         found = self.made.get(key)
         if found is None:
             # else nothing with gradients may read it, or it is as exact as this call alone wants
-            with torch.inference_mode(False), own_precision(bound.device):
+            with torch.inference_mode(False), own_precision(device):
                 found = make(bound)
             if sum(map(Tensor.numel, found)) <= LARGEST:
                 self.made[key] = found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import attnspec
 from attnspec.codegen.fixed import without_tensors
-from attnspec.codegen.rewrite_distances import of_distance
+from attnspec.codegen.rewrite_distances import STEP, of_distance
 from attnspec.dsl.ast import Expr
 from attnspec.runtime.verify import verify
 
@@ -117,7 +117,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_table_is_made_once_for_calls_alike(made: list[int]) -> None:
-    attention, bias = attnspec.compile(WRITTEN.format(mask="j <= i")), torch.randn(2, 40)
+    attention, bias = attnspec.compile(WRITTEN.format(mask="j < i + 2")), torch.randn(2, 40)
 
     def tables(length: int, **numbers: Any) -> int:
         made.clear()
@@ -125,23 +125,38 @@ def test_a_table_is_made_once_for_calls_alike(made: list[int]) -> None:
         found: Tensor = attention(**call, backend="native")
         again: Tensor = attention.reference(**call)
         torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
-        return made.count(2 * length)
+        return made.count(2 * STEP)
 
     assert [tables(30), tables(30)] == [1, 0]
-    assert [tables(31), tables(30)] == [1, 0]
-    assert [tables(30, q_start=4), tables(30, few=5), tables(30, few=5)] == [1, 1, 0]
+    assert [tables(31), tables(30, q_start=4), tables(30, q_start=STEP)] == [0, 0, 1]
+    assert [tables(30, few=5), tables(30, few=5)] == [1, 0]
+
+
+def test_a_decoder_makes_no_table_at_every_step(made: list[int]) -> None:
+    """Of a cache that grows, and of one that does not."""
+    attention, bias = attnspec.compile(WRITTEN.format(mask="j < i + 1")), torch.randn(2, 40)
+    whole, last = given(60), given(1)
+    for length in range(40, 60):
+        k, v = (whole[n][:, :, :length] for n in "kv")
+        for cache in ((k, v), (whole["k"], whole["v"])):
+            found: Tensor = attention(last["q"], *cache, bias=bias, q_start=length - 1)
+            again: Tensor = attention.reference(last["q"], k, v, bias=bias, q_start=length - 1)
+            torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+    assert made.count(2 * STEP) == 2  # one each
 
 
 def test_what_is_made_once_is_made_of_the_numbers_of_the_call() -> None:
     attention = attnspec.compile(
-        "attention a\ninput rate: float = 0.1\nscore = dot(q[i] * cos(rate * i), k[j])"
+        "attention a\ninput rate: float = 0.1\n"
+        "score = dot(q[i] * cos(rate * i) / (1 + N), k[j] * sin(j))"
     )
     assert "fixed(" in attention.source
-    for numbers in ({"rate": 0.5}, {"rate": 0.7}, {"rate": 0.7, "q_start": 2}):
-        call: dict[str, Any] = {**given(9), **numbers}
-        found: Tensor = attention(**call)
-        again: Tensor = attention.reference(**call)
-        torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+    for length in (9, 10, 9):
+        for numbers in ({"rate": 0.5}, {"rate": 0.7}, {"rate": 0.7, "q_start": 2}):
+            call: dict[str, Any] = {**given(length), **numbers}
+            found: Tensor = attention(**call)
+            again: Tensor = attention.reference(**call)
+            torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_made_once_is_as_exact_as_any_call_wants() -> None:
@@ -208,6 +223,8 @@ def test_statements_without_tensors_are_found() -> None:
     ]
     fixed, left = without_tensors(steps, ["a7", "int(a2)"], ["result = out + a6"])
     assert fixed.names == ("a1", "a3", "a7")
+    assert fixed.numbers == ("a2", 'size["i"]')
+    assert fixed.before == (steps[0][1],)
     assert fixed.lines == (steps[0][0], steps[0][1], steps[0][2], steps[1][1])
-    assert left[0] == (steps[0][1], *steps[0][3:])
+    assert left[0] == tuple(steps[0][3:])
     assert left[1] == (steps[1][0], steps[1][2])
