@@ -33,7 +33,7 @@ _MEMBERS = {
 _METHODS = frozenset(
     """bind clamp code detach device dtype elu expand fixed flatten functional gelu items
     k_start log_softmax logsigmoid long masked_fill mean narrow permute q_start scalars shape silu
-    sizes sum tensors to unsqueeze view""".split()
+    sizes sum tensors to unsqueeze values view""".split()
 )
 
 

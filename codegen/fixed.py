@@ -63,7 +63,8 @@ def without_tensors(
             tensors[line.target] = line
     left = [line for line in every if line.target not in tensors]
     names = _read(arguments).union(*(line.reads for line in left)) & tensors.keys()
-    inside = [line for line in every if line.target in _needed(every, names)]
+    wanted = _needed(every, names)
+    inside = [line for line in every if line.target in wanted]
     makers = [line for line in inside if line.target in tensors]
     asked = sorted({x for line in makers for x in _numbers(line, numbers.keys())})
     early = _needed(list(numbers.values()), _read(asked)) & numbers.keys()
@@ -122,17 +123,19 @@ def _names(node: ast.AST) -> frozenset[str]:
 
 
 def _numbers(line: _Line, known: Collection[str]) -> Iterator[str]:
-    """The largest parts of a statement that are numbers of the call, `known` names among them."""
+    """The largest parts of a statement that are numbers of the call, `known` names among them;
+    all sizes, or all numbers, where those are read by no name."""
 
-    def visit(node: ast.AST) -> Iterator[ast.expr]:
-        if isinstance(node, ast.expr) and _number(node, known):
-            yield node
-            return
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child)
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Name) and node.id in ("size", "number"):
+            yield f"*{node.id}.values()"
+        elif isinstance(node, ast.expr) and _number(node, known):
+            yield ast.get_source_segment(line.text, node) or ast.unparse(node)
+        else:
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
 
-    for node in visit(line.node):
-        yield ast.get_source_segment(line.text, node) or ast.unparse(node)
+    return visit(line.node)
 
 
 def _number(node: ast.expr, known: Collection[str]) -> bool:

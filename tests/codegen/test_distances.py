@@ -159,6 +159,17 @@ def test_what_is_made_once_is_made_of_the_numbers_of_the_call() -> None:
             torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_made_once_has_the_sizes_of_the_call() -> None:
+    """A sink without tensors has as many rows as there are queries."""
+    attention = attnspec.compile("attention a\nweight = softmax(score, sink=0)")
+    for length in (9, 11, 9):
+        call = {n: x.requires_grad_() for n, x in given(length).items()}
+        found: Tensor = attention(**call)
+        again: Tensor = attention.reference(**given(length))
+        torch.testing.assert_close(found.double(), again, rtol=1e-4, atol=1e-5)
+        found.sum().backward()
+
+
 def test_what_is_made_once_is_as_exact_as_any_call_wants() -> None:
     attention = attnspec.compile(
         "attention a\naxis r = 4\nlet f[i, r] = cos(0.3 * i * r)\n"
