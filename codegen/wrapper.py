@@ -204,7 +204,8 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         else:
             kept = name in products or operand is plan.gate
             dtype = "bound.dtype" if kept else "wide"
-            form = "as_heads" if role == "head" else "as_rows" if kept else "of_rows"
+            rows = "as_rows" if kept or not role else "of_rows"  # a sink is no leaf
+            form = "as_heads" if role == "head" else rows
             code = f"{form}({_aligned(host, operand, ungroup=True)}, {dtype}, {sizes})"
             lines.append(f"{name} = {f'entries({code})' if role == 'row_table' else code}")
     columns.sort(key=lambda c: c[0].name not in products)
