@@ -74,8 +74,7 @@ def without_tensors(
         tuple(asked),
         tuple(line.text for name, line in numbers.items() if name in early),
     )
-    idle = numbers.keys()
-    outside = _needed(left, _read(arguments) | _read(after), idle) - early
+    outside = _needed(left, _read(arguments) | _read(after), numbers.keys()) - early
     kept = [
         tuple(
             x.text

@@ -95,9 +95,9 @@ def of_distance(expr: Expr, one: str, other: str) -> bool:
     """Whether an expression of the positions `one` and `other` is a function of their distance."""
     if not expr.free:
         return isinstance(expr, Apply | Literal | Size | Read)
-    steps = slope(expr, one), slope(expr, other)
-    if None not in steps:
-        return steps[0] == -steps[1]  # type: ignore[operator]
+    step, back = slope(expr, one), slope(expr, other)
+    if step is not None and back is not None:
+        return step == -back
     if not isinstance(expr, Apply):
         return False
     if expr.op in COMPARISONS and all(x.kind is Kind.INT for x in expr.args):

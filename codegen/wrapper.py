@@ -204,7 +204,8 @@ def _arguments(plan: PairPlan, host: Host) -> tuple[str, ...]:
         else:
             kept = name in products or operand is plan.gate
             dtype = "bound.dtype" if kept else "wide"
-            rows = "as_rows" if kept or not role else "of_rows"  # a sink is no leaf
+            # launches repeat leaves alone over batches and heads, and no sink
+            rows = "as_rows" if kept or not role else "of_rows"
             form = "as_heads" if role == "head" else rows
             code = f"{form}({_aligned(host, operand, ungroup=True)}, {dtype}, {sizes})"
             lines.append(f"{name} = {f'entries({code})' if role == 'row_table' else code}")

@@ -705,7 +705,7 @@ MUTATIONS = (
         NATIVE_CPP, "at.along[{{ loop.index0 }}] + at.shift", "at.along[{{ loop.index0 }}]", NATIVE
     ),
     # tables of distances, and what reads no tensor
-    Mutation(REL, "return steps[0] == -steps[1]", "return steps[0] == steps[1]", DISTANCES),
+    Mutation(REL, "return step == -back", "return step == back", DISTANCES),
     Mutation(REL, "ends(self.spec, other)[1])", "ends(self.spec, other)[0])", DISTANCES),
     Mutation(REL, "{one: add(index(at), least)", "{one: index(at)", DISTANCES),
     Mutation("codegen/fixed.py", "elif line.target not in shown:", "else:", DISTANCES),
