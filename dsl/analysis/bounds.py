@@ -31,6 +31,7 @@ from attnspec.dsl.analysis.runs import (
     given,
     meet,
     parted,
+    shown,
     union,
     without_full,
 )
@@ -223,9 +224,8 @@ def _shown(run: Run) -> str:
 def _interval(first: Expr | None, last: Expr | None) -> str:
     """An interval of positions; the condition for it to begin at all stands after it."""
     only, first = parted(first)
-    low = "start" if first is None else formula(first)
-    high = "end" if last is None else formula(last)
-    return f"{low} .. {high}" + (f" if {formula(only)}" if only is not None else "")
+    interval = f"{shown(first, 'start')} .. {shown(last, 'end')}"
+    return interval + (f" if {formula(only)}" if only is not None else "")
 
 
 def _both(parts: Sequence[Runs]) -> Runs:

@@ -21,7 +21,7 @@ from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
 from attnspec.dsl.analysis.positions import rebuild
-from attnspec.dsl.analysis.runs import Run, hull
+from attnspec.dsl.analysis.runs import Run, hull, shown
 from attnspec.dsl.ast import (
     Apply,
     Coord,
@@ -105,11 +105,9 @@ def describe(found: Patches | None) -> Iterator[Fact]:
                 "tokens of each remainder have tiles of their own",
             )
     for axis, run in zip(found.axes, found.rows, strict=True):
-        first = "start" if run.first is None else formula(run.first)
-        last = "end" if run.last is None else formula(run.last)
         yield Fact(
             f"keys of a patch of queries along {axis}",
-            f"{first} .. {last}",
+            f"{shown(run.first, 'start')} .. {shown(run.last, 'end')}",
             "the mask is a conjunction of comparisons along one axis each",
             "tiles are compact on the grid, and what they reach is a box of such tiles",
         )

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeAlias
 
-from attnspec.dsl.ast import Apply, Expr, Kind, Literal, walk
+from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.ast import Apply, Expr, Index, Kind, Literal, walk
+from attnspec.dsl.formula import formula
 
 LO, HI = "lo", "hi"
 MOST_RUNS = 4  # what a kernel sorts at run time for every tile
@@ -51,6 +53,15 @@ class Bounds:
 
 Runs: TypeAlias = tuple[Run, ...]  # their union; none at all holds nothing
 EVERYTHING, UNKNOWN = (Run(),), (Run(full=False),)
+
+
+def shown(limit: Expr | None, default: str) -> str:
+    """An end of a run as text: `default` where it has none, "end" past every position."""
+
+    def named(node: Expr) -> Expr:
+        return Index("end", kind=Kind.INT) if node == NOWHERE else rebuild(node, named)
+
+    return default if limit is None else formula(named(limit))
 
 
 def given(possible: Expr, certain: Expr) -> Runs:
@@ -145,6 +156,8 @@ def _one(a: Run, b: Run) -> Run | None:
     for x, y in ((a, b), (b, a)):
         if not x.full and x.first is None and x.last is None:
             return Run(None, None, y.full_first, y.full_last, y.full)
+        if x.full and y.full and (anywhere := _anywhere(x)) is not None:
+            return _joined(y, *anywhere)
     if not _touching(a, b):
         return None
     around = _around(a, b)
@@ -159,6 +172,25 @@ def _one(a: Run, b: Run) -> Run | None:
     else:
         return None
     return Run(around.first, around.last, *full)
+
+
+def _anywhere(run: Run) -> tuple[Expr, Expr] | None:
+    """Where a run is everything or nothing: the conditions for it to hold pairs, and them only."""
+    if run.last is not None or run.full_last is not None:
+        return None
+    found = [TRUE if x is None else _condition(x) for x in (run.first, run.full_first)]
+    possible, certain = found
+    return None if possible is None or certain is None else (possible, certain)
+
+
+def _joined(run: Run, possible: Expr, certain: Expr) -> Run:
+    """A run that holds any position where one condition does, and only pairs where the other."""
+
+    def ends(c: Expr, first: Expr | None, last: Expr | None) -> tuple[Expr | None, Expr | None]:
+        low = None if first is None else choose(c, ZERO, first)
+        return low, None if last is None else choose(c, NOWHERE, last)
+
+    return Run(*ends(possible, run.first, run.last), *ends(certain, run.full_first, run.full_last))
 
 
 def _around(a: Run, b: Run) -> Run:
@@ -221,9 +253,11 @@ def _condition(first: Expr) -> Expr | None:
 
 def choose(c: Expr, a: Expr, b: Expr) -> Expr:
     """`a` where `c` holds, else `b`."""
-    match c:
-        case Literal(value=value):
+    match c, b:
+        case Literal(value=value), _:
             return a if value else b
+        case _, Apply(op="where", args=(other, first, second)) if first == a:
+            return choose(some(c, other), a, second)
     return a if a == b else Apply("where", (c, a, b), kind=a.kind)
 
 

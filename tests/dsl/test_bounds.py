@@ -190,6 +190,8 @@ def test_random_masks(seed: int) -> None:
         "i // w == j // w",
         "j <= i and i - j < w",
         "w * i >= j",
+        "i == 0 or j <= i - w",
+        "i < w or j <= i and i - j < w",
     ],
 )
 def test_bounds_are_exact(mask: str) -> None:
@@ -212,7 +214,7 @@ def runs_of(mask: str, inputs: str = "") -> Bounds:
     [
         ("j <= i or j < 4", 1),  # both begin at the start
         ("j <= i and (j < 4 or i - j < 9)", 2),
-        ("i == 0 or j == 0 or abs(i - j) <= 4", 3),
+        ("i == 0 or j == 0 or abs(i - j) <= 4", 2),  # one is everything for the first query
         ("i != j", 2),
         ("j == 3 or j == 30 or j == 60 or j == 90 or j == 120 or j == 150", MOST_RUNS),
         ("(j == 3 or j == 30 or j == 60) and (j - i == 3 or j - i == 6)", MOST_RUNS),
@@ -308,8 +310,8 @@ def test_facts_show_both_loops() -> None:
     )
     facts = {f.name: f.value for f in describe(loops.spec.mask, loops.rows, loops.columns)}
     assert facts == {
-        "keys of a tile of queries": "start .. min(hi, s - 1) (full: start .. min(lo, s - 1))"
-        " or start .. hi if h > 2 (full: start .. lo if h > 2)",
+        "keys of a tile of queries": "start .. min(hi, where(h > 2, end, s - 1))"
+        " (full: start .. min(lo, where(h > 2, end, s - 1)))",
         "queries of a tile of keys": "lo .. end if lo < s or h > 2"
         " (full: hi .. end if hi < s or h > 2)",
     }

@@ -39,6 +39,13 @@ def test_windows_on_grids_take_compact_tiles() -> None:
     assert {"natten", "natten_causal", "natten_dilated", "gna", "swin", "moore"} <= set(COMPACT)
 
 
+def test_a_window_that_stays_inside_fills_tiles_of_both_sides() -> None:
+    for name in ("natten", "natten_dilated", "gna"):
+        found = parsed(find(name)[0])[1]
+        assert found is not None
+        assert all(run.full for run in (*found.rows, *found.columns))
+
+
 @pytest.mark.parametrize("name", COMPACT)
 def test_boxes(name: str) -> None:
     spec, found = parsed(find(name)[0])
