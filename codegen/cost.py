@@ -34,7 +34,9 @@ _CALLS = {"where": "select", "maximum": "max", "larger": "max", "minimum": "min"
 _CALLS |= {"first_above": "compare", "to_float": "convert", "narrow": "convert"}
 _CALLS |= {"load_pairs": "load", "look_up": "load", "store_pairs": "store"}
 _CALLS |= {"set_entries": "store", "add_entries": "add", "narrow": "convert"}
-_VECTORS = frozenset({"arange", "tokens", "tokens_of", "load_side", "load_channel", "point_side"})
+_VECTORS = frozenset(
+    {"arange", "places", "tokens", "tokens_of", "load_side", "load_channel", "point_side"}
+)
 _REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
 
 

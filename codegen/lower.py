@@ -56,9 +56,9 @@ class Builder(Arithmetic):
     """Collects leaves, scalars and operations of expressions over `row` and `column`.
 
     Kernels call the two `i` and `j`, and take an index of each of `lanes` with one of `h` for a
-    head. `listed` are expressions of one token that the host makes in
-    any case, for its lists of tiles; `choices` says which others it makes, `settled` what of them
-    is computed in the tile.
+    head. `named` are quotients and remainders that have names. `listed` are expressions of one
+    token that the host makes in any case, for its lists of tiles; `choices` says which others it
+    makes, `settled` what of them is computed in the tile.
     """
 
     spec: Spec
@@ -67,6 +67,7 @@ class Builder(Arithmetic):
     lanes: tuple[str, ...] = ()
     listed: frozenset[Expr] = frozenset()
     settled: set[Expr] = field(default_factory=set)
+    named: dict[Expr, str] = field(default_factory=dict)
     choices: dict[Expr, Choice] = field(default_factory=dict)
     dots: list[Dot] = field(default_factory=list)
     flowing: set[str] = field(default_factory=set)  # the dots that a gradient reaches
@@ -368,14 +369,17 @@ class Builder(Arithmetic):
             return self.printed(symbolic.apply(op, [self.symbol(a) for a in atoms]))
         if op == "pow" and isinstance(atoms[1], int | float) and atoms[1] in range(1, 9):
             return self.repeated(atoms[0], int(atoms[1]), kind)
-        if op in ("floordiv", "mod") and divides(args[1]) and all(nonnegative(a) for a in args):
-            op = f"{op}_unsigned"
+        name = ""
+        if op in ("floordiv", "mod"):
+            name = self.named.get(expr, "")
+            if divides(args[1]) and all(nonnegative(a) for a in args):
+                op = f"{op}_unsigned"
         if op in ("add", "mul", "min", "max", "and", "or"):
             total = atoms[0]
             for atom in atoms[1:]:
                 total = self.tape.add(op, (total, atom), kind)
             return total
-        return self.tape.add(op, tuple(atoms), kind)
+        return self.tape.add(op, tuple(atoms), kind, name)
 
     def sym(self, expr: Expr) -> Any:
         """Lower to SymPy over atoms; what carries no gradient becomes operations first."""

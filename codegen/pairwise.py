@@ -44,6 +44,7 @@ from attnspec.dsl.analysis.score import Score, score_of, summands
 from attnspec.dsl.ast import (
     Apply,
     Expr,
+    Index,
     Kind,
     Literal,
     Read,
@@ -57,6 +58,8 @@ def plan_pass(spec: Spec, facts: Facts, found: Match, asked: frozenset[Expr]) ->
     """The plan of one pass; raises `Unsupported`. `asked`: nodes that anything needs."""
     walks = _walks(spec, facts, found)
     build = ScanBuilder(spec, found.row, found.column, found.lanes, _listed(spec, walks))
+    if walks.patches is not None:
+        build.named = _coordinates(walks.patches)
     mask = walks.mask
     if mask is not None:
         pointwise(spec, mask, found.row, found.column)
@@ -315,7 +318,17 @@ def _patches(build: Builder, found: Patches | None) -> PatchPlan | None:
         for sides in (found.i_sides, found.j_sides)
     )
     steps = tuple(build.scalar(step) for step in found.steps)
-    return PatchPlan(found.axes, i_sides, j_sides, steps, rows, columns)
+    i_at, j_at = (tuple(build.named[at] for at in places) for places in (found.i_at, found.j_at))
+    return PatchPlan(found.axes, i_at, j_at, i_sides, j_sides, steps, rows, columns)
+
+
+def _coordinates(found: Patches) -> dict[Expr, str]:
+    """What kernels call the coordinates of a query and of a key: on one axis `i` and `j`."""
+    return {
+        at: at.axis if isinstance(at, Index) else f"{side}_{axis}"
+        for side, places in (("i", found.i_at), ("j", found.j_at))
+        for axis, at in zip(found.axes, places, strict=True)
+    }
 
 
 def _ranges(build: Builder, found: Ranges | None) -> RangePlan | None:

@@ -257,11 +257,14 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """Tiles that are compact on a grid: its axes, slowest first, the numbers of tokens along each
-    for queries and keys (None: all positions), steps whose remainders `rest_y` part an axis, and
-    loops that have one run an axis, over `lo_y` to `hi_y` and so on."""
+    """Tiles that are compact on a grid: its axes, slowest first, what the coordinates of a query
+    and of a key are called, the numbers of tokens along each (None: all positions), steps whose
+    remainders `rest_y` part an axis, and loops that have one run an axis, over `lo_y` to `hi_y`
+    and so on."""
 
     axes: tuple[str, ...]
+    i_at: tuple[str, ...]
+    j_at: tuple[str, ...]
     i_sides: tuple[Atom | None, ...]
     j_sides: tuple[Atom | None, ...]
     steps: tuple[Atom, ...]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnspec.codegen.plan_types import Loop, Operand, PatchPlan
 from attnspec.codegen.spelling import tuple_text
 from attnspec.codegen.statements import text, triton_line
+from attnspec.codegen.tile import Atom, Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,22 @@ class LoopView:
 
 @dataclass(frozen=True, slots=True)
 class PatchView:
-    """Compact tiles, as texts: (sides, steps, shape) of a program's own tile and of those that its
-    loop visits, parts of the latter, and names of what the own tile fixes."""
+    """Compact tiles, as texts: (sides, steps) and shape of a program's own tile and of those that
+    its loop visits, sides of the latter, and names of what the own tile fixes."""
 
-    own: str
-    others: str
+    own_grid: str
+    own_shape: str
     others_grid: str
+    others_shape: str
     others_sides: str
-    shape: tuple[str, ...]
+    lengths: tuple[str, ...]
     ends: str
     rests: str
+
+    @property
+    def own(self) -> str:
+        """Grid and shape of the own tile."""
+        return f"{self.own_grid}, {self.own_shape}"
 
 
 def loop_view(loop: Loop) -> LoopView:
@@ -118,14 +125,41 @@ def patch_view(found: PatchPlan, side: str) -> PatchView:
     }
     own, other = "MN" if side == "rows" else "NM"
     return PatchView(
-        f"{grids[own]}, {steps}, {tuple_text(shapes[own])}",
-        f"{grids[other]}, {steps}, {tuple_text(shapes[other])}",
+        f"{grids[own]}, {steps}",
+        tuple_text(shapes[own]),
         f"{grids[other]}, {steps}",
+        tuple_text(shapes[other]),
         grids[other],
         shapes[other],
         ", ".join(f"lo_{axis}, hi_{axis}" for axis in found.axes),
         _targets(f"rest_{axis}" for axis in found.axes),
     )
+
+
+def placed(ops: Iterable[Op], found: PatchPlan, side: str) -> tuple[Op, ...]:
+    """`ops` in a kernel whose programs own one side, "rows" or "columns": coordinates, and what
+    the steps divide them into, are what makes its tiles, not divided out of positions. Past the
+    grid the own tile has its last coordinates: a number that is not there must lie in the domain
+    of what is computed of it."""
+    made: dict[str, str] = {}
+    divided: dict[tuple[str, tuple[Atom, ...]], str] = {}
+    for place, names, own in (("row", found.i_at, "rows"), ("column", found.j_at, "columns")):
+        index = "[:, None]" if own == side else "[None, :]"
+        for n, (axis, name, step) in enumerate(zip(found.axes, names, found.steps, strict=True)):
+            at, rest = f"{place}_at[{n}]", f"rest_{axis}"
+            if own == side:
+                at = f"tl.minimum({at}, hi_{axis}.to(tl.int32))"
+            whole = at if step == 1 else f"({at} * {text(step)} + {rest})"
+            made[name] = f"{whole}{index}"
+            divided["floordiv", (name, step)] = f"{at}{index}"
+            divided["mod", (name, step)] = rest
+
+    def given(op: Op) -> Op:
+        known = divided.get((op.op.removesuffix("_unsigned"), op.args))
+        value = made.get(op.target, known)
+        return op if value is None else replace(op, op="constant", args=(value,))
+
+    return tuple(map(given, ops))
 
 
 def patch_shape(side: str, axes: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from attnspec.codegen.packing import KEYED, of_head
 from attnspec.codegen.plan_types import TABLES, WIDTHS, Leaf, PairPlan, Ranking, Search
 from attnspec.codegen.statements import CAST, text
 from attnspec.codegen.tile import needed
-from attnspec.codegen.views import Tensor, patch_shape, strides, tiles
+from attnspec.codegen.views import Tensor, patch_shape, placed, strides, tiles
 from attnspec.codegen.views_gradients import (
     Gradient,
     dot_gradients,
@@ -264,7 +264,8 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     several = len(plan.branches) > 1
     outputs = tuple(f"{name}{e}" for name in ["lse", *["part"] * several] for e in ends)
     outputs += () if plan.softmax and plan.value is None else ("out",)
-    found = [Kernel("forward", end, _doc(plan), plan, "rows", pointers=outputs, forward=True)]
+    by_rows, by_columns = (_on_patches(plan, side) for side in ("rows", "columns"))
+    found = [Kernel("forward", end, _doc(plan), by_rows, "rows", pointers=outputs, forward=True)]
     if plan.constant:
         return found
     saved = tuple(f"{name}{e}" for name in ("lse", "delta") for e in ends)
@@ -293,19 +294,25 @@ def kernels(plan: PairPlan, end: str = "") -> list[Kernel]:
     if rows or of_gate:
         doc = "Gradients of what belongs to a query, a head or a pair: one tile of rows a program."
         pointers = (*saved, *of_gate, *into(rows))
-        found.append(Kernel("backward_rows", end, doc, plan, "rows", tuple(rows), pointers))
+        found.append(Kernel("backward_rows", end, doc, by_rows, "rows", tuple(rows), pointers))
     if columns or values:
         doc = "Gradients of what belongs to a key: one tile of columns a program, every query head."
         pointers = (*saved, *values, *into(columns))
         made = (*inner, *columns)
-        found.append(Kernel("backward_columns", end, doc, plan, "columns", made, pointers))
+        found.append(Kernel("backward_columns", end, doc, by_columns, "columns", made, pointers))
     for leaf in leaf_gradients(plan, ("table",)):
         doc = f"Gradient of the table {leaf.operand.removeprefix('u_')}: one share a tile of rows."
         pointers = (*saved, f"d_{leaf.operand}")
         name = f"backward_{leaf.name}"
         made = (*scan_gradients(plan, "table"), leaf)
-        found.append(Kernel(name, end, doc, plan, "rows", made, pointers))
+        found.append(Kernel(name, end, doc, by_rows, "rows", made, pointers))
     return found
+
+
+def _on_patches(plan: PairPlan, side: str) -> PairPlan:
+    """`plan` as a kernel computes it whose programs own one side."""
+    found = plan.patches
+    return plan if found is None else replace(plan, ops=placed(plan.ops, found, side))
 
 
 def _doc(plan: PairPlan) -> str:

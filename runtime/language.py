@@ -57,6 +57,7 @@ from attnspec.runtime.triton_patches import (
     parted,
     patch,
     patches,
+    places,
     tokens,
 )
 from attnspec.runtime.triton_running import RUN, block_sums, by_run, running, runs
@@ -142,6 +143,7 @@ __all__ = [
     "patch",
     "patches",
     "philox",
+    "places",
     "point_side",
     "power",
     "power_int",

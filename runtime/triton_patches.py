@@ -88,17 +88,25 @@ def ends(at, rest, sides, steps, shape):
 
 
 @triton.jit
-def tokens(at, rest, sides, steps, shape, start, length, amount: tl.constexpr):
-    """The `amount` tokens of a patch as rows of a tensor whose first holds position `start`;
-    `length` where the tensor has none."""
+def places(at, shape, amount: tl.constexpr):
+    """Where the `amount` tokens of a patch lie along each axis among those of their remainder."""
+    found = ()
     local = tl.arange(0, amount)
-    position = tl.zeros([amount], dtype=tl.int32)
-    there = position == 0
     size = amount
-    for axis in tl.static_range(len(sides)):
+    for axis in tl.static_range(len(shape)):
         size = size // shape[axis]
-        coordinate = (at[axis] * shape[axis] + local // size % shape[axis]) * steps[axis]
-        coordinate += rest[axis]
+        found += (at[axis] * shape[axis] + local // size % shape[axis],)
+    return found
+
+
+@triton.jit
+def tokens(at, rest, sides, steps, start, length):
+    """The tokens at the `places` of a patch as rows of a tensor whose first holds position `start`;
+    `length` where the tensor has none."""
+    position = tl.zeros_like(at[0])
+    there = position == 0
+    for axis in tl.static_range(len(sides)):
+        coordinate = at[axis] * steps[axis] + rest[axis]
         there = there & (coordinate < sides[axis])
         position = position * sides[axis] + coordinate
     token = position - start

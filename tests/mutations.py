@@ -42,6 +42,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "walks": ("-m", "tests.runtime.walk"),
     "scores": ("-m", "tests.runtime.scores"),
     "boxes": ("-m", "tests.runtime.boxes"),
+    "coordinates": ("-m", "tests.runtime.coordinates"),
     "blocks": (
         *_PYTEST,
         "tests/dsl/test_boxes.py",

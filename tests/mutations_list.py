@@ -22,6 +22,7 @@ LOOKUPS = ("lookups", "fuzz")
 RANKS, CUTS, SWEEPS = ("ranks", "fuzz"), ("cuts",), ("sweeps",)
 MIXTURES = ("mixtures", "fuzz")
 WALKS, BOXES, GRIDS = ("walks",), ("boxes",), ("boxes", "fuzz")
+COORDINATES = ("coordinates",)
 BOUNDS = ("bounds", "relations", "fuzz")
 FUNCTIONS = ("functions", "fuzz")
 BLOCKS, PARTS = ("blocks",), ("parts",)
@@ -45,7 +46,7 @@ COLUMNS = "templates/backward_columns.py.jinja"
 MACROS = "templates/macros.py.jinja"
 TILES, ARRANGE = "runtime/triton_tiles.py", "runtime/arrange.py"
 WALK = "runtime/triton_walk.py"
-PATCHES = "runtime/triton_patches.py"
+PATCHES, VIEWS = "runtime/triton_patches.py", "codegen/views.py"
 SCALARS = "runtime/triton_functions.py"
 BOUND = "dsl/analysis/bounds.py"
 EXTENTS = "dsl/analysis/extents.py"
@@ -216,6 +217,9 @@ MUTATIONS = (
     Mutation(
         PATCHES, "whole = (start == 0) & (length == times(sides))", "whole = start == 0", BOXES
     ),
+    Mutation(VIEWS, "* {text(step)} + {rest})", "* {text(step)})", COORDINATES),
+    Mutation(VIEWS, 'f"tl.minimum({at}, hi_{axis}.to(tl.int32))"', "at", COORDINATES),
+    Mutation(VIEWS, '"[:, None]" if own == side', '"[:, None]" if own == "rows"', COORDINATES),
     Mutation(PATCHES, "rest = size - cut", "rest = size", BOXES),
     Mutation(PATCHES, "place + slices * cut, place)", "place, place)", BOXES),
     Mutation(
@@ -557,7 +561,7 @@ MUTATIONS = (
         KERNELS,
     ),
     Mutation(
-        "codegen/views.py",
+        VIEWS,
         "tl.load(limits + {4 * place + n})",
         "tl.load(limits + {4 * place + 2 + n % 2})",
         KERNELS,

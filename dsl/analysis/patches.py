@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from attnspec.dsl.analysis.bounds import bounds
 from attnspec.dsl.analysis.fact import Fact
 from attnspec.dsl.analysis.inlining import inline
-from attnspec.dsl.analysis.positions import rebuild
+from attnspec.dsl.analysis.positions import coordinates, rebuild
 from attnspec.dsl.analysis.runs import Run, hull, shown
 from attnspec.dsl.ast import (
     Apply,
@@ -45,11 +45,14 @@ _ONE = Literal(1, kind=Kind.INT)
 @dataclass(frozen=True, slots=True)
 class Patches:
     """Boxes by axis, slowest first. `rows`: keys' coordinates for a patch of queries whose own are
-    `lo_y` to `hi_y` along y; `columns` the reverse. `i_sides` and `j_sides` are the grids', None
-    that of plain positions; `steps` part them by remainders, which are `rest_y` (and coordinates
-    quotients). `mask` is what is left of the mask then."""
+    `lo_y` to `hi_y` along y; `columns` the reverse. `i_at` and `j_at` are a token's coordinates, of
+    its position. `i_sides` and `j_sides` are the grids', None that of plain positions; `steps` part
+    them by remainders, which are `rest_y` (and coordinates quotients). `mask` is what is left of
+    the mask then."""
 
     axes: tuple[str, ...]
+    i_at: tuple[Expr, ...]
+    j_at: tuple[Expr, ...]
     i_sides: tuple[Expr | None, ...]
     j_sides: tuple[Expr | None, ...]
     steps: tuple[Expr, ...]
@@ -87,9 +90,12 @@ def patches(spec: Spec, prover: Prover) -> Patches | None:
     if len(read) < len(parts):  # some pairs of any patch may be excluded besides
         rows = [replace(run, full=False) for run in rows]
         columns = [replace(run, full=False) for run in columns]
+    i_at, j_at = (_places(spec, side, names[side]) for side in "ij")
     i_sides, j_sides = (_sides(spec, side, names[side]) for side in "ij")
     left = conjunction(tuple(part for n, part in enumerate(parts) if n not in held))
-    return Patches(axes, i_sides, j_sides, tuple(steps), tuple(rows), tuple(columns), left)
+    return Patches(
+        axes, i_at, j_at, i_sides, j_sides, tuple(steps), tuple(rows), tuple(columns), left
+    )
 
 
 def describe(found: Patches | None) -> Iterator[Fact]:
@@ -116,6 +122,12 @@ def describe(found: Patches | None) -> Iterator[Fact]:
 def _names(spec: Spec, side: str) -> tuple[str, ...]:
     """The names of the axes of a side's grid; `n` of plain positions."""
     return next((g.names for g in spec.grids if g.side == side or spec.shared_grid), ("n",))
+
+
+def _places(spec: Spec, side: str, names: tuple[str, ...]) -> tuple[Expr, ...]:
+    if not spec.grids:
+        return (Index(side, kind=Kind.INT),)
+    return tuple(coordinates(Coord(side, name, side, kind=Kind.INT), spec) for name in names)
 
 
 def _sides(spec: Spec, side: str, names: tuple[str, ...]) -> tuple[Expr | None, ...]:

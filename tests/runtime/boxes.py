@@ -23,6 +23,7 @@ from attnspec.runtime.triton_patches import (
     parted,
     patch,
     patches,
+    places,
     tokens,
 )
 from attnspec.runtime.triton_walk import reach
@@ -64,11 +65,11 @@ def listed(
     visited, full = box(runs, sides, start, length)
     local = tl.arange(0, amount)
     for place in tl.range(0, area(full)):
-        token = tokens(cell(place, full), rest, sides, steps, shape, start, length, amount)
+        token = tokens(places(cell(place, full), shape, amount), rest, sides, steps, start, length)
         tl.store(out + place * amount + local, token)
     for place in tl.range(0, area(visited) - area(full)):
         at = cell_besides(place, visited, full)
-        token = tokens(at, rest, sides, steps, shape, start, length, amount)
+        token = tokens(places(at, shape, amount), rest, sides, steps, start, length)
         tl.store(out + (area(full) + place) * amount + local, token)
     tl.store(counts, area(full))
     tl.store(counts + 1, area(visited) - area(full))
@@ -83,7 +84,7 @@ def every(
     sides, steps, shape = (a, b, c), (step_a, step_b, step_c), (one, two, three)
     for number in tl.range(0, patches(sides, steps, shape)):
         rest, at = patch(number, sides, steps, shape)
-        token = tokens(at, rest, sides, steps, shape, start, length, amount)
+        token = tokens(places(at, shape, amount), rest, sides, steps, start, length)
         tl.store(out + number * amount + tl.arange(0, amount), token)
 
 

@@ -1,5 +1,5 @@
-"""Scripts under the interpreter: loops over tiles in closed form, logits cut short, ranks,
-keys that programs share, and heads that share tiles."""
+"""Scripts under the interpreter: loops over tiles in closed form, coordinates, logits cut short,
+ranks, keys that programs share, and heads that share tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("script", ["walk", "boxes", "scores", "cuts", "few", "packed"])
+@pytest.mark.parametrize(
+    "script", ["walk", "boxes", "coordinates", "scores", "cuts", "few", "packed"]
+)
 def test_under_the_interpreter(script: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
