@@ -158,7 +158,8 @@ class Work:
 
     @property
     def sums_rows(self) -> bool:
-        """Whether a gradient adds up several rows, so that rows past the last must not count."""
+        """Whether a gradient adds up several rows, so that rows past the last must not count: they
+        have the last one's position, which lies in the domain of what is computed of it."""
         roles = {g.role for g in self.gradients} | {g.role for g in self.vectors}
         return bool(roles & {"head", "table"})
 

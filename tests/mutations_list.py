@@ -104,6 +104,7 @@ MUTATIONS = (
     # logits cut short
     Mutation(FORWARD, "lse, lse - lifted)", "lse, lse + lifted)", SCORES),
     Mutation(ROWS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
+    Mutation(ROWS, '"tl.minimum(row, M - 1)"', '"row"', SCORES),
     Mutation(COLUMNS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),

@@ -47,6 +47,7 @@ weight = raw / max(sum(j, raw), 0.000001)"""
 # Rows past the last one add nothing to what a head's parameter gets.
 TOTALS = "param s[h] = 0.4\noutput = none\nreturn total[b, h, i] = sum(j, exp(s + dot(q[i], k[j])))"
 MAPS = "param s[h] = 0.4\noutput = none\nreturn map[b, h, i, j] = sigmoid(s + dot(q[i], k[j]))"
+BORDER = "param a[h] = 0.5\nscore = dot(q[i], k[j]) + a * j / (M - i)"  # no number past the last
 DTYPES = ("float32", "float16")
 
 
@@ -92,6 +93,7 @@ def checks() -> Iterator[list[str]]:
     yield failures("empty", EMPTY, *DTYPES)
     yield failures("totals", TOTALS, "float32")
     yield failures("maps", MAPS, "float32")
+    yield failures("border", BORDER, "float32")
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
     yield failures("column", COLUMN, "float32")
