@@ -6,7 +6,8 @@ from attnspec.codegen.plan_types import BLOCKED, TABLES, PairPlan
 from attnspec.codegen.tile import needed
 from attnspec.dsl.ast import Kind
 
-_SOME, _MUCH = 24, 44  # numbers of a pair
+_SOME, _MANY, _MUCH = 20, 24, 44  # numbers of a pair
+_TOKENS = 8  # of its tokens' that a backward tile holds at once
 
 
 def work(plan: PairPlan) -> int:
@@ -17,6 +18,18 @@ def work(plan: PairPlan) -> int:
     ops = sum(op.axes == "ij" for op in plan.ops)
     looked_up = sum(leaf.role in (*BLOCKED, *TABLES) for leaf in plan.leaves)
     return ops + sums + len(plan.leaves) + 4 * looked_up + 4 * len(plan.scans)
+
+
+def _held(plan: PairPlan, forward: bool) -> int:
+    """`work`, and what else takes the registers of a wide tile, as numbers of a pair: what a
+    compact tile works out for its tokens, a loop over channels, entries that belong to a token,
+    every weight but one, and a mask that a weight without softmax carries to its product."""
+    tokens = sum(op.axes in ("i", "j") for op in plan.ops) if plan.patches is not None else 0
+    of_tokens = sum(leaf.role in ("row_table", "column_table") for leaf in plan.leaves)
+    held = work(plan) + (tokens if forward else min(tokens, _TOKENS))
+    carried = plan.keep is not None and not plan.softmax
+    held += 20 * len(plan.sums) + 10 * of_tokens + 8 * carried
+    return held + 14 * (len(plan.branches) - 1)
 
 
 def loads(plan: PairPlan) -> tuple[str, str]:
@@ -38,5 +51,11 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     walks = plan.patches or plan
     full = plan.blocks is not None or (walks.rows.full and walks.columns.full)
     backward = (keep and not full) or pointwise or paired or len(floats) > 1
-    heavy = "laden" if work(plan) > _SOME else "heavy"
-    return heavy if forward else usual, heavy if backward else usual
+    return _loaded(plan, True) if forward else usual, _loaded(plan, False) if backward else usual
+
+
+def _loaded(plan: PairPlan, forward: bool) -> str:
+    """The word for a tile of many parts."""
+    if work(plan) > _MANY:
+        return "laden"
+    return "heavy" if _held(plan, forward) > _SOME else "medium"

@@ -97,8 +97,10 @@ def need(call: Problem, name: str) -> Need:
         phase = "backward_gated"
     sums = len(call.plan.weights) if name == "forward" else 1
     load = call.plan.loads[0 if name == "forward" else 1]
+    walked = name == "backward_columns" and call.groups > 1
+    if load == "medium" and walked:
+        load = "heavy"
     if load in ("light", "masked", "listed"):
-        walked = name == "backward_columns" and call.groups > 1
         load = "tight" if _small(call, name) + walked > 1 else "shared" if walked else load
     return Need(
         phase,

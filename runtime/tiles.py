@@ -54,9 +54,9 @@ class Need:
     backward_columns or backward_table. `load` is what else it holds: "light" with no mask,
     "masked", "listed" with a mask and lists of tiles, "shared" the same with a loop over the query
     heads that share a tile's keys, "tight" with more than one of the small things that take
-    registers (see `arrange.need`), "several" with several weights, "heavy" with a mask or a score
-    of many parts, "laden" the same with many numbers of a pair, or "crowded" with more of these
-    than fit beside the products.
+    registers (see `arrange.need`), "several" with several weights, "medium" with a mask or a score
+    of some parts, "heavy" with one of many, "laden" the same with many numbers of a pair, or
+    "crowded" with more of these than fit beside the products.
     """
 
     phase: str
@@ -83,13 +83,14 @@ def _row(
     several: Config | None = None,
     shared: Config | None = None,
     tight: Config | None = None,
+    medium: Config | None = None,
     laden: Config | None = None,
 ) -> Row:
     masked = masked or light
     by_load = {"light": light, "masked": masked, "listed": listed or masked}
     by_load |= {"shared": shared or by_load["listed"], "tight": tight or by_load["listed"]}
     heavy = heavy or light
-    by_load |= {"several": several or masked, "heavy": heavy}
+    by_load |= {"several": several or masked, "medium": medium or heavy, "heavy": heavy}
     return limit, by_load | {"laden": laden or heavy, "crowded": heavy}
 
 
@@ -124,11 +125,17 @@ _SHORT = ("forward_few", "forward_packed")  # tiles in which heads that share ke
 # the widest without spills.
 _HOPPER: Table = {
     "forward": (
-        _row(64, Config(128, 128, 8, 3, edge=64), heavy=Config(128, 32, 8, 3)),
+        _row(
+            64,
+            Config(128, 128, 8, 3, edge=64),
+            heavy=Config(128, 32, 8, 3),
+            medium=Config(128, 64, 8, 3, edge=32),
+        ),
         _row(
             128,
             Config(128, 128, 8, 3, edge=32),
             heavy=Config(128, 32, 8, 2),
+            medium=Config(128, 64, 8, 3, edge=32),
             laden=Config(128, 16, 8, 2),
         ),
         _row(
@@ -142,11 +149,17 @@ _HOPPER: Table = {
     "forward_few": _FEW,
     "forward_packed": _PACKED,
     "backward_rows": (
-        _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
+        _row(
+            64,
+            Config(128, 128, 8, 2, edge=64),
+            heavy=Config(128, 32, 8, 2),
+            medium=Config(128, 64, 8, 2, edge=32),
+        ),
         _row(
             128,
             Config(128, 128, 8, 2, edge=32),
             heavy=Config(128, 32, 8, 2),
+            medium=Config(128, 64, 8, 2, edge=32),
             listed=Config(128, 64, 8, 2, edge=32),
             laden=Config(128, 16, 8, 2),
         ),
@@ -179,6 +192,7 @@ _HOPPER: Table = {
             64,
             Config(64, 128, 8, 2, edge=32),
             heavy=Config(32, 128, 8, 2),
+            medium=Config(64, 128, 8, 2, edge=32),
             laden=Config(32, 32, 4, 2),
         ),
         _row(
@@ -186,6 +200,7 @@ _HOPPER: Table = {
             Config(64, 128, 8, 2, edge=16),
             heavy=Config(16, 128, 8, 2),
             tight=Config(32, 128, 8, 2),
+            medium=Config(32, 128, 8, 2, edge=16),
             laden=Config(32, 32, 8, 2),
         ),
         _row(256, Config(64, 32, 8, 2), several=Config(16, 128, 8, 2)),
@@ -210,6 +225,7 @@ _BLACKWELL: Table = _HOPPER | {
             Config(128, 128, 8, 3, edge=32),
             heavy=Config(128, 32, 8, 3),
             listed=Config(128, 128, 8, 3, edge=16),
+            medium=Config(128, 64, 8, 3, edge=16),
         ),
         _row(
             256,
@@ -221,7 +237,7 @@ _BLACKWELL: Table = _HOPPER | {
         *_HOPPER["forward"][3:],
     ),
     "backward_rows": (
-        _HOPPER["backward_rows"][0],
+        _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
         _row(
             128,
             Config(128, 128, 8, 2, edge=32),
@@ -259,34 +275,70 @@ _BLACKWELL: Table = _HOPPER | {
 # 99 KB.
 _AMPERE: Table = {
     "forward": (
-        _row(64, Config(128, 64, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 4, 3)),
-        _row(128, Config(128, 32, 8, 3), Config(64, 16, 4, 3), Config(64, 32, 8, 3)),
+        _row(
+            64,
+            Config(128, 64, 8, 3),
+            heavy=Config(64, 16, 8, 3),
+            masked=Config(64, 32, 4, 3),
+            medium=Config(128, 32, 8, 3),
+        ),
+        _row(
+            128,
+            Config(128, 32, 8, 3),
+            heavy=Config(64, 16, 8, 3),
+            masked=Config(64, 32, 8, 2),
+            several=Config(64, 16, 8, 2),
+            medium=Config(64, 32, 8, 3),
+        ),
         _row(256, Config(64, 32, 8, 1, edge=16), heavy=Config(64, 16, 8, 2)),
         _row(512, Config(16, 32, 4, 1)),
     ),
     "forward_few": _FEW,
     "forward_packed": _PACKED,
     "backward_rows": (
-        _row(64, Config(128, 64, 8, 2), heavy=Config(64, 32, 4, 2)),
-        _row(128, Config(128, 32, 8, 2), heavy=Config(64, 32, 8, 2), tight=Config(128, 32, 8, 1)),
-        _row(256, Config(32, 32, 8, 2)),
+        _row(
+            64,
+            Config(128, 64, 8, 2, edge=32),
+            heavy=Config(64, 32, 8, 2),
+            laden=Config(64, 16, 8, 2),
+        ),
+        _row(
+            128,
+            Config(128, 32, 8, 2),
+            heavy=Config(64, 16, 8, 2),
+            tight=Config(128, 32, 8, 1),
+            medium=Config(64, 32, 8, 2),
+            laden=Config(32, 32, 8, 2),
+        ),
+        _row(256, Config(32, 32, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_gated": (
-        _row(64, Config(64, 32, 8, 2)),
-        _row(128, Config(64, 32, 8, 2)),
+        _row(64, Config(64, 32, 8, 2), heavy=Config(64, 16, 8, 2), listed=Config(64, 16, 8, 2)),
+        _row(128, Config(64, 32, 8, 2), heavy=Config(64, 16, 8, 2), listed=Config(64, 16, 8, 2)),
         _row(256, Config(16, 16, 8, 1)),
         _row(512, Config(16, 16, 8, 1)),
     ),
     "backward_columns": (
-        _row(64, Config(32, 64, 4, 2), heavy=Config(32, 64, 8, 2)),
-        _row(128, Config(32, 64, 8, 2), heavy=Config(16, 64, 8, 3)),
-        _row(256, Config(32, 32, 8, 2)),
+        _row(
+            64,
+            Config(32, 64, 4, 2),
+            heavy=Config(32, 32, 8, 2),
+            medium=Config(64, 32, 8, 2),
+        ),
+        _row(
+            128,
+            Config(32, 64, 8, 3),
+            heavy=Config(16, 64, 8, 3),
+            medium=Config(32, 32, 8, 2),
+            laden=Config(16, 32, 8, 2),
+        ),
+        _row(256, Config(32, 32, 8, 2), masked=Config(16, 16, 8, 2)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (
         _row(64, Config(32, 32, 4, 1)),
-        _row(128, Config(32, 32, 8, 1)),
+        _row(128, Config(16, 32, 8, 1)),
         _row(256, Config(32, 16, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
@@ -323,11 +375,11 @@ _CDNA: Table = {
 # the pipeline: else those loaded ahead would stand in registers, too.
 _CROWDED: Table = {
     "forward": (
-        _row(256, Config(64, 32, 8, 1)),
+        _row(256, Config(64, 16, 8, 2)),
         _row(512, Config(16, 16, 8, 2)),
         _row(1024, Config(16, 32, 8, 2)),
     ),
-    "backward_rows": (_row(64, Config(32, 16, 8, 2)), _row(512, Config(16, 16, 8, 1))),
+    "backward_rows": (_row(64, Config(32, 16, 8, 2)), _row(512, Config(16, 32, 8, 1))),
     "backward_columns": (
         _row(128, Config(32, 32, 8, 1)),
         _row(256, Config(16, 32, 8, 1)),

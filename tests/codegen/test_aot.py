@@ -147,6 +147,15 @@ def test_descriptors_load_tiles_without_spills(
         ("contextual_position", 1, "backward_columns", "cuda:90", 128, 1),
         ("landmark", 1, "forward", "cuda:90", 64, 1),
         ("landmark", 1, "forward", "cuda:90", 128, 1),
+        ("t5_causal", 0, "backward_columns", "cuda:90", 96, 4),
+        ("forgetting", 0, "forward", "cuda:90", 128, 1),
+        ("natten", 0, "backward_columns", "cuda:90", 128, 1),
+        ("graph_additive", 0, "forward", "cuda:100", 128, 1),
+        ("zero_padded_window", 0, "forward", "cuda:80", 64, 1),
+        ("expert_choice", 0, "backward_rows", "cuda:80", 64, 1),
+        ("halo", 0, "backward_rows", "cuda:80", 128, 1),
+        ("deberta", 0, "backward_columns", "cuda:80", 64, 1),
+        ("pine", 5, "forward", "cuda:80", 128, 1),
     ],
 )
 def test_what_holds_much_takes_tiles_that_do_not_spill(
