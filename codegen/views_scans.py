@@ -44,6 +44,11 @@ class ScanView:
         return ", ".join(PLACES[self.scan.side])
 
     @property
+    def past(self) -> str:
+        """Whether a place is past the last along the side: what flows there counts for no pair."""
+        return " >= ".join(PLACES[self.scan.side])
+
+    @property
     def back(self) -> str:
         """The sum that runs the other way, as arguments."""
         return f"{self.along}, {not self.scan.after}, {self.scan.own}"

@@ -158,10 +158,15 @@ class Work:
 
     @property
     def sums_rows(self) -> bool:
-        """Whether a gradient adds up several rows, so that rows past the last must not count: they
-        have the last one's position, which lies in the domain of what is computed of it."""
+        """Whether a gradient adds up several rows, so that rows past the last must not count."""
         roles = {g.role for g in self.gradients} | {g.role for g in self.vectors}
         return bool(roles & {"head", "table"})
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether such rows have the last one's position, which lies in the domain of what is
+        computed of it; running sums tell rows past the last by their own."""
+        return self.sums_rows and not self.plan.scans
 
     @property
     def vectors(self) -> list[VectorGradient]:

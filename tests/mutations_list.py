@@ -105,6 +105,10 @@ MUTATIONS = (
     Mutation(FORWARD, "lse, lse - lifted)", "lse, lse + lifted)", SCORES),
     Mutation(ROWS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
     Mutation(ROWS, '"tl.minimum(row, M - 1)"', '"row"', SCORES),
+    Mutation(ROWS, "if k.holds_rows", "if k.sums_rows", SCORES),
+    Mutation(
+        MACROS, "tl.where({{ scan.past }}, 0.0, d_{{ scan.name }})", "d_{{ scan.name }}", SCORES
+    ),
     Mutation(COLUMNS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
     Mutation(SCALARS, "place = place + since", "place = place - since", SCORES),
     Mutation(SCALARS, "highest * 1.4426950408889634 - fixed", "highest * 99.0", SCORES),

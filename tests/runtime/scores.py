@@ -48,6 +48,17 @@ weight = raw / max(sum(j, raw), 0.000001)"""
 TOTALS = "param s[h] = 0.4\noutput = none\nreturn total[b, h, i] = sum(j, exp(s + dot(q[i], k[j])))"
 MAPS = "param s[h] = 0.4\noutput = none\nreturn map[b, h, i, j] = sigmoid(s + dot(q[i], k[j]))"
 BORDER = "param a[h] = 0.5\nscore = dot(q[i], k[j]) + a * j / (M - i)"  # no number past the last
+# Gradients of running sums count no place past the last, of rows that add keys up and of heads.
+RUNNING = """index u = j
+input x[b, h, i]
+param s[h] = 0.4
+let run[i, j] = sum(u, sigmoid(dot(q[i], k[u]) + s + x[i]), where=u >= j)
+weight = tanh(dot(q[i], k[j])) * run[i, j] / N"""
+RUNNING_DOWN = """index w = i
+input y[b, h, j]
+param s[h] = 0.4
+let run[i, j] = sum(w, sigmoid(dot(q[w], k[j]) + s + y[j] + w / N), where=w >= i)
+weight = tanh(dot(q[i], k[j])) * run[i, j] / N"""
 DTYPES = ("float32", "float16")
 
 
@@ -94,6 +105,8 @@ def checks() -> Iterator[list[str]]:
     yield failures("totals", TOTALS, "float32")
     yield failures("maps", MAPS, "float32")
     yield failures("border", BORDER, "float32")
+    yield failures("running", RUNNING, "float32")
+    yield failures("running_down", RUNNING_DOWN, "float32")
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
     yield failures("column", COLUMN, "float32")
