@@ -7,7 +7,7 @@ from attnspec.codegen.tile import needed
 from attnspec.dsl.ast import Kind
 
 _SOME, _MANY, _MUCH = 20, 24, 44  # numbers of a pair
-_TOKENS = 8  # of its tokens' that a backward tile holds at once
+_TOKENS = 8  # numbers of a token that a backward tile holds at once
 
 
 def work(plan: PairPlan) -> int:

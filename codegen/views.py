@@ -138,7 +138,7 @@ def patch_view(found: PatchPlan, side: str) -> PatchView:
 
 def placed(ops: Iterable[Op], found: PatchPlan, side: str) -> tuple[Op, ...]:
     """`ops` in a kernel whose programs own one side, "rows" or "columns": coordinates, and what
-    the steps divide them into, are what makes its tiles, not divided out of positions. Past the
+    the steps divide them into, come from what makes its tiles, not from divisions. Past the
     grid the own tile has its last coordinates: a number that is not there must lie in the domain
     of what is computed of it."""
     made: dict[str, str] = {}

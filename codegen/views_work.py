@@ -165,8 +165,8 @@ class Work:
     @property
     def holds_rows(self) -> bool:
         """Whether such rows have the last one's position, which lies in the domain of what is
-        computed of it; running sums tell rows past the last by their own."""
-        return self.sums_rows and not self.plan.scans
+        computed of it; running sums along rows tell those past the last by their own."""
+        return self.sums_rows and all(scan.side == "j" for scan in self.plan.scans)
 
     @property
     def vectors(self) -> list[VectorGradient]:

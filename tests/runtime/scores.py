@@ -54,6 +54,10 @@ input x[b, h, i]
 param s[h] = 0.4
 let run[i, j] = sum(u, sigmoid(dot(q[i], k[u]) + s + x[i]), where=u >= j)
 weight = tanh(dot(q[i], k[j])) * run[i, j] / N"""
+RUNNING_BORDER = """index u = j
+param s[h] = 0.4
+let run[i, j] = sum(u, sigmoid(dot(q[i], k[u]) + s / (M - i)), where=u >= j)
+weight = tanh(dot(q[i], k[j]) + s * j / (M - i)) * run[i, j] / N"""
 RUNNING_DOWN = """index w = i
 input y[b, h, j]
 param s[h] = 0.4
@@ -106,6 +110,7 @@ def checks() -> Iterator[list[str]]:
     yield failures("maps", MAPS, "float32")
     yield failures("border", BORDER, "float32")
     yield failures("running", RUNNING, "float32")
+    yield failures("running_border", RUNNING_BORDER, "float32")
     yield failures("running_down", RUNNING_DOWN, "float32")
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
