@@ -153,8 +153,9 @@ def add_entries(base, share, at, token, length, size):
 
 
 @triton.jit
-def set_entries(base, share, at, repeated, token, length, size):
-    """`add_entries` where a token meets no entry twice but those in `repeated`."""
+def set_entries(base, share, at, repeated, token, length, size, heads: tl.constexpr = 1):
+    """`add_entries` where a token meets no entry twice but those in `repeated`, or all of them once
+    for each of so many `heads`."""
     at = at + tl.zeros(share.shape, dtype=tl.int32)
     there = token < length
     own = base + token.to(tl.int64) * size
@@ -162,8 +163,11 @@ def set_entries(base, share, at, repeated, token, length, size):
         some = there & (repeated[place] >= 0) & (repeated[place] < size)  # it may be none
         _add_entry(own + repeated[place], share, at == repeated[place], some)
         share = tl.where(at == repeated[place], 0.0, share)
-    put(own[:, None] + at, share, (share != 0.0) & there[:, None])
-    if len(repeated) > 0:
+    some = (share != 0.0) & there[:, None]
+    if heads > 1:
+        share += tl.load(own[:, None] + at, mask=some, other=0.0)
+    put(own[:, None] + at, share, some)
+    if len(repeated) > 0 or heads > 1:
         tl.debug_barrier()
 
 

@@ -63,6 +63,9 @@ input y[b, h, j]
 param s[h] = 0.4
 let run[i, j] = sum(w, sigmoid(dot(q[w], k[j]) + s + y[j] + w / N), where=w >= i)
 weight = tanh(dot(q[i], k[j])) * run[i, j] / N"""
+# Query heads share a key head, to whose table each adds.
+TABLES = """param r[12, d] = 0.1
+score = dot(q[i] - r[clamp(i - j, 0, 11)], k[j])"""
 DTYPES = ("float32", "float16")
 
 
@@ -112,6 +115,7 @@ def checks() -> Iterator[list[str]]:
     yield failures("running", RUNNING, "float32")
     yield failures("running_border", RUNNING_BORDER, "float32")
     yield failures("running_down", RUNNING_DOWN, "float32")
+    yield failures("tables", TABLES, "float32")
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
     yield failures("column", COLUMN, "float32")
