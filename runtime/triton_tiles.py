@@ -166,6 +166,7 @@ def set_entries(base, share, at, repeated, token, length, size, heads: tl.conste
     some = (share != 0.0) & there[:, None]
     if heads > 1:
         share += tl.load(own[:, None] + at, mask=some, other=0.0)
+        tl.debug_barrier()  # threads that hold the same pair must all have read before one writes
     put(own[:, None] + at, share, some)
     if len(repeated) > 0 or heads > 1:
         tl.debug_barrier()
