@@ -135,7 +135,7 @@ OVER_HEADS = (
     "softmax(score, over=h) / N",
     "softmax(score) * softmax({S}, over=h)",
     "softmax(lot, over=h, where={C}) * sigmoid({c})",
-    "softmax(lot, over=h, sink={f}) * tanh(score)",
+    "softmax(lot, over=h, sink={alone}) * tanh(score)",
     "softmax(4 * softmax(score), over=h)",
     "softmax(score - logsumexp(g, lot[i, j, h=g]))",
     "sigmoid(score - amax(g, lot[i, j, h=g])) / N",

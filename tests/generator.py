@@ -307,6 +307,7 @@ class _Spec(Pieces):
             "r": lambda: self.scalar("row"),
             "c": lambda: self.scalar("column"),
             "sink": self.sink,
+            "alone": lambda: self.declare("param", "alone", " = 0.7"),
             "dropped": self.dropped,
             "pair": lambda: self.tensor("input", "pair", ("b", "h", "i, j")),
             "count": lambda: self.once("let count[i] = max(1, sum(j, 1))"),
