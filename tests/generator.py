@@ -60,15 +60,15 @@ class _Spec(Pieces):
     def vectors(self) -> list[str]:
         """A weight for every channel, or a mixture over heads."""
         key, query = self.once("key of_e[e]"), self.once("query open_y[e]")
-        mixing = "param mixing[h, g] = 0.25"
+        mixing, slope = "param mixing[h, g] = 0.25", ("param", "slope", "[h] = 0.5")
         return self.rng.choice((
             lambda: [f"weight = softmax(score + {key}[j])"],
             lambda: [f"weight = softmax(score * tanh({key}[j] + {query}[i]), sink={self.sink()})"],
             lambda: [f"weight = sigmoid(score + {key}[j]) * tanh({query}[i] - {key}[j]) / N"],
             lambda: [f"weight = softmax(score - abs(i - j) * sigmoid({key}[j]), over=i)"],
-            lambda: ["let told[i, j] = softmax(score)",
+            lambda: [f"let told[i, j] = softmax(score * {self.declare(*slope)})",
                      f"weight = sum(g, {self.talk(mixing)} * told[i, j, h=g])"],
-            lambda: ["let told[i, j] = tanh(score) / N",
+            lambda: [f"let told[i, j] = tanh(score) / N * {self.declare(*slope)}",
                      f"weight = sum(g, {self.talk(mixing)} * told[i, j, h=g])"],
         ))()  # fmt: skip
 
@@ -215,7 +215,9 @@ class _Spec(Pieces):
 
     def running(self) -> list[str]:
         """Weights that depend on the tokens on one side of a pair's own."""
-        run, own, at = self.rng.choice((("back", "j", "lot[i, back]"), ("up", "i", "lot[up, j]")))
+        run, own, at = self.rng.choice((
+            ("back", "j", "lot[i, back]"), ("fore", "i", "lot[fore, j]"),
+        ))  # fmt: skip
         self.once(f"index {run} = {own}")
         order = f"{run} {self.rng.choice(('<', '<=', '>', '>='))} {own}"
         lot = self.filled(("sigmoid(score)", "sigmoid({S})", "where({C}, sigmoid({S}), 0)"))
@@ -225,7 +227,7 @@ class _Spec(Pieces):
     def of_a_block(self) -> list[str]:
         """Weights that depend on the tokens of the block of a pair's own."""
         run, own, other, at = self.rng.choice((
-            ("back", "j", "i", "lot[i, back]"), ("up", "i", "j", "lot[up, j]"),
+            ("back", "j", "i", "lot[i, back]"), ("fore", "i", "j", "lot[fore, j]"),
         ))  # fmt: skip
         self.once(f"index {run} = {own}")
         given = any("i, j]" in line for line in self.lines)  # of which no block is laid out
