@@ -1,9 +1,9 @@
 """What every kernel of the library takes, compiled without a GPU.
 
 Compiles the kernels of every pass of each fused spec in bfloat16 at head dimensions 64 and 128 for
-cuda:90 and cuda:80 (kernels of equal code once), writes benchmarks/results/static/library.json and
-prints a line for each target and for each kernel whose operands no tile holds. Exits with 1 where a
-kernel spills or does not fit. Run it with `make aot`.
+cuda:90 and cuda:80 (kernels of equal code and tiles once), writes
+benchmarks/results/static/library.json and prints a line for each target and for each kernel whose
+operands no tile holds. Exits with 1 where a kernel spills or does not fit. Run it with `make aot`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ Part: TypeAlias = tuple[int, str]
 
 
 def parts(name: str) -> list[tuple[str, Part]]:
-    """The code of every kernel of a fused spec, and which it is."""
+    """What tells each kernel of a fused spec from others, its code and what its tile goes by, and
+    which it is."""
     attention = attnspec.load(name)
     if not attention.source:
         return []
     return [
-        (code(kernels[kernel].function), (place, kernel))
-        for place, (_, kernels) in enumerate(attention._generated.PASSES)
+        (f"{plan.loads} {plan.counts}\n{code(kernels[kernel].function)}", (place, kernel))
+        for place, (plan, kernels) in enumerate(attention._generated.PASSES)
         for kernel in kernels
     ]
 

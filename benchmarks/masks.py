@@ -27,7 +27,7 @@ from attnspec.runtime.arrange import arrange
 from attnspec.runtime.blocks import visits
 from attnspec.runtime.launch import outputs
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import Config
+from attnspec.runtime.tile_tables import Config
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "static" / "masks.json"

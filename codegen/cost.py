@@ -99,6 +99,10 @@ class _Counter:
                 self.block(body)
             case ast.While(body=body):  # once, whatever the number of sweeps
                 self.block(body)
+            case ast.If(test=ast.Name(id="AGAIN"), body=body):
+                self.block(body)
+            case ast.If(test=ast.BoolOp()):
+                pass  # the loops again, where a value is not finite
             case ast.If(body=body, orelse=other):
                 self.cheaper(body, other)
             case ast.Expr(value=value):

@@ -54,6 +54,21 @@ def loads(plan: PairPlan) -> tuple[str, str]:
     return _loaded(plan, True) if forward else usual, _loaded(plan, False) if backward else usual
 
 
+def counts(plan: PairPlan) -> str:
+    """What a pass works out and reads, in counts: passes alike in these take the same registers, or
+    nearly so."""
+    axes = ("ij", "i", "j")
+    ops = [f"{sum(op.axes == a for op in plan.ops)} {a}" for a in axes]
+    ops.append(f"{sum(op.axes not in axes for op in plan.ops)} of a head")
+    roles = sorted(leaf.role + (" grad" if leaf.grad else "") for leaf in plan.leaves)
+    several = {"dot": plan.dots, "sum": plan.sums, "scan": plan.scans, "scalar": plan.scalars}
+    parts = [f"{len(each)} {name}" for name, each in several.items() if each]
+    weights = [b.normalizer + (" sink" if b.sink else "") for b in plan.branches]
+    walks = ("keep", "patches", "ranges", "blocks", "gate", "value")
+    held = [name for name in walks if getattr(plan, name) is not None]
+    return ", ".join([*ops, *roles, *parts, *weights, *held, plan.form])
+
+
 def _loaded(plan: PairPlan, forward: bool) -> str:
     """The word for a tile of many parts."""
     if work(plan) > _MANY:

@@ -15,7 +15,7 @@ from jinja2.bccache import Bucket
 from attnspec import __version__
 from attnspec.codegen.check_module import LANGUAGE, PROVIDED, check_module
 from attnspec.codegen.layout import fold, layout
-from attnspec.codegen.loads import loads
+from attnspec.codegen.loads import counts, loads
 from attnspec.codegen.native import native
 from attnspec.codegen.packing import packs
 from attnspec.codegen.passes import operands
@@ -168,6 +168,7 @@ def _pass(spec: Spec, plan: PairPlan, end: str) -> str:
         kernels=shown,
         views=views,
         loads='("{}", "{}")'.format(*loads(plan)),
+        counts=counts(plan),
         packs=packs(plan),
         plan=plan,
         shape=_shape(plan),

@@ -244,6 +244,7 @@ class Kernel(Work):
         chosen = ["EDGE"] if self.piece == "EDGE" else []
         chosen += ["PARTS"] if self.split else []
         chosen += ["PACKED"] if self.packs else []
+        chosen += ["AGAIN"] if self.careful else []
         used = {op.op for op in needed(self.plan.ops, self._roots(True))}
         chosen += [name for name, ops in _CHOICES.items() if used & ops]
         chosen += [f"FIXED{b.end}" for b in self.branches if self.forward and b.highest]

@@ -148,6 +148,12 @@ class Work:
         return "" if self.plan.keep is None else text(self.plan.keep)
 
     @property
+    def careful(self) -> bool:
+        """Whether a value that is not finite must be kept from the rows that exclude it: at every
+        partial tile, or with AGAIN where an output turns out not to be finite."""
+        return self.forward and self.plan.value is not None and self.plan.keep is not None
+
+    @property
     def cleans(self) -> bool:
         """Whether an operand that is not finite must be kept from the pairs that exclude it.
 

@@ -29,7 +29,8 @@ from attnspec.runtime.disassembly import run_tool, spilled
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.launch import by_name, outputs
 from attnspec.runtime.problem import Problem, problem
-from attnspec.runtime.tiles import TARGETS, Config, config
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import TARGETS, config
 from attnspec.runtime.typical import typical
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

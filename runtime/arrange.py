@@ -18,7 +18,8 @@ from attnspec.runtime import patches
 from attnspec.runtime.blocks import visits_again
 from attnspec.runtime.kept import Place, place_of
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import FEW, Config, Need, width
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import FEW, Need, width
 
 SLOTS = 256  # entries of a table that one program sums
 # dimensions as kernels see them, all entries of a table in one
@@ -109,6 +110,7 @@ def need(call: Problem, name: str) -> Need:
         0 if call.value is None else sums * width(call.value.shape[-1]),
         load,
         call.dtype,
+        call.plan.counts,
     )
 
 
@@ -192,7 +194,7 @@ def layout(
             for axis, stride in zip(axes, there.stride(), strict=True):
                 values[f"s_{tensor}_{axis if axis in SIDES else 'c'}"] = stride
     chunks = parts
-    values |= {"PARTS": parts, "PACKED": heads}
+    values |= {"PARTS": parts, "PACKED": heads, "AGAIN": tile.again}
     if "BLOCK_T" in arg_names:
         size = call.tensors[written(arg_names)[0]].shape[-1]
         block = min(SLOTS, width(size))

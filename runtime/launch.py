@@ -30,16 +30,8 @@ from attnspec.runtime.cpu_entmax import thresholds
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.precision import own_precision
 from attnspec.runtime.problem import WIDE, Kind, Pairwise, Problem, kind_within, problem
-from attnspec.runtime.tiles import (
-    FEW,
-    INTERPRETED,
-    Config,
-    config,
-    describing,
-    parts,
-    trying,
-    width,
-)
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import FEW, INTERPRETED, config, describing, parts, trying, width
 
 Kernels = Mapping[str, Any]
 BACKENDS = ("triton", "cpu", "native")

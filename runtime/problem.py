@@ -169,8 +169,9 @@ class Pairwise:
     `entries` (their number or its name; a pair's is `indices(values)["out"]`), the "position" of
     the largest one, the "threshold" at which the shares of its pairs add up to 1, or the "cuts"
     around its largest (see `cpu_cuts`); of a softmax without a value nothing but the log-sum-exp.
-    `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, see
-    `tiles.Need`. `packs`: rows of several query heads may share a forward tile.
+    `masked`: some pairs are excluded; `loads` are what a forward and a backward tile hold, and
+    `counts` all that the pass works out, see `tiles.Need`. `packs`: rows of several query heads may
+    share a forward tile.
     `dots` are (tile, row operand, column operand).
     `tile(values, masked)` gives (keep or None, score), `slopes(values, masked)` gives (keep,
     score, gradients in the order of `wanted`), `search(values, masked)` (keep, share, (the slope by
@@ -190,6 +191,7 @@ class Pairwise:
     normalizer: str
     masked: bool
     loads: tuple[str, str]
+    counts: str
     packs: bool
     operands: tuple[tuple[str, tuple[str, ...]], ...]
     numbers: tuple[str, ...]

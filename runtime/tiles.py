@@ -1,8 +1,9 @@
 """Tile sizes by need: chosen from a table, never searched for at run time.
 
-The tables hold what compiles without spilling registers where that is possible, and what fits a
-target's shared memory always; `attnspec build --target` shows what each choice takes. What
-`attnspec tune` has measured on a GPU stands in a file beside and comes first.
+The tables hold what compiles without spilling registers for most kernels, and what fits a target's
+shared memory always; `attnspec build --target` shows what each choice takes. A file beside comes
+first: it holds what `attnspec tune` has measured on a GPU and, where the tables' tile spills, the
+nearest that does not, which `attnspec tune --compile-only` finds without one.
 """
 
 from __future__ import annotations
@@ -13,35 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 
 from attnspec.dsl.diagnostics import AttnError
+from attnspec.runtime.tile_tables import CROWDED, FLOAT32, TABLES, WIDEST, Config
 
 # Tokens of a block whose numbers a tile adds up one after another: every tile and every piece of
 # one holds whole blocks.
 BLOCK = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Rows and columns of a tile, warps and pipeline stages.
-
-    A partial tile is taken `edge` columns (by columns: rows) at a time, the whole of it by
-    default: masks hold registers that full tiles do not need. `descriptors`: whole tiles of
-    operands are copied by the device's copy engine, which works out addresses itself. With `pack`
-    the rows of a forward tile are those of several query heads of a key head, which reads keys and
-    values once.
-    """
-
-    block_m: int
-    block_n: int
-    warps: int
-    stages: int
-    edge: int | None = None
-    descriptors: bool = False
-    pack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +37,8 @@ class Need:
     heads that share a tile's keys, "tight" with more than one of the small things that take
     registers (see `arrange.need`), "several" with several weights, "medium" with a mask or a score
     of some parts, "heavy" with one of many, "laden" the same with many numbers of a pair, or
-    "crowded" with more of these than fit beside the products.
+    "crowded" with more of these than fit beside the products. `counts` say more exactly what a pass
+    works out and reads.
     """
 
     phase: str
@@ -65,349 +47,13 @@ class Need:
     value: int
     load: str
     dtype: torch.dtype
+    counts: str = ""
 
 
 FEW = 16  # rows that fill no larger tile
-
-# For each phase, tiles up to a number of channels, by load.
-Row: TypeAlias = tuple[int, dict[str, Config]]
-Table: TypeAlias = dict[str, tuple[Row, ...]]
-
-
-def _row(
-    limit: int,
-    light: Config,
-    heavy: Config | None = None,
-    masked: Config | None = None,
-    listed: Config | None = None,
-    several: Config | None = None,
-    shared: Config | None = None,
-    tight: Config | None = None,
-    medium: Config | None = None,
-    laden: Config | None = None,
-) -> Row:
-    masked = masked or light
-    by_load = {"light": light, "masked": masked, "listed": listed or masked}
-    by_load |= {"shared": shared or by_load["listed"], "tight": tight or by_load["listed"]}
-    heavy = heavy or light
-    by_load |= {"several": several or masked, "medium": medium or heavy, "heavy": heavy}
-    return limit, by_load | {"laden": laden or heavy, "crowded": heavy}
-
-
-# Few rows share one product among the warps, each of which takes some keys.
-_FEW = (
-    _row(
-        128,
-        Config(16, 64, 4, 3),
-        heavy=Config(16, 32, 4, 2),
-        listed=Config(16, 64, 4, 3, edge=32),
-    ),
-    _row(256, Config(16, 32, 8, 2)),
-    _row(512, Config(16, 32, 4, 1)),
-)
-
-# Such rows of several heads of queries are more.
-_PACKED = (
-    _row(64, Config(64, 64, 4, 3, edge=32), heavy=Config(64, 32, 4, 2)),
-    _row(
-        128,
-        Config(64, 32, 4, 3),
-        heavy=Config(64, 32, 8, 2),
-        listed=Config(64, 32, 8, 3),
-    ),
-    _row(256, Config(32, 32, 8, 2)),
-    _row(512, Config(16, 32, 4, 1)),
-)
 _SHORT = ("forward_few", "forward_packed")  # tiles in which heads that share keys are packed
-
-# Products by warp group: eight warps share an accumulator of 128 rows. Backward by columns holds
-# two accumulators and two tiles of scores at once, so its tiles of rows are short. Each edge is
-# the widest without spills.
-_HOPPER: Table = {
-    "forward": (
-        _row(
-            64,
-            Config(128, 128, 8, 3, edge=64),
-            heavy=Config(128, 32, 8, 3),
-            medium=Config(128, 64, 8, 3, edge=32),
-        ),
-        _row(
-            128,
-            Config(128, 128, 8, 3, edge=32),
-            heavy=Config(128, 32, 8, 2),
-            medium=Config(128, 64, 8, 3, edge=32),
-            laden=Config(128, 16, 8, 2),
-        ),
-        _row(
-            256,
-            Config(128, 64, 8, 2, edge=32),
-            heavy=Config(128, 16, 8, 2),
-            several=Config(128, 64, 8, 2, edge=16),
-        ),
-        _row(512, Config(64, 32, 8, 1), several=Config(32, 32, 8, 1)),
-    ),
-    "forward_few": _FEW,
-    "forward_packed": _PACKED,
-    "backward_rows": (
-        _row(
-            64,
-            Config(128, 128, 8, 2, edge=64),
-            heavy=Config(128, 32, 8, 2),
-            medium=Config(128, 64, 8, 2, edge=32),
-        ),
-        _row(
-            128,
-            Config(128, 128, 8, 2, edge=32),
-            heavy=Config(128, 32, 8, 2),
-            medium=Config(128, 64, 8, 2, edge=32),
-            listed=Config(128, 64, 8, 2, edge=32),
-            laden=Config(128, 16, 8, 2),
-        ),
-        _row(
-            256,
-            Config(128, 32, 8, 2),
-            heavy=Config(64, 32, 8, 2, edge=16),
-            several=Config(128, 64, 8, 2, edge=32),
-        ),
-        _row(512, Config(32, 32, 8, 1)),
-    ),
-    "backward_gated": (
-        _row(
-            64,
-            Config(128, 128, 8, 2, edge=32),
-            heavy=Config(128, 32, 8, 2),
-            tight=Config(128, 64, 8, 2, edge=32),
-        ),
-        _row(
-            128,
-            Config(128, 32, 8, 2),
-            heavy=Config(128, 16, 8, 2),
-            tight=Config(128, 32, 8, 2, edge=16),
-        ),
-        _row(256, Config(32, 16, 8, 1)),
-        _row(512, Config(16, 16, 8, 1)),
-    ),
-    "backward_columns": (
-        _row(
-            64,
-            Config(64, 128, 8, 2, edge=32),
-            heavy=Config(32, 128, 8, 2),
-            medium=Config(64, 128, 8, 2, edge=32),
-            laden=Config(32, 32, 4, 2),
-        ),
-        _row(
-            128,
-            Config(64, 128, 8, 2, edge=16),
-            heavy=Config(16, 128, 8, 2),
-            tight=Config(32, 128, 8, 2),
-            medium=Config(32, 128, 8, 2, edge=16),
-            laden=Config(32, 32, 8, 2),
-        ),
-        _row(256, Config(64, 32, 8, 2), several=Config(16, 128, 8, 2)),
-        _row(512, Config(32, 32, 8, 1)),
-    ),
-    "backward_table": (
-        _row(128, Config(64, 32, 4, 2)),
-        _row(256, Config(32, 16, 8, 2)),
-        _row(512, Config(32, 32, 8, 1)),
-    ),
-}
-
-# As above, but of a table's kernel the compiler takes no more rows: its loop over entries reduces
-# tiles out of tensor memory (Triton 3.7.1 refuses). Nor does it spare registers for two sums of
-# wide values.
-_BLACKWELL: Table = _HOPPER | {
-    "forward_few": (_row(64, Config(16, 64, 4, 3)), _row(128, Config(16, 32, 4, 3)), *_FEW[1:]),
-    "forward": (
-        _HOPPER["forward"][0],
-        _row(
-            128,
-            Config(128, 128, 8, 3, edge=32),
-            heavy=Config(128, 32, 8, 3),
-            listed=Config(128, 128, 8, 3, edge=16),
-            medium=Config(128, 64, 8, 3, edge=16),
-        ),
-        _row(
-            256,
-            Config(64, 64, 8, 2, edge=32),
-            heavy=Config(64, 16, 8, 2),
-            listed=Config(64, 64, 8, 2, edge=16),
-            several=Config(64, 32, 8, 2),
-        ),
-        *_HOPPER["forward"][3:],
-    ),
-    "backward_rows": (
-        _row(64, Config(128, 128, 8, 2, edge=64), heavy=Config(128, 32, 8, 2)),
-        _row(
-            128,
-            Config(128, 128, 8, 2, edge=32),
-            heavy=Config(128, 32, 8, 2),
-            masked=Config(128, 64, 8, 2, edge=32),
-        ),
-        _row(
-            256,
-            Config(128, 32, 8, 2, edge=16),
-            heavy=Config(64, 32, 8, 2, edge=16),
-            several=Config(128, 64, 8, 2, edge=32),
-        ),
-        *_HOPPER["backward_rows"][3:],
-    ),
-    "backward_columns": (
-        _row(
-            64,
-            Config(64, 128, 8, 2, edge=32),
-            heavy=Config(32, 128, 8, 2),
-            shared=Config(64, 64, 8, 2, edge=32),
-        ),
-        _row(
-            128,
-            Config(64, 128, 8, 2, edge=16),
-            heavy=Config(16, 128, 8, 2),
-            shared=Config(64, 32, 8, 2),
-            tight=Config(64, 32, 8, 2),
-        ),
-        *_HOPPER["backward_columns"][2:],
-    ),
-    "backward_table": (_row(128, Config(32, 32, 4, 2)), *_HOPPER["backward_table"][1:]),
-}
-
-# Products by warp, operands in registers: narrower tiles than above. Also for shared memory of
-# 99 KB.
-_AMPERE: Table = {
-    "forward": (
-        _row(
-            64,
-            Config(128, 64, 8, 3),
-            heavy=Config(64, 16, 8, 3),
-            masked=Config(64, 32, 4, 3),
-            medium=Config(128, 32, 8, 3),
-        ),
-        _row(
-            128,
-            Config(128, 32, 8, 3),
-            heavy=Config(64, 16, 8, 3),
-            masked=Config(64, 32, 8, 2),
-            several=Config(64, 16, 8, 2),
-            medium=Config(64, 32, 8, 3),
-        ),
-        _row(256, Config(64, 32, 8, 1, edge=16), heavy=Config(64, 16, 8, 2)),
-        _row(512, Config(16, 32, 4, 1)),
-    ),
-    "forward_few": _FEW,
-    "forward_packed": _PACKED,
-    "backward_rows": (
-        _row(
-            64,
-            Config(128, 64, 8, 2, edge=32),
-            heavy=Config(64, 32, 8, 2),
-            laden=Config(64, 16, 8, 2),
-        ),
-        _row(
-            128,
-            Config(128, 32, 8, 2),
-            heavy=Config(64, 16, 8, 2),
-            tight=Config(128, 32, 8, 1),
-            medium=Config(64, 32, 8, 2),
-            laden=Config(32, 32, 8, 2),
-        ),
-        _row(256, Config(32, 32, 8, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "backward_gated": (
-        _row(64, Config(64, 32, 8, 2), heavy=Config(64, 16, 8, 2), listed=Config(64, 16, 8, 2)),
-        _row(128, Config(64, 32, 8, 2), heavy=Config(64, 16, 8, 2), listed=Config(64, 16, 8, 2)),
-        _row(256, Config(16, 16, 8, 1)),
-        _row(512, Config(16, 16, 8, 1)),
-    ),
-    "backward_columns": (
-        _row(
-            64,
-            Config(32, 64, 4, 2),
-            heavy=Config(32, 32, 8, 2),
-            medium=Config(64, 32, 8, 2),
-        ),
-        _row(
-            128,
-            Config(32, 64, 8, 3),
-            heavy=Config(16, 64, 8, 3),
-            medium=Config(32, 32, 8, 2),
-            laden=Config(16, 32, 8, 2),
-        ),
-        _row(256, Config(32, 32, 8, 2), masked=Config(16, 16, 8, 2)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "backward_table": (
-        _row(64, Config(32, 32, 4, 1)),
-        _row(128, Config(16, 32, 8, 1)),
-        _row(256, Config(32, 16, 8, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-}
-
-# Wavefronts of 64, shared memory of 64 KB.
-_CDNA: Table = {
-    "forward": (
-        _row(64, Config(128, 64, 4, 1)),
-        _row(128, Config(64, 32, 4, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "forward_few": _FEW,
-    "forward_packed": (
-        _row(64, Config(64, 64, 4, 1)),
-        _row(128, Config(64, 32, 4, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "backward_rows": (
-        _row(64, Config(64, 32, 4, 1)),
-        _row(128, Config(32, 32, 4, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "backward_gated": (_row(512, Config(16, 16, 4, 1)),),
-    "backward_columns": (
-        _row(64, Config(32, 64, 4, 1)),
-        _row(128, Config(32, 32, 4, 1)),
-        _row(512, Config(16, 16, 4, 1)),
-    ),
-    "backward_table": (_row(128, Config(32, 32, 4, 1)), _row(512, Config(16, 16, 4, 1))),
-}
-
-# Numbers of a pair fill the registers of every CUDA target alike. Tiles of many products go through
-# the pipeline: else those loaded ahead would stand in registers, too.
-_CROWDED: Table = {
-    "forward": (
-        _row(256, Config(64, 16, 8, 2)),
-        _row(512, Config(16, 16, 8, 2)),
-        _row(1024, Config(16, 32, 8, 2)),
-    ),
-    "backward_rows": (_row(64, Config(32, 16, 8, 2)), _row(512, Config(16, 32, 8, 1))),
-    "backward_columns": (
-        _row(128, Config(32, 32, 8, 1)),
-        _row(256, Config(16, 32, 8, 1)),
-        _row(512, Config(16, 16, 8, 1)),
-    ),
-}
-
-# Plain multiply-adds, operands of twice the size.
-_FLOAT32: tuple[Row, ...] = (
-    _row(32, Config(64, 32, 4, 1)),
-    _row(128, Config(32, 32, 4, 1, edge=16)),
-    _row(512, Config(16, 16, 4, 1)),
-)
-
-_TABLES = {
-    "cuda:80": _AMPERE,
-    "cuda:86": _AMPERE,
-    "cuda:89": _AMPERE,
-    "cuda:90": _HOPPER,
-    "cuda:100": _BLACKWELL,
-    "cuda:120": _AMPERE,
-    "hip:gfx942": _CDNA,
-}
-TARGETS = tuple(_TABLES)
-
-# Many products of few vectors, as with every place of a block, where one side is far wider than the
-# other; or several weights of wide vectors.
-_WIDE, _WIDEST, _OTHER = 512, _row(1024, Config(16, 16, 8, 1)), 128
+TARGETS = tuple(TABLES)
+_WIDE, _OTHER = 512, 128  # channels of most tiles, and of their other side where there are more
 SHARED = {
     "cuda:80": 163 * 1024,
     "cuda:90": 227 * 1024,
@@ -415,7 +61,6 @@ SHARED = {
     "hip:gfx942": 64 * 1024,
 }  # bytes a program may use; others have 99 KB
 
-# As large as may be: each operation has a fixed cost there. Partial tiles in pieces as elsewhere.
 # Multiprocessors; what has fewer programs shares the keys of a tile of rows among several.
 _PROCESSORS = {"cuda:80": 108, "cuda:90": 132, "cuda:100": 148, "hip:gfx942": 304}
 _SHARE = 512  # keys at least of each
@@ -425,12 +70,13 @@ _PARTS = 64
 def parts(programs: int, columns: int, target: str) -> int:
     """How many programs share the keys of a tile of rows, where there are `programs` of these and
     as many keys as `columns`: 1, unless the device would stand idle."""
-    free = _PROCESSORS.get(target if target in _TABLES else _nearest(target), 1) // max(programs, 1)
+    free = _PROCESSORS.get(target if target in TABLES else _nearest(target), 1) // max(programs, 1)
     most = max(min(free, columns // _SHARE, _PARTS), 1)
     return 1 << most.bit_length() - 1  # few numbers: kernels are compiled for each
 
 
-INTERPRETED = Config(32, 32, 4, 1, edge=16)
+# As large as may be: each operation has a fixed cost there. Partial tiles in pieces as elsewhere.
+INTERPRETED = Config(32, 32, 4, 1, edge=16, again=True)
 
 
 def width(channels: int) -> int:
@@ -440,19 +86,28 @@ def width(channels: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a measured tile is for: `channels` are those of the widest side, `wide` is float32."""
+    """What a tile of the file is for: `channels` are those of the widest side, `wide` is float32;
+    with `counts`, see `Need`, it is for these alone."""
 
     target: str
     phase: str
     load: str
     channels: int
     wide: bool
+    counts: str = ""
 
 
 def key(need: Need, target: str) -> Key:
-    """Under which a kernel's tile stands among those that were measured."""
+    """Under which a kernel's tile stands in the file: of its own where it has one."""
+    own = own_key(need, target)
+    return own if own in _tuned() else replace(own, counts="")
+
+
+def own_key(need: Need, target: str) -> Key:
+    """Under which the tile of kernels stands that work out exactly this."""
     channels = max(need.left, need.right, need.value)
-    return Key(target, need.phase, need.load, channels, need.dtype is torch.float32)
+    wide = need.dtype is torch.float32
+    return Key(target, need.phase, need.load, channels, wide, need.counts)
 
 
 TUNED = Path(__file__).with_name("tuned.json")
@@ -523,22 +178,34 @@ def config(need: Need, target: str) -> Config:
     of = key(need, target)
     if tried := _trials.get(of):
         return tried
-    found = _tuned().get(of) or replace(_tabled(need, target), pack=need.phase in _SHORT)
+    found = _tuned().get(of) or replace(
+        _tabled(need, target), pack=need.phase in _SHORT, again=_again(need, target)
+    )
     return described(need, found) if describing() and describes(target) else found
 
 
+def _again(need: Need, target: str) -> bool:
+    """Whether a forward tile is taken with care only where its output is not finite: loops of
+    float32 and of many channels have no registers left for what must be kept, and for cuda:100
+    Triton 3.7.1 compiles no sum over both axes of an output."""
+    kind, _, arch = target.partition(":")
+    narrow = need.dtype is not torch.float32 and need.phase.startswith("forward")
+    narrow &= max(need.left, need.right, need.value) <= _OTHER
+    return narrow and kind == "cuda" and not 100 <= int(arch) < 120
+
+
 def _tabled(need: Need, target: str) -> Config:
-    known = target if target in _TABLES else _nearest(target)
-    table = _FLOAT32 if need.dtype is torch.float32 else _TABLES[known][need.phase]
-    if need.load == "crowded" and table is not _FLOAT32 and known.startswith("cuda"):
-        table = _CROWDED.get(need.phase, table)
+    known = target if target in TABLES else _nearest(target)
+    table = FLOAT32 if need.dtype is torch.float32 else TABLES[known][need.phase]
+    if need.load == "crowded" and table is not FLOAT32 and known.startswith("cuda"):
+        table = CROWDED.get(need.phase, table)
     wide = max(need.left, need.right, need.value)
     whole = need.dtype is torch.float32
     fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
     fits &= not (whole and known.startswith("hip"))
     if need.load == "several":  # which one pass for each would take
         fits = SHARED.get(known, 99 * 1024) >= (136 if whole else 80) * 1024
-    for limit, by_load in (*table, _WIDEST):
+    for limit, by_load in (*table, WIDEST):
         if wide <= limit and (fits or limit <= _WIDE):
             return by_load[need.load]
     raise AttnError(

@@ -265,14 +265,19 @@ def weighted(p, v, acc):
     """acc + p @ v in which a value that is not finite counts only where p is not 0."""
     short = p.to(v.dtype)
     acc = dot(short, finite(v), acc)
-    wide = v.to(tl.float32)
-    if tl.max(tl.max(tl.where(wide - wide == 0.0, 0, 1), 1), 0) > 0:
+    if spoiled(v.to(tl.float32)):
         # Rare, so column by column: another product would hold twice the registers.
         if v.dtype == tl.float16:  # where a weight of 1e-8 is 0
             acc = _mark(p, v, acc)
         else:
             acc = _mark(short, v, acc)
     return acc
+
+
+@triton.jit
+def spoiled(acc):
+    """Whether some number of a tile is not finite."""
+    return tl.max(tl.max(tl.where(acc - acc == 0.0, 0, 1), 1), 0) > 0
 
 
 @triton.jit

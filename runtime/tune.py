@@ -1,8 +1,10 @@
-"""Tiles measured on the GPU at hand: for each kernel the tables' own, then whatever beats it.
+"""Tiles for the file beside the tables: the fastest on the GPU at hand, or without one the largest
+that spills no registers.
 
 A search goes from tile to tile by one change at a time and stops where no change gains enough. All
 tiles of a step are timed in turns, and one that does not compile, does not fit, spills registers or
-gives other numbers takes no part.
+gives other numbers takes no part. Without a GPU there is nothing to time: a kernel whose tile
+spills gets the first that does not, from the least change to the smallest tile.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from attnspec.runtime.api import Attention
 from attnspec.runtime.arrange import need
 from attnspec.runtime.launch import target
 from attnspec.runtime.rounds import ratios, rounds
-from attnspec.runtime.tiles import FEW, Config, Key, config, describes, key, trial
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import BLOCK, FEW, Key, config, describes, key, own_key, trial
 from attnspec.runtime.typical import typical
 
 Times = Mapping[Config, Sequence[float]]
@@ -33,24 +36,26 @@ _STEPS = 12
 _SIDES = (16, 32, 64, 128, 256)
 _WARPS = (4, 8)
 _STAGES = (1, 2, 3, 4)
+_PAIRS = 1024  # of a tile for each warp, where it takes other warps
 _ALIKE = 2e-2  # of the largest number
 _TOKENS, _WIDTH = 16_384, 2_048  # batch * length and heads * channels
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A kernel's tile before and after; `ratio` is the new time over the old."""
+    """A kernel's tile before and after, which is None where none is better; `what` it has of the
+    other's time, or of its spills."""
 
     key: Key
     before: Config
-    after: Config
-    ratio: float
+    after: Config | None
+    what: str
 
 
 def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]:
     """Every tile that differs in one number, by one step, on a target; an edge stays within its
-    side. Heads that are packed may be taken apart. Where descriptors take the place of pointers,
-    which hold registers of their own, the edge may change at once."""
+    side. Heads that are packed may be taken apart, and values with care at once. Where descriptors
+    take the place of pointers, which hold registers of their own, the edge may change at once."""
     steps: dict[str, Sequence[Any]] = {
         "block_m": _SIDES, "block_n": _SIDES, "warps": _WARPS, "stages": _STAGES,
     }  # fmt: skip
@@ -66,6 +71,7 @@ def neighbours(tile: Config, by_columns: bool, where: str) -> tuple[Config, ...]
         other = replace(tile, descriptors=not tile.descriptors)
         found += [other, *(replace(other, edge=near) for near in _SIDES if near <= side)]
     found += [replace(tile, pack=False)] if tile.pack else []
+    found += [replace(tile, again=False)] if tile.again else []
     return tuple(dict.fromkeys(_settled(one, by_columns) for one in found))
 
 
@@ -108,6 +114,34 @@ def search(start: Config, measure: Measure, by_columns: bool, where: str) -> tup
     return now, whole
 
 
+def smaller(tile: Config, by_columns: bool) -> tuple[Config, ...]:
+    """Tiles that may take fewer registers, the least change first: partial tiles in smaller pieces,
+    other warps, fewer stages, then half the tile, the side that is walked first, and so on."""
+    across, along = ("block_n", "block_m") if by_columns else ("block_m", "block_n")
+    found: list[Config] = []
+    now: tuple[Config, ...] = (tile,)
+    while now:
+        found += [more for one in now for more in _of_a_size(one, by_columns)]
+        halves = [_half(one, side) for side in (along, across) for one in now]
+        now = tuple(dict.fromkeys(_settled(one, by_columns) for one in halves if one))
+    return tuple(one for one in dict.fromkeys(found) if one != tile)
+
+
+def _half(tile: Config, side: str) -> Config | None:
+    size = getattr(tile, side)
+    return replace(tile, **{side: size // 2}) if size > BLOCK else None
+
+
+def _of_a_size(tile: Config, by_columns: bool) -> Iterator[Config]:
+    side = tile.edge or (tile.block_m if by_columns else tile.block_n)
+    edges = [edge for edge in reversed(_SIDES) if edge <= side]
+    fits = [other for other in _WARPS if tile.block_m * tile.block_n <= _PAIRS * other]
+    for stages in range(tile.stages, min(tile.stages, 2) - 1, -1):  # one stage waits for each tile
+        for warps in dict.fromkeys((tile.warps, *fits)):
+            for edge in edges:
+                yield _settled(replace(tile, edge=edge, stages=stages, warps=warps), by_columns)
+
+
 def at_hand() -> str:
     """The target that is the GPU at hand; AttnError where there is none."""
     if not torch.cuda.is_available():
@@ -132,7 +166,25 @@ def tune(
             work = attention.spec, module, name, call, where, dtype, channels
             measure = measure_by(of, run, "cuda", partial(spares, work))
             after, ratio = search(before, measure, name == "backward_columns", where)
-            yield Tuned(of, before, after, ratio)
+            yield Tuned(of, before, after, f"{ratio:.2f} of the time")
+
+
+def spare(
+    attention: Attention, where: str, channels: int, dtype: str, rows: int | None, group: int
+) -> Iterator[Tuned]:
+    """For every kernel of a spec that spills registers when compiled for a target, for calls as
+    `tune` has them, the first smaller tile that does not; needs no GPU."""
+    module = attention._generated
+    for place, (_, kernels) in enumerate(module.PASSES):
+        call = record(attention.spec, module, dtype, channels, place, rows=rows, group=group)
+        for name in kernels:
+            wanted = need(call, name)
+            before, by_columns = config(wanted, where), name == "backward_columns"
+            work = attention.spec, module, name, call, where, dtype, channels
+            if spills := _spills(work, before):
+                others = (tile for tile in smaller(before, by_columns) if spares(work, tile))
+                what = f"none of {spills} instructions that spill"
+                yield Tuned(own_key(wanted, where), before, next(others, None), what)
 
 
 def _calls(
@@ -173,8 +225,12 @@ def _calls(
 def spares(work: Work, tile: Config) -> bool:
     """Whether kernel and call of `work`, as `aot.build_kernel` takes them, compile without spilling
     registers."""
+    return _spills(work, tile) == 0
+
+
+def _spills(work: Work, tile: Config) -> int:
     few = work[3].rows <= FEW  # whose keys several programs share
-    return build_kernel(*work, tile, parts=2 if few else 1)[0].spills == 0
+    return build_kernel(*work, tile, parts=2 if few else 1)[0].spills
 
 
 def measure_by(

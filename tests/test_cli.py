@@ -403,6 +403,13 @@ def test_tune_without_a_gpu(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def test_tune_without_a_gpu_asks_what_to_compile_for(here: Path) -> None:
+    result = run("tune", "causal", "--compile-only", "-o", "tiles.json")
+    assert result.exit_code == 1
+    assert result.stderr == "error: target: expected what to compile for, such as cuda:90\n"
+    assert list(here.iterdir()) == []
+
+
 # verify
 
 

@@ -1,4 +1,5 @@
-"""`attnspec tune`: tiles measured on the GPU at hand, written into the table that launches read."""
+"""`attnspec tune`: tiles measured on the GPU at hand, or compiled without one, written into the
+table that launches read."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ from attnspec.dsl.diagnostics import AttnError
 
 @click.command()
 @click.argument("specs", type=SPEC, nargs=-1, required=True, metavar="SPEC...")
-@click.option("--target", help="Refuse to measure on another GPU than this, such as cuda:90.")
+@click.option(
+    "--compile-only",
+    is_flag=True,
+    help="Without a GPU: find smaller tiles for kernels that spill registers.",
+)
+@click.option(
+    "--target",
+    help="Such as cuda:90: what to compile for, or refuse to measure on another GPU than this.",
+)
 @click.option(
     "--head-dim", "head_dims", type=click.IntRange(1), multiple=True, default=(64, 128),
     show_default=True,
@@ -31,8 +40,8 @@ from attnspec.dsl.diagnostics import AttnError
     help="Another file than the table that launches read.",
 )  # fmt: skip
 def tune(
-    specs: tuple[str, ...], target: str | None, head_dims: tuple[int, ...], dtype: str,
-    length: int, rows: int | None, group: int, output: Path | None,
+    specs: tuple[str, ...], compile_only: bool, target: str | None, head_dims: tuple[int, ...],
+    dtype: str, length: int, rows: int | None, group: int, output: Path | None,
 ) -> None:  # fmt: skip
     """Measure tiles of each SPEC's kernels on the GPU at hand and write down the fastest.
 
@@ -40,19 +49,27 @@ def tune(
     """
     from attnspec.runtime import tiles
     from attnspec.runtime.api import load
-    from attnspec.runtime.tune import at_hand
+    from attnspec.runtime.tune import at_hand, spare
     from attnspec.runtime.tune import tune as search
 
-    here = at_hand()
+    here = target if compile_only else at_hand()
+    if here is None:
+        raise AttnError("target: expected what to compile for, such as cuda:90")
     if target not in (None, here):
         raise AttnError(f"target: expected {here}, the GPU at hand, got {target!r}")
     file = output or tiles.TUNED
     for name in specs:
         for head_dim in head_dims:
-            for found in search(load(name), length, head_dim, dtype, rows, group):
+            call = head_dim, dtype, rows, group
+            attention = load(name)
+            found = (
+                spare(attention, here, *call) if compile_only else search(attention, length, *call)
+            )
+            for each in found:
                 click.echo(
-                    f"{name} {found.key.phase} {found.key.channels} channels, {found.key.load}:"
-                    f" {found.after} takes {found.ratio:.2f} of the time of {found.before}"
+                    f"{name} {each.key.phase} {each.key.channels} channels, {each.key.load}:"
+                    f" {each.after} has {each.what} of {each.before}"
                 )
-                tiles.write_tuned(file, {found.key: found.after})
+                if each.after is not None:
+                    tiles.write_tuned(file, {each.key: each.after})
     click.echo(f"{file} written")

@@ -12,15 +12,16 @@ import torch
 from benchmarks.aot import compile_kernels, unique
 
 import attnspec
+from attnspec.codegen.library import names
 from attnspec.dsl.ast import Spec
-from attnspec.runtime import aot
+from attnspec.runtime import aot, tiles
 from attnspec.runtime.arrange import need, packed
 from attnspec.runtime.compat import targeting
 from attnspec.runtime.disassembly import instructions
 from attnspec.runtime.kernel import interpreted
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import SHARED, TARGETS, Need, config, described
-from attnspec.runtime.tune import neighbours, spares
+from attnspec.runtime.tiles import SHARED, TARGETS, TUNED, Need, config, described, read_tuned
+from attnspec.runtime.tune import neighbours, spare, spares
 
 SPECS = ("causal", "alibi", "softcap", "t5", "gated_elementwise", "padded")
 WITHOUT_SPILLS = ("cuda:80", "cuda:90")
@@ -156,6 +157,12 @@ def test_descriptors_load_tiles_without_spills(
         ("halo", 0, "backward_rows", "cuda:80", 128, 1),
         ("deberta", 0, "backward_columns", "cuda:80", 64, 1),
         ("pine", 5, "forward", "cuda:80", 128, 1),
+        # and those of which more than others spilled in the tables' tiles
+        ("cross_lingual", 0, "backward_rows", "cuda:90", 64, 1),
+        ("latent", 0, "backward_columns", "cuda:90", 128, 1),
+        ("guided_sharing", 1, "backward_rows", "cuda:90", 128, 1),
+        ("natten", 0, "forward", "cuda:90", 128, 1),
+        ("sink", 0, "forward", "cuda:80", 128, 1),
     ],
 )
 def test_what_holds_much_takes_tiles_that_do_not_spill(
@@ -206,6 +213,25 @@ def test_a_search_passes_over_what_spills() -> None:
     assert not spares(work, replace(tile, descriptors=True))
     assert described(need(call, "backward_columns"), tile) == tile
     assert any(spares(work, x) for x in by_descriptors)
+
+
+def test_tiles_of_single_kernels_are_those_that_compiling_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = read_tuned(TUNED)
+    monkeypatch.setattr(tiles, "_tuned", dict)
+    found = [*spare(attnspec.load("sigmoid"), "cuda:90", 128, "bf16", None, 1)]
+    assert found
+    for each in found:
+        assert each.after != each.before
+        assert shipped[each.key] == each.after
+
+
+def test_tiles_of_single_kernels_are_of_the_library() -> None:
+    """One that is not is left over: what its kernel works out has changed."""
+    modules = [attnspec.load(name)._module for name in names()]
+    known = {plan.counts for module in modules if module for plan, _ in module.PASSES}
+    assert {of.counts for of in read_tuned(TUNED)} <= known
 
 
 @pytest.mark.parametrize("target", TARGETS)

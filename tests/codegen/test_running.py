@@ -13,7 +13,7 @@ from tests.codegen.test_passes import EMPTY, PLAIN, SELF, fused, shown
 import attnspec
 from attnspec.codegen.running import running
 from attnspec.dsl.ast import Reduce, walk
-from attnspec.runtime import tiles
+from attnspec.runtime import tile_tables, tiles
 from attnspec.runtime.running import block_sums, by_run, carried
 from attnspec.runtime.running import running as running_sum
 from attnspec.runtime.verify_case import Case
@@ -192,10 +192,10 @@ def test_blocks_and_what_lies_in_one_make_a_running_sum(
 
 def test_every_tile_holds_whole_blocks() -> None:
     """Of every kernel of every target, also where a partial tile is taken in pieces."""
-    rows = [row for table in tiles._TABLES.values() for part in table.values() for row in part]
-    rows += [*tiles._FLOAT32, tiles._WIDEST]
+    rows = [row for table in tile_tables.TABLES.values() for part in table.values() for row in part]
+    rows += [*tile_tables.FLOAT32, tile_tables.WIDEST]
     configs = [config for _, by_load in rows for config in by_load.values()]
     assert len(configs) > 50
-    for config in (*configs, tiles.INTERPRETED):
+    for config in (*configs, *tiles.read_tuned(tiles.TUNED).values(), tiles.INTERPRETED):
         for side in (config.block_m, config.block_n, config.edge or tiles.BLOCK):
             assert side % tiles.BLOCK == 0

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import attnspec
 from attnspec.runtime import arrange, launch
-from attnspec.runtime.tiles import INTERPRETED, Config, Key, trial
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import INTERPRETED, Key, trial
 from attnspec.runtime.verify_case import Case, arguments, leaves
 
 # straight loops, a window, lists, a gate, a table's gradient, several weights, no softmax; keys

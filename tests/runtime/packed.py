@@ -17,7 +17,8 @@ import attnspec
 from attnspec.runtime import launch
 from attnspec.runtime.arrange import packed
 from attnspec.runtime.problem import Problem
-from attnspec.runtime.tiles import INTERPRETED, Config
+from attnspec.runtime.tile_tables import Config
+from attnspec.runtime.tiles import INTERPRETED
 from attnspec.runtime.typical import typical
 
 # what a head, a row or a pair of one has of its own: slopes, a sink, a factor, gates, tables, a

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 
 import attnspec
-from attnspec.runtime import arrange
+from attnspec.runtime import arrange, launch
 from attnspec.runtime.problem import Problem
 from attnspec.runtime.tiles import INTERPRETED
+from attnspec.runtime.typical import typical
 from attnspec.runtime.verify_case import Case
 from attnspec.runtime.verify_rule import hold
 
@@ -85,6 +88,24 @@ def failures(name: str, text: str, *dtypes: str, start: int = 0) -> list[str]:
     return found
 
 
+def reached(name: str, again: bool = True, **given: object) -> list[str]:
+    """Which rows get what from values that are not finite, beside PyTorch's tiles."""
+    attention = attnspec.load(name)
+    heads = 4 if again else 2  # calls of one kind keep their tile
+    call = typical(attention.spec, heads=heads, kv_heads=1, length=81, channels=16)
+    v = call["v"]
+    v[:, :, 20], v[:, :, 45, 3] = float("inf"), float("nan")
+    with patch.object(launch, "INTERPRETED", replace(INTERPRETED, again=again)):
+        theirs, ours = (attention(**call | given, backend=b) for b in ("cpu", "triton"))
+    finite = theirs.isfinite()
+    rows = finite.all(-1)
+    if not rows.any() or rows.all():
+        return [f"{name}: every row is like the others"]
+    same = torch.equal(ours.isfinite(), finite)
+    near = torch.allclose(ours[finite], theirs[finite], rtol=1e-4, atol=1e-4)
+    return [] if same and near else [f"{name}: finite alike {same}, near {near}"]
+
+
 def chosen(text: str, dtype: torch.dtype) -> dict[str, object]:
     """What a call of a spec decides for its forward kernel."""
     attention = attnspec.compile(f"attention chosen\n{text}\n")
@@ -116,6 +137,10 @@ def checks() -> Iterator[list[str]]:
     yield failures("running_border", RUNNING_BORDER, "float32")
     yield failures("running_down", RUNNING_DOWN, "float32")
     yield failures("tables", TABLES, "float32")
+    for again in (False, True):
+        for name in ("sliding_window", "causal_documents", "differential", "gated_elementwise"):
+            yield reached(name, again)
+        yield reached("natten", again, side=3)
     yield failures("sides", SIDES, *DTYPES)
     yield failures("places", PLACES, "float32")
     yield failures("column", COLUMN, "float32")

@@ -11,17 +11,26 @@ import torch
 
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime import tiles
+from attnspec.runtime.tile_tables import Config
 from attnspec.runtime.tiles import (
     TARGETS,
-    Config,
     Need,
     config,
     key,
+    own_key,
     read_tuned,
     trial,
     write_tuned,
 )
-from attnspec.runtime.tune import Measure, at_hand, best, measure_by, neighbours, search
+from attnspec.runtime.tune import (
+    Measure,
+    at_hand,
+    best,
+    measure_by,
+    neighbours,
+    search,
+    smaller,
+)
 
 START = Config(64, 64, 4, 2)
 TARGET = "cuda:90"
@@ -53,11 +62,33 @@ def test_descriptors_are_tried_where_there_is_an_engine_for_them(target: str) ->
     assert tried == ({False, True} if target in ("cuda:90", "cuda:100", "cuda:120") else {False})
 
 
-def test_packed_heads_may_be_taken_apart() -> None:
-    packed = replace(START, pack=True)
-    found = neighbours(packed, False, TARGET)
+@pytest.mark.parametrize("name", ["pack", "again"])
+def test_what_a_tile_has_by_default_may_be_left(name: str) -> None:
+    found = neighbours(replace(START, **{name: True}), False, TARGET)
     assert START in found
-    assert all(near.pack for near in found if near != START)
+    assert all(getattr(near, name) for near in found if near != START)
+    assert not any(getattr(near, name) for near in neighbours(START, False, TARGET))
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_smaller_tiles_come_with_the_least_change_first(by_columns: bool) -> None:
+    side, other = ("block_m", "block_n") if by_columns else ("block_n", "block_m")
+    start = Config(128, 128, 8, 3, edge=64, again=True)
+    found = smaller(start, by_columns)
+    assert found[:3] == (
+        replace(start, edge=32),
+        replace(start, edge=16),
+        replace(start, stages=2),
+    )
+    assert len(set(found)) == len(found)
+    assert start not in found
+    assert all(tile.again for tile in found)
+    sizes = [tile.block_m * tile.block_n for tile in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (min(sizes), {tile.stages for tile in found}) == (16 * 16, {2, 3})
+    assert {tile.warps for tile in found if tile.block_m * tile.block_n > 64 * 64} == {8}
+    halves = [tile for tile in found if tile.block_m * tile.block_n == 128 * 64]
+    assert (getattr(halves[0], side), getattr(halves[-1], other)) == (64, 64)
     assert not any(near.pack for near in neighbours(START, False, TARGET))
 
 
@@ -151,6 +182,37 @@ def test_launches_read_what_was_written(tmp_path: Path, monkeypatch: pytest.Monk
         tiles._tuned.cache_clear()
 
 
+def test_kernels_that_work_out_the_same_may_have_a_tile_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, like = replace(NEED, counts="3 ij"), replace(NEED, counts="4 ij")
+    alone, shared = Config(32, 64, 4, 2), Config(64, 32, 8, 1)
+    assert key(mine, TARGET) == key(like, TARGET) == key(NEED, TARGET)
+    found = {own_key(mine, TARGET): alone, key(NEED, TARGET): shared}
+    monkeypatch.setattr(tiles, "_tuned", lambda: found)
+    assert [config(each, TARGET) for each in (mine, like, NEED)] == [alone, shared, shared]
+    with trial(key(mine, TARGET), START):
+        assert [config(each, TARGET) for each in (mine, like)] == [START, shared]
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "phase", "again"),
+    [
+        ("cuda:80", torch.bfloat16, "forward", True),
+        ("cuda:90", torch.float16, "forward_few", True),
+        ("cuda:120", torch.float16, "forward_packed", True),
+        ("cuda:100", torch.bfloat16, "forward", False),
+        ("cuda:90", torch.float32, "forward", False),
+        ("cuda:90", torch.bfloat16, "backward_rows", False),
+        ("hip:gfx942", torch.bfloat16, "forward", False),
+    ],
+)
+def test_where_tiles_are_taken_again(
+    target: str, dtype: torch.dtype, phase: str, again: bool
+) -> None:
+    assert config(replace(NEED, phase=phase, dtype=dtype), target).again == again
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_measured() -> None:
     with pytest.raises(AttnError, match="there is none here"):
@@ -180,8 +242,8 @@ def test_descriptors_load_where_they_spill_nothing(
 
 
 def test_by_descriptors_are_measured_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    tile = tiles.config(NEED, "cuda:90")
-    monkeypatch.setattr(tiles, "_tuned", lambda: {key(NEED, "cuda:90"): tile})
+    found = {key(NEED, "cuda:90"): tiles.config(NEED, "cuda:90")}
+    monkeypatch.setattr(tiles, "_tuned", lambda: found)
     assert not tiles.config(NEED, "cuda:90").descriptors
     with tiles.by_descriptors():
         assert tiles.config(NEED, "cuda:90").descriptors
