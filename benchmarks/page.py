@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import plots
 from benchmarks.cold import slowest
 from benchmarks.results import ROOT, About, Results, Waits, judge, latest, waits
+from benchmarks.static import peers
 from benchmarks.suite import GOALS
 
 from attnspec.runtime.bench import OURS, Measured, Row
@@ -38,7 +39,14 @@ for every channel of a pair that takes part (causal counts half), 2.5 times as m
 """
 
 LOOPS = ROOT / "benchmarks" / "results" / "static" / "loops.json"
-STATIC = """## Tiles by pointers and by descriptors
+BESIDE = """## Instructions beside FlexAttention's
+
+What `make static` reads of kernels compiled for cuda:90 in bfloat16, which needs no GPU:
+instructions of a thread for each score, those of matrix products apart, in the loop over full
+tiles and in the one over partial tiles, where masks are worked out. FlexAttention's, with the
+tiles that it takes by default, stand in brackets. These are counts, not times.
+"""
+DESCRIBED = """## Tiles by pointers and by descriptors
 
 Where a GPU has an engine that copies tiles by tensor descriptors (TMA), kernels can load their
 whole tiles so: the descriptors are made on the host with each launch, which takes no scratch memory
@@ -82,18 +90,33 @@ def page(runs: Sequence[Results], cold: Sequence[Waits] = ()) -> str:
         parts += [f"## {found.about.name}\n", run(found, goals=False)]
         parts += [f"![{title}]({name})\n" for name, title, _ in plots.pictures(found)]
     parts += [COLD, *map(_waits, cold)] if cold else []
-    return "\n".join([*parts, loops(json.loads(LOOPS.read_text()))])
+    found = json.loads(LOOPS.read_text())
+    return "\n".join([*parts, beside(found), described(found)])
 
 
-def loops(found: Sequence[Mapping[str, Any]]) -> str:
+def beside(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `make static` read of kernels that the peer has, too."""
+    full, partial = peers(), peers("partial")
+    lines = []
+    for one in found:
+        key = one["spec"], one["head_dim"], one["phase"]
+        if key in full and not one["descriptors"]:
+            ours = [loop["per_element"] for loop in one["loops"][:2]]
+            both = zip(ours, (full[key], partial[key]), strict=True)
+            cells = (f"{mine:.1f} ({theirs:.1f})" for mine, theirs in both)
+            lines.append((f"{key[0]} D{key[1]}", key[2], *cells))
+    return BESIDE + "\n" + _table(("", "kernel", "full tiles", "partial tiles"), lines)
+
+
+def described(found: Sequence[Mapping[str, Any]]) -> str:
     """What `make static` read of one spec's kernels, by pointers and by descriptors."""
-    described = {(m["spec"], m["head_dim"], m["phase"]): m for m in found if m["descriptors"]}
+    by_descriptors = {(m["spec"], m["head_dim"], m["phase"]): m for m in found if m["descriptors"]}
     lines = []
     for by_pointers in found:
         key = by_pointers["spec"], by_pointers["head_dim"], by_pointers["phase"]
-        if by_pointers["descriptors"] or key not in described:
+        if by_pointers["descriptors"] or key not in by_descriptors:
             continue
-        both = by_pointers, described[key]
+        both = by_pointers, by_descriptors[key]
         cells = [
             " -> ".join(f"{value(m)}" for m in both)
             for value in (
@@ -112,7 +135,7 @@ def loops(found: Sequence[Mapping[str, Any]]) -> str:
         "spills",
         "products",
     )
-    return STATIC + "\n" + _table(head, lines)
+    return DESCRIBED + "\n" + _table(head, lines)
 
 
 def _waits(found: Waits) -> str:
