@@ -44,7 +44,9 @@ BESIDE = """## Instructions beside FlexAttention's
 What `make static` reads of kernels compiled for cuda:90 in bfloat16, which needs no GPU:
 instructions of a thread for each score, those of matrix products apart, in the loop over full
 tiles and in the one over partial tiles, where masks are worked out. FlexAttention's, with the
-tiles that it takes by default, stand in brackets. These are counts, not times.
+tiles that it takes by default, stand in brackets. These are counts, not times. A value that is not
+finite reaches no row whose mask excludes it: where the output of a tile is not finite, our forward
+kernels go through its loops once more, with care; a call without such values has none of that.
 """
 DESCRIBED = """## Tiles by pointers and by descriptors
 

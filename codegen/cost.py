@@ -101,7 +101,7 @@ class _Counter:
                 self.block(body)
             case ast.If(test=ast.Name(id="AGAIN"), body=body):
                 self.block(body)
-            case ast.If(test=ast.BoolOp()):
+            case ast.If(test=ast.BoolOp(values=[ast.UnaryOp(operand=ast.Name(id="AGAIN")), *_])):
                 pass  # the loops again, where a value is not finite
             case ast.If(body=body, orelse=other):
                 self.cheaper(body, other)

@@ -55,8 +55,8 @@ def loads(plan: PairPlan) -> tuple[str, str]:
 
 
 def counts(plan: PairPlan) -> str:
-    """What a pass works out and reads, in counts: passes alike in these take the same registers, or
-    nearly so."""
+    """What a pass works out and reads, in counts: passes alike in these take about as many
+    registers, though some operations take more than others."""
     axes = ("ij", "i", "j")
     ops = [f"{sum(op.axes == a for op in plan.ops)} {a}" for a in axes]
     ops.append(f"{sum(op.axes not in axes for op in plan.ops)} of a head")

@@ -59,7 +59,8 @@ SHARED = {
     "cuda:90": 227 * 1024,
     "cuda:100": 227 * 1024,
     "hip:gfx942": 64 * 1024,
-}  # bytes a program may use; others have 99 KB
+}  # bytes a program may use
+_LEAST_SHARED = 99 * 1024  # on other targets
 
 # Multiprocessors; what has fewer programs shares the keys of a tile of rows among several.
 _PROCESSORS = {"cuda:80": 108, "cuda:90": 132, "cuda:100": 148, "hip:gfx942": 304}
@@ -86,28 +87,34 @@ def width(channels: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a tile of the file is for: `channels` are those of the widest side, `wide` is float32;
-    with `counts`, see `Need`, it is for these alone."""
+    """What a tile of the file is for: `channels` are those of the widest side, `wide` is float32.
+    It may be for kernels alone that are `like` each other, see `own_key`."""
 
     target: str
     phase: str
     load: str
     channels: int
     wide: bool
-    counts: str = ""
+    like: str = ""
 
 
 def key(need: Need, target: str) -> Key:
-    """Under which a kernel's tile stands in the file: of its own where it has one."""
+    """Under which a kernel's tile stands in the file: one of its own, one of its like in bfloat16
+    where it is float16, or what all of its load have."""
     own = own_key(need, target)
-    return own if own in _tuned() else replace(own, counts="")
+    alike = [own]
+    if need.dtype is torch.float16:
+        alike.append(own_key(replace(need, dtype=torch.bfloat16), target))
+    return next((of for of in alike if of in _tuned()), replace(own, like=""))
 
 
 def own_key(need: Need, target: str) -> Key:
-    """Under which the tile of kernels stands that work out exactly this."""
-    channels = max(need.left, need.right, need.value)
-    wide = need.dtype is torch.float32
-    return Key(target, need.phase, need.load, channels, wide, need.counts)
+    """Under which the tile stands of kernels that work out and read as many numbers, in operands as
+    wide."""
+    sides = need.left, need.right, need.value
+    dtype = str(need.dtype).removeprefix("torch.")
+    like = "{}; {} by {}, {} of {}".format(need.counts, *sides, dtype)
+    return Key(target, need.phase, need.load, max(sides), need.dtype is torch.float32, like)
 
 
 TUNED = Path(__file__).with_name("tuned.json")
@@ -161,11 +168,12 @@ def read_tuned(file: Path) -> dict[Key, Config]:
 
 
 def write_tuned(file: Path, found: Mapping[Key, Config]) -> None:
-    """Add measured tiles to a file, a line each."""
+    """Add tiles to a file, a line each."""
     every = {**read_tuned(file), **found}
     rows = [{"key": asdict(of), "tile": asdict(every[of])} for of in sorted(every, key=repr)]
     lines = ",\n".join(json.dumps(row) for row in rows)
     file.write_text(f"[\n{lines}\n]\n")
+    _tuned.cache_clear()
 
 
 @cache
@@ -204,7 +212,7 @@ def _tabled(need: Need, target: str) -> Config:
     fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
     fits &= not (whole and known.startswith("hip"))
     if need.load == "several":  # which one pass for each would take
-        fits = SHARED.get(known, 99 * 1024) >= (136 if whole else 80) * 1024
+        fits = SHARED.get(known, _LEAST_SHARED) >= (136 if whole else 80) * 1024
     for limit, by_load in (*table, WIDEST):
         if wide <= limit and (fits or limit <= _WIDE):
             return by_load[need.load]
@@ -212,6 +220,11 @@ def _tabled(need: Need, target: str) -> Config:
         f"channels: expected at most {_WIDE} on {target} (all operands of a side together, "
         f'each padded to a power of two), got {wide}; backend="dense" takes any number'
     )
+
+
+def fits_in(shared: int, target: str) -> bool:
+    """Whether a program may use so many bytes of shared memory."""
+    return shared <= SHARED.get(target, _LEAST_SHARED)
 
 
 def describes(target: str) -> bool:

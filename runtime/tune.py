@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime.aot import DTYPES, Work, build_kernel, record
+from attnspec.runtime.aot import DTYPES, Built, Work, build_kernel, gpu_target, record
 from attnspec.runtime.api import Attention
 from attnspec.runtime.arrange import need
 from attnspec.runtime.launch import target
 from attnspec.runtime.rounds import ratios, rounds
 from attnspec.runtime.tile_tables import Config
-from attnspec.runtime.tiles import BLOCK, FEW, Key, config, describes, key, own_key, trial
+from attnspec.runtime.tiles import BLOCK, FEW, Key, config, describes, fits_in, key, own_key, trial
 from attnspec.runtime.typical import typical
 
 Times = Mapping[Config, Sequence[float]]
@@ -164,7 +164,10 @@ def tune(
             of, before = key(wanted, where), config(wanted, where)
             run = forward if name == "forward" else backward
             work = attention.spec, module, name, call, where, dtype, channels
-            measure = measure_by(of, run, "cuda", partial(spares, work))
+            check = partial(spares, work)
+            if "AGAIN" not in kernels[name].arg_names:  # there are no values to take care of
+                check = partial(_spares_as, check, before)
+            measure = measure_by(of, run, "cuda", check)
             after, ratio = search(before, measure, name == "backward_columns", where)
             yield Tuned(of, before, after, f"{ratio:.2f} of the time")
 
@@ -173,7 +176,11 @@ def spare(
     attention: Attention, where: str, channels: int, dtype: str, rows: int | None, group: int
 ) -> Iterator[Tuned]:
     """For every kernel of a spec that spills registers when compiled for a target, for calls as
-    `tune` has them, the first smaller tile that does not; needs no GPU."""
+    `tune` has them, the first smaller tile that does not; needs no GPU. AttnError for an unknown
+    target and for a spec without kernels."""
+    gpu_target(where)
+    if not attention.plan.fused:
+        raise AttnError(f"{attention.spec.name}: has no kernels")
     module = attention._generated
     for place, (_, kernels) in enumerate(module.PASSES):
         call = record(attention.spec, module, dtype, channels, place, rows=rows, group=group)
@@ -181,7 +188,7 @@ def spare(
             wanted = need(call, name)
             before, by_columns = config(wanted, where), name == "backward_columns"
             work = attention.spec, module, name, call, where, dtype, channels
-            if spills := _spills(work, before):
+            if spills := _built(work, before).spills:
                 others = (tile for tile in smaller(before, by_columns) if spares(work, tile))
                 what = f"none of {spills} instructions that spill"
                 yield Tuned(own_key(wanted, where), before, next(others, None), what)
@@ -224,13 +231,21 @@ def _calls(
 
 def spares(work: Work, tile: Config) -> bool:
     """Whether kernel and call of `work`, as `aot.build_kernel` takes them, compile without spilling
-    registers."""
-    return _spills(work, tile) == 0
+    registers, and fit."""
+    try:
+        found = _built(work, tile)
+    except Exception:  # whatever the compiler says of it
+        return False
+    return found.spills == 0 and fits_in(found.shared, work[4])
 
 
-def _spills(work: Work, tile: Config) -> int:
+def _built(work: Work, tile: Config) -> Built:
     few = work[3].rows <= FEW  # whose keys several programs share
-    return build_kernel(*work, tile, parts=2 if few else 1)[0].spills
+    return build_kernel(*work, tile, parts=2 if few else 1)[0]
+
+
+def _spares_as(check: Check, before: Config, tile: Config) -> bool:
+    return tile.again == before.again and check(tile)
 
 
 def measure_by(

@@ -410,6 +410,18 @@ def test_tune_without_a_gpu_asks_what_to_compile_for(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize("target", ["cuda:90a", "cuda:70", "h100"])
+def test_tune_for_an_unknown_target(target: str) -> None:
+    result = run("tune", "causal", "--compile-only", "--target", target)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: target: expected one of cuda:80, ")
+
+
+def test_tune_without_kernels() -> None:
+    result = run("tune", "gla", "--compile-only", "--target", "cuda:90")
+    assert (result.exit_code, result.stderr) == (1, "error: gla: has no kernels\n")
+
+
 # verify
 
 

@@ -45,7 +45,9 @@ def tune(
 ) -> None:  # fmt: skip
     """Measure tiles of each SPEC's kernels on the GPU at hand and write down the fastest.
 
-    Nothing else ever searches: launches take their tiles from tables.
+    With --compile-only, compile kernels instead and write down smaller tiles for those that spill
+    registers: exit status 1 where some kernel has none. Nothing else ever searches: launches take
+    their tiles from tables.
     """
     from attnspec.runtime import tiles
     from attnspec.runtime.api import load
@@ -57,19 +59,22 @@ def tune(
         raise AttnError("target: expected what to compile for, such as cuda:90")
     if target not in (None, here):
         raise AttnError(f"target: expected {here}, the GPU at hand, got {target!r}")
-    file = output or tiles.TUNED
+    file, wrote, failed = output or tiles.TUNED, False, False
     for name in specs:
         for head_dim in head_dims:
             call = head_dim, dtype, rows, group
-            attention = load(name)
-            found = (
-                spare(attention, here, *call) if compile_only else search(attention, length, *call)
-            )
+            spec = load(name)
+            found = spare(spec, here, *call) if compile_only else search(spec, length, *call)
             for each in found:
                 click.echo(
                     f"{name} {each.key.phase} {each.key.channels} channels, {each.key.load}:"
-                    f" {each.after} has {each.what} of {each.before}"
+                    f" {each.after or 'no smaller tile'} has {each.what} of {each.before}"
                 )
-                if each.after is not None:
+                if each.after is None:
+                    failed = True
+                else:
+                    wrote = True
                     tiles.write_tuned(file, {each.key: each.after})
-    click.echo(f"{file} written")
+    click.echo(f"{file} written" if wrote else "nothing to write")
+    if failed:
+        raise click.exceptions.Exit(1)

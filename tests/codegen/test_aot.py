@@ -25,6 +25,7 @@ from attnspec.runtime.tune import neighbours, spare, spares
 
 SPECS = ("causal", "alibi", "softcap", "t5", "gated_elementwise", "padded")
 WITHOUT_SPILLS = ("cuda:80", "cuda:90")
+USUAL = ("light", "masked", "listed", "shared", "tight", "heavy")  # which calls make of others
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="the interpreter compiles nothing")
 
@@ -230,8 +231,11 @@ def test_tiles_of_single_kernels_are_those_that_compiling_finds(
 def test_tiles_of_single_kernels_are_of_the_library() -> None:
     """One that is not is left over: what its kernel works out has changed."""
     modules = [attnspec.load(name)._module for name in names()]
-    known = {plan.counts for module in modules if module for plan, _ in module.PASSES}
-    assert {of.counts for of in read_tuned(TUNED)} <= known
+    passes = [plan for module in modules if module for plan, _ in module.PASSES]
+    known = {(load, plan.counts) for plan in passes for load in (*plan.loads, *USUAL)}
+    alone = [of for of in read_tuned(TUNED) if of.like]
+    assert alone
+    assert {(of.load, of.like.partition(";")[0]) for of in alone} <= known
 
 
 @pytest.mark.parametrize("target", TARGETS)

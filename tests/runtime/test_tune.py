@@ -89,7 +89,6 @@ def test_smaller_tiles_come_with_the_least_change_first(by_columns: bool) -> Non
     assert {tile.warps for tile in found if tile.block_m * tile.block_n > 64 * 64} == {8}
     halves = [tile for tile in found if tile.block_m * tile.block_n == 128 * 64]
     assert (getattr(halves[0], side), getattr(halves[-1], other)) == (64, 64)
-    assert not any(near.pack for near in neighbours(START, False, TARGET))
 
 
 def test_the_best_is_taken_only_where_it_gains() -> None:
@@ -193,24 +192,31 @@ def test_kernels_that_work_out_the_same_may_have_a_tile_of_their_own(
     assert [config(each, TARGET) for each in (mine, like, NEED)] == [alone, shared, shared]
     with trial(key(mine, TARGET), START):
         assert [config(each, TARGET) for each in (mine, like)] == [START, shared]
+    others = replace(mine, left=32), replace(mine, dtype=torch.float16)
+    assert [config(each, TARGET) for each in others] == [shared, alone]
+    found[own_key(others[1], TARGET)] = START
+    assert [config(each, TARGET) for each in (mine, others[1])] == [alone, START]
 
 
 @pytest.mark.parametrize(
-    ("target", "dtype", "phase", "again"),
+    ("target", "dtype", "phase", "value", "again"),
     [
-        ("cuda:80", torch.bfloat16, "forward", True),
-        ("cuda:90", torch.float16, "forward_few", True),
-        ("cuda:120", torch.float16, "forward_packed", True),
-        ("cuda:100", torch.bfloat16, "forward", False),
-        ("cuda:90", torch.float32, "forward", False),
-        ("cuda:90", torch.bfloat16, "backward_rows", False),
-        ("hip:gfx942", torch.bfloat16, "forward", False),
+        ("cuda:80", torch.bfloat16, "forward", 128, True),
+        ("cuda:90", torch.float16, "forward_few", 64, True),
+        ("cuda:120", torch.float16, "forward_packed", 64, True),
+        ("cuda:90", torch.bfloat16, "forward", 256, False),
+        ("cuda:100", torch.bfloat16, "forward", 64, False),
+        ("cuda:103", torch.bfloat16, "forward", 64, False),
+        ("cuda:90", torch.float32, "forward", 64, False),
+        ("cuda:90", torch.bfloat16, "backward_rows", 64, False),
+        ("hip:gfx942", torch.bfloat16, "forward", 64, False),
     ],
 )
 def test_where_tiles_are_taken_again(
-    target: str, dtype: torch.dtype, phase: str, again: bool
+    target: str, dtype: torch.dtype, phase: str, value: int, again: bool
 ) -> None:
-    assert config(replace(NEED, phase=phase, dtype=dtype), target).again == again
+    need = replace(NEED, phase=phase, dtype=dtype, value=value)
+    assert config(need, target).again == again
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
