@@ -106,6 +106,7 @@ MUTATIONS = (
     Mutation(ROWS, '" + " ~ r.lifted', '" - " ~ r.lifted', SCORES),
     Mutation(ROWS, '"tl.minimum(row, M - 1)"', '"row"', SCORES),
     Mutation(TILES, "0, 1), 1), 0) > 0", "0, 1), 1), 0) > 1", SCORES),
+    Mutation(FORWARD, "{{ attempt(carefully,", "{{ attempt(step,", SCORES),
     Mutation(ROWS, "if k.holds_rows", "if k.sums_rows", SCORES),
     Mutation(
         MACROS, "tl.where({{ scan.past }}, 0.0, d_{{ scan.name }})", "d_{{ scan.name }}", SCORES
