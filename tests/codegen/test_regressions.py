@@ -274,3 +274,10 @@ def test_what_a_zero_is_multiplied_by_on_the_host_has_a_derivative() -> None:
 def test_what_a_sink_leaves_times_a_vector_of_the_row() -> None:
     text = "param s[h] = 0.3\nquery u[e]\nmask j <= i\nweight = softmax(score, sink=s)\n"
     held(f"{text}value = v[j] - u[i]")
+
+
+@pytest.mark.parametrize("place", ["j", "min(j + 1, N - 1)", "i - i % 3"])
+def test_a_mask_of_heads_makes_what_it_reduces_one_of_heads(place: str) -> None:
+    text = "input far[h]: int\ninput pair[b, i, j]\nrequire M == N\nmask i - far < j\n"
+    text += "let stat[i] = mean(j, pair[i, j])\nweight = sigmoid(score) / N\n"
+    held(f"{text}score = dot(q[i], k[j]) - max(stat[{place}], -3)")
