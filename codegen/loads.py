@@ -64,9 +64,9 @@ def counts(plan: PairPlan) -> str:
     several = {"dot": plan.dots, "sum": plan.sums, "scan": plan.scans, "scalar": plan.scalars}
     parts = [f"{len(each)} {name}" for name, each in several.items() if each]
     weights = [b.normalizer + (" sink" if b.sink else "") for b in plan.branches]
-    walks = ("keep", "patches", "ranges", "blocks", "gate", "value")
-    held = [name for name in walks if getattr(plan, name) is not None]
-    return ", ".join([*ops, *roles, *parts, *weights, *held, plan.form])
+    perhaps = ("keep", "patches", "ranges", "blocks", "gate", "value")
+    there = [name for name in perhaps if getattr(plan, name) is not None]
+    return ", ".join([*ops, *roles, *parts, *weights, *there, plan.form])
 
 
 def _loaded(plan: PairPlan, forward: bool) -> str:

@@ -212,7 +212,7 @@ def _tabled(need: Need, target: str) -> Config:
     fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
     fits &= not (whole and known.startswith("hip"))
     if need.load == "several":  # which one pass for each would take
-        fits = SHARED.get(known, _LEAST_SHARED) >= (136 if whole else 80) * 1024
+        fits = fits_in((136 if whole else 80) * 1024, known)
     for limit, by_load in (*table, WIDEST):
         if wide <= limit and (fits or limit <= _WIDE):
             return by_load[need.load]
