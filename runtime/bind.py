@@ -15,6 +15,7 @@ from attnspec.runtime.sizes import describe, resolve, wrong
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTS = (torch.int64, torch.int32)
 _SIDES = {"i": "queries", "j": "keys"}
+_STARTS = {"i": "q_start", "j": "k_start"}
 
 Number: TypeAlias = "bool | int | float"
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
@@ -63,7 +64,7 @@ def bind(
     given = _assign(signature, args, kwargs)
     starts = {
         side: _whole(signature, name, given.pop(name, 0), 0, "a position, 0 or more")
-        for side, name in (("i", "q_start"), ("j", "k_start"))
+        for side, name in _STARTS.items()
     }
     scalars: dict[str, Number] = {}
     tensors: dict[str, Tensor | Pair] = {}
@@ -86,6 +87,7 @@ def bind(
             scalars[argument.name] = _scalar(signature, argument, value)
     dtype, device = _types(signature, tensors)
     sizes = resolve(signature, tensors, given, scalars, starts)
+    _anchored(signature, starts)
     pairs = _pairs(signature, tensors, sizes, starts)
     bound = Bound(pairs, scalars, sizes, starts["i"], starts["j"], dtype, device)
     return _defaults(signature, bound, numbers, initial)
@@ -188,6 +190,16 @@ def _types(
 
 def _parts(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def _anchored(signature: Signature, starts: Mapping[str, int]) -> None:
+    """Check that rows start at 0 where they are read at computed positions."""
+    for name, own in signature.anchored:
+        if starts[own]:
+            raise AttnError(
+                f"{signature.name}: `{name}` is read at computed positions: expected rows from"
+                f" position 0 on, got {_STARTS[own]} = {starts[own]}"
+            )
 
 
 def _pairs(

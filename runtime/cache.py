@@ -32,10 +32,10 @@ _LOADING = threading.RLock()
 
 @functools.cache
 def compiler_version() -> str:
-    """A hash of everything that decides what is generated from a spec."""
+    """A hash of everything that decides what is generated from a spec, and what that calls."""
     digest = hashlib.sha256(attnspec.__version__.encode())
     package = resources.files("attnspec")
-    for folder in ("dsl", "codegen", "templates"):
+    for folder in ("dsl", "codegen", "runtime", "templates"):
         for name, data in _sources(package / folder, folder):
             digest.update(f"\0{name}\0{len(data)}\0".encode())
             digest.update(data)

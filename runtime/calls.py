@@ -60,7 +60,8 @@ def free_numbers(signature: Signature) -> frozenset[str]:
     """The numbers of a call that decide neither sizes nor which rows of a tensor are read."""
     found = {argument.name for argument in signature.arguments if argument.scalar}
     paired = any(argument.paired for argument in signature.arguments)
-    if not (paired or signature.across or signature.grids or signature.square):
+    rows = (signature.across, signature.anchored, signature.grids, signature.square)
+    if not (paired or any(rows)):
         found |= {"q_start", "k_start"}
     return frozenset(found.difference(*(read_by(extent) for _, extent in signature.sizes)))
 

@@ -190,6 +190,8 @@ def _grids(
 def _consistent(called: Signature, sizes: dict[str, int], starts: Mapping[str, int]) -> bool:
     """Complete `sizes` with those that follow; False when they contradict one another."""
     paired = {a.name for a in called.arguments if a.paired}
+    if any(starts[own] for _, own in called.anchored):
+        return False
     for name, own, at in called.across:
         low, high = starts[at], starts[at] + sizes[at]
         if name not in paired and not starts[own] <= low <= high <= starts[own] + sizes[own]:

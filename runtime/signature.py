@@ -78,6 +78,7 @@ class Signature:
     `tables` are (constant, its axes, its shape). `equal` are pairs of axes of one size. `square`:
     a recurrence over tokens, so M = N and queries and keys start together. `across` are
     (name, its side, the side it is read at): the positions of the second lie among the first.
+    `anchored` are (name, its side): it is read at computed positions, which count from 0.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Signature:
     equal: tuple[tuple[str, str], ...] = ()
     square: bool = False
     across: tuple[tuple[str, str, str], ...] = ()
+    anchored: tuple[tuple[str, str], ...] = ()
     output: bool = True
     returns: tuple[str, ...] = ()
 

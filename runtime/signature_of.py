@@ -27,6 +27,7 @@ def signature(spec: ast.Spec) -> Signature:
         equal=tuple((root(spec, a), root(spec, b)) for a, b in spec.equal_sizes),
         square=_square(spec),
         across=() if _square(spec) else tuple(sorted(_across(spec))),
+        anchored=tuple(sorted(_anchored(spec))),
         output=spec.output is not None,
         returns=tuple(r.name for r in spec.returns),
     )
@@ -150,16 +151,32 @@ def _variables(expr: ast.Expr) -> Iterator[str]:
 def _across(spec: ast.Spec) -> set[tuple[str, str, str]]:
     """Things of one side that are read at a position of the other."""
     found: set[tuple[str, str, str]] = set()
+    for node, own, index in _of_tokens(spec):
+        at = side(spec, index.axis) if isinstance(index, ast.Index) else None
+        if at is not None and own != at:
+            found.add((node.name, own, at))
+    return found
+
+
+def _anchored(spec: ast.Spec) -> set[tuple[str, str]]:
+    """Things read at computed positions, which are shown to exist where positions start at 0."""
+    plain = (ast.Index, ast.Last, ast.GridIndex)
+    return {
+        (node.name, own)
+        for node, own, index in _of_tokens(spec)
+        if not isinstance(index, plain) and node.pad is None and not spec.state(node.name)
+    }
+
+
+def _of_tokens(spec: ast.Spec) -> Iterator[tuple[ast.Read, str, ast.Expr]]:
+    """Every read of what stands on a token axis, with its side and the index there."""
     for whole in expressions(spec):
         for node in ast.walk(whole):
-            if not isinstance(node, ast.Read):
-                continue
-            for axis, index in zip(_axes(spec, node.name), node.index, strict=False):
-                own = side(spec, axis)
-                at = side(spec, index.axis) if isinstance(index, ast.Index) else None
-                if own is not None and at is not None and own != at:
-                    found.add((node.name, own, at))
-    return found
+            if isinstance(node, ast.Read):
+                for axis, index in zip(_axes(spec, node.name), node.index, strict=False):
+                    own = side(spec, axis)
+                    if own is not None:
+                        yield node, own, index
 
 
 def _axes(spec: ast.Spec, name: str) -> tuple[str, ...]:

@@ -147,10 +147,11 @@ def _relaxed(attention: Attention, case: Case) -> Iterator[tuple[dict[str, int],
     for name, step in channel_steps(attention.spec, called).items():
         if name in fixed:
             fixed[name] = -(-fixed[name] // step) * step
-    starts = (case.q_start, case.k_start)
+    anchored = {own for _, own in called.anchored}
+    starts = (0 if "i" in anchored else case.q_start, 0 if "j" in anchored else case.k_start)
     paired = {a.name for a in called.arguments if a.paired}
     if called.square or any(name not in paired for name, _, _ in called.across):
-        starts = (case.q_start, case.q_start)
+        starts = (0, 0) if anchored else (case.q_start, case.q_start)
         fixed.pop("i", None)
     if called.grids:
         starts = (0, 0)

@@ -281,3 +281,8 @@ def test_a_mask_of_heads_makes_what_it_reduces_one_of_heads(place: str) -> None:
     text = "input far[h]: int\ninput pair[b, i, j]\nrequire M == N\nmask i - far < j\n"
     text += "let stat[i] = mean(j, pair[i, j])\nweight = sigmoid(score) / N\n"
     held(f"{text}score = dot(q[i], k[j]) - max(stat[{place}], -3)")
+
+
+def test_rows_read_at_computed_positions_begin_at_zero() -> None:
+    text = "let stat[i] = mean(j, dot(q[i], k[j]))\nscore = dot(q[i], k[j]) - stat[i - i % 2]\n"
+    held(text, replace(PLAIN, q_start=9, k_start=3))

@@ -332,6 +332,17 @@ def test_definitions_read_at_the_other_side() -> None:
     )
 
 
+def test_computed_positions_count_from_zero() -> None:
+    signature = make(anchored=(("total", "j"),))
+    assert bind(signature, qkv(), {"q_start": 3}).q_start == 3
+    refused(
+        signature,
+        qkv(),
+        "`total` is read at computed positions: expected rows from position 0 on, got k_start = 3",
+        k_start=3,
+    )
+
+
 def test_recurrences_need_as_many_queries_as_keys() -> None:
     signature = make(square=True)
     refused(signature, qkv(), "expected M = N (a recurrence over tokens), got M = 5 and N = 7")

@@ -150,7 +150,7 @@ def test_every_source_of_the_compiler_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "attnspec"
-    for folder in ("dsl", "codegen", "templates"):
+    for folder in ("dsl", "codegen", "runtime", "templates"):
         shutil.copytree(Path(attnspec.__file__).parent / folder, package / folder)
     monkeypatch.setattr("importlib.resources.files", lambda name: package)
 

@@ -103,6 +103,15 @@ def test_positions_decide_what_is_cut_and_where_grids_begin(name: str) -> None:
     assert ("q_start" in free_numbers(signature)) != decide
 
 
+def test_computed_positions_decide_where_rows_may_begin() -> None:
+    attention = attnspec.compile("attention a\nscore = dot(q[i], k[min(j + 1, N - 1)])")
+    given = tensors(1, 2, 5, 4)
+    attention(**given, q_start=2)
+    for _ in range(2):
+        with pytest.raises(attnspec.AttnError, match="expected rows from position 0 on"):
+            attention(**given, k_start=2)
+
+
 def test_what_sizes_read_decides() -> None:
     text = (
         "attention a\ninput few: int\ninput rate: float\n{axis}\n"

@@ -82,3 +82,16 @@ def test_constants_fix_sizes() -> None:
     called = signature(spec_of("const span[h]: int = [4, 8]\nmask i - j < span"))
     assert called.tables == (("span", ("h",), (2,)),)
     assert [a.name for a in called.arguments] == ["q", "k", "v"]
+
+
+def test_what_is_read_at_computed_positions() -> None:
+    text = """
+        input x[b, i]
+        input pick[b, i]: int where 0 <= pick < N
+        let mean_x[i] = mean(j, x[i] + dot(q[i], k[j]))
+        score = dot(q[i], k[pick[i]]) + mean_x[i - i % 2] + x[i - 1, pad=0]
+    """
+    assert signature(spec_of(text)).anchored == (("k", "j"), ("mean_x", "i"))
+    assert signature(spec_of("input x[b, n]\nscore = x[i] - x[j]")).anchored == ()
+    step = "state S[d, e]\nstep S[t] = S[t - 1] + outer(k[t], v[t])\noutput = q[t] @ S"
+    assert signature(spec_of(step)).anchored == ()
