@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.runtime.conftest import spec_of
 
 from attnspec.runtime.signature import Argument, Grid
@@ -93,5 +94,21 @@ def test_what_is_read_at_computed_positions() -> None:
     """
     assert signature(spec_of(text)).anchored == (("k", "j"), ("mean_x", "i"))
     assert signature(spec_of("input x[b, n]\nscore = x[i] - x[j]")).anchored == ()
-    step = "state S[d, e]\nstep S[t] = S[t - 1] + outer(k[t], v[t])\noutput = q[t] @ S"
-    assert signature(spec_of(step)).anchored == ()
+    first = "axis m = 4\nrequire size(m) <= N\nscore = sum(m, dot(q[i], k[m]))"
+    assert signature(spec_of(first)).anchored == (("k", "j"),)
+
+
+@pytest.mark.parametrize(
+    ("at", "anchored"), [("t", False), ("t - 1", False), ("t + 1", True), ("t // 2", True)]
+)
+def test_states_at_other_steps_than_the_one_before(at: str, anchored: bool) -> None:
+    step = "state S[d, e]\nstep S[t] = S[t - 1] + outer(k[t], v[t])\noutput = q[t] @ S[{}]"
+    found = signature(spec_of(step.format(at))).anchored
+    assert found == ((("S", "j"),) if anchored else ())
+
+
+def test_states_at_other_tokens() -> None:
+    step = "axis s = 3\nstate f[i] over s\nstep f[s] = -logsumexp(j, score + f[s - 1])\n"
+    assert signature(spec_of(f"{step}weight = exp(score + f[i])")).anchored == ()
+    found = signature(spec_of(f"{step}weight = exp(score + f[i // 2])"))
+    assert found.anchored == (("f", "i"),)
