@@ -25,10 +25,7 @@ def read(host: Host, expr: Read) -> Value:
         source = _tensor(host, decl, expr.index)
         axes = source.dims if decl.paired else decl.axes
     elif found is not None:
-        source = host.emit(defined(host.spec, expr.name))
-        of_mask = tuple(d for d in source.dims if d not in found.axes)  # what it reduces depends so
-        expr = replace(expr, index=(*expr.index, *(Index(d, kind=Kind.INT) for d in of_mask)))
-        axes = (*found.axes, *of_mask)
+        source, axes = host.emit(defined(host.spec, expr.name)), found.axes
     else:
         raise Unsupported(f"the state `{expr.name}`")
     renamed = _renamed(host, axes, expr.index)

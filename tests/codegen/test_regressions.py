@@ -283,6 +283,14 @@ def test_a_mask_of_heads_makes_what_it_reduces_one_of_heads(place: str) -> None:
     held(f"{text}score = dot(q[i], k[j]) - max(stat[{place}], -3)")
 
 
+@pytest.mark.parametrize("weight", ["softmax(far)", "tanh(far)"])
+def test_what_another_head_reduces_is_of_its_own_mask(weight: str) -> None:
+    text = "input back[h]: int\ninput pair[b, i, j]\nindex g = h\nparam mix[h, g] = 0.25\n"
+    text += "require M == N\nmask i - back < j\nlet stat[i] = mean(j, pair[i, j])\n"
+    text += f"let far[i, j] = score - stat[i - i % 3]\nlet P[i, j] = {weight}\n"
+    held(f"{text}weight = sum(g, mix * P[i, j, h=g])")
+
+
 def test_rows_read_at_computed_positions_begin_at_zero() -> None:
     text = "let stat[i] = mean(j, dot(q[i], k[j]))\nscore = dot(q[i], k[j]) - stat[i - i % 2]\n"
     held(text, replace(PLAIN, q_start=9, k_start=3))
