@@ -10,12 +10,14 @@ from attnspec.dsl.ast import Decl, Def, Expr, Grid, Kind, Read, Return, Role, Sp
 from attnspec.dsl.check_decl import axes, finish
 from attnspec.dsl.check_definitions import Parts, check_listed, head_scope, written_axes
 from attnspec.dsl.check_expr import Elaborator
+from attnspec.dsl.check_masked import lacking, missing
 from attnspec.dsl.check_names import TOKENS, Names
 from attnspec.dsl.check_report import Failed
 from attnspec.dsl.check_scope import Scope
 from attnspec.dsl.check_sides import paired
 from attnspec.dsl.check_size import check_size
 from attnspec.dsl.check_usage import roots
+from attnspec.dsl.span import Span
 
 _OPERANDS = frozenset({"query", "key", "value"})
 
@@ -81,19 +83,24 @@ def returns_of(parts: Parts) -> tuple[Return, ...]:
                 core = el.statement(definition.expr, head_scope(el, axes, name))
                 check_size(el, core, definition.expr.span)
             check_listed(el, core, axes, definition.expr.span, name)
-            missing = [axis for axis in ("b", "h") if axis in core.free and axis not in axes]
-            if missing:
-                raise el.report.error(
-                    "A108",
-                    f"`{name}` does not list axis `{missing[0]}`",
-                    definition.name_span,
-                    f"its value depends on `{missing[0]}`",
-                    f"write `return {name}[{', '.join([*missing, *axes])}]`, or reduce over it",
-                )
+            if unlisted := missing(core, axes, None, {}):
+                raise _unlisted(el, name, axes, unlisted, definition.name_span)
             found.append(Return(name, axes, core, span=definition.name_span))
         except Failed:
             continue
     return tuple(found)
+
+
+def _unlisted(
+    el: Elaborator, name: str, axes: tuple[str, ...], unlisted: tuple[str, ...], span: Span
+) -> Failed:
+    return el.report.error(
+        "A108",
+        f"`{name}` does not list axis `{unlisted[0]}`",
+        span,
+        f"its value depends on `{unlisted[0]}`",
+        f"write `return {name}[{', '.join([*unlisted, *axes])}]`, or reduce over it",
+    )
 
 
 def _check_result_axes(el: Elaborator, axes: tuple[str, ...], result: s.ReturnStmt) -> None:
@@ -139,6 +146,10 @@ def assemble(file: s.File, parts: Parts) -> Spec | None:
     defs = _reached(parts, outside)
     variables = _variables([*outside, *(d.expr for d in defs)])
     _check_sized(el, decls, variables)
+    more = lacking(defs, mask)
+    for result in returns:
+        if unlisted := missing(result.expr, result.axes, mask, more):
+            _unlisted(el, result.name, result.axes, unlisted, result.span)
     if el.report.errors:
         return None
     return Spec(

@@ -220,6 +220,15 @@ def test_a_shorter_axis_picks_channels() -> None:
     assert codes(body.replace("u = 4", "u = 9") + "score = sum(u, x[j, u])") == ["A108"]
 
 
+def test_a_result_lists_the_heads_of_the_mask() -> None:
+    body = "input back[h]: int\ninput x[b, i, j]\nindex g = h\nmask i - back < j\n"
+    body += "let low[i] = mean(j, x)\nlet whole[i] = sum(j, x * dot(q[i], k[j]))\n"
+    for wrong in ("mean(j, x)", "low", "2 * low[0]"):
+        assert "A108" in codes(f"{body}return r[b, i] = {wrong}")
+    for right in ("[b, h, i] = low", "[b, i] = sum(g, whole[i, h=g])", "[b, h, i] = mean(j, x)"):
+        assert "A108" not in codes(f"{body}return r{right}")
+
+
 def test_functions_take_indices_and_expand_in_place() -> None:
     body = "grid y, x\nlet near(p, r) = abs(p.y - r.y) <= 1\nmask near(i, j)"
     mask = spec_of(body).mask
