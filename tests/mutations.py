@@ -169,6 +169,7 @@ def _inside(module: str, arguments: Sequence[str], root: Path) -> int:
     """In the fork: the module's exit status."""
     os.chdir(root)
     os.environ["ATTNSPEC_CACHE"] = str(root / "cache")
+    os.environ["TRITON_INTERPRET"] = "0" if module == "pytest" else "1"  # as in `make test`
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(root / "src"), str(root)]
     for name in [n for n in sys.modules if n.split(".")[0] in ("attnspec", "tests")]:
@@ -218,7 +219,7 @@ def _cell(text: str) -> str:
 
 
 def warm() -> None:
-    """Import what every suite imports, for the forks to share; kernels are interpreted."""
+    """Import what every suite imports, for the forks to share; its kernels are interpreted."""
     os.environ |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     for name in _SHARED:
         importlib.import_module(name)
