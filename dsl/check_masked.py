@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attnspec.dsl.ast import Def, Expr, Normalize, Read, Reduce, walk
+from attnspec.dsl.ast import Def, Expr, Normalize, Read, Reduce, children
 
 _SPREAD = ("b", "h")
 
@@ -24,10 +24,23 @@ def missing(
 ) -> tuple[str, ...]:
     """Those of `b` and `h` that `expr` depends on and that are not among `axes`; `found` is what
     definitions lack."""
-    needs = set(expr.free)
-    for node in walk(expr):
-        if isinstance(node, Read):
-            needs.update(found.get(node.name, ()))
-        elif isinstance(node, Reduce | Normalize) and node.mask is not None and mask is not None:
-            needs |= mask.free
+    allowed = frozenset() if mask is None else mask.free
+    seen: dict[int, frozenset[str]] = {}
+
+    def unseen(node: Expr) -> frozenset[str]:
+        """What `node` depends on beside its free variables."""
+        if id(node) in seen:
+            return seen[id(node)]
+        needs = frozenset().union(*map(unseen, children(node)))
+        match node:
+            case Read(name=name):
+                needs |= frozenset(found.get(name, ()))
+            case Normalize(mask=(_, _)):
+                needs |= allowed
+            case Reduce(axes=bound):
+                needs = (needs | allowed if node.mask else needs) - set(bound)
+        seen[id(node)] = needs
+        return needs
+
+    needs = expr.free | unseen(expr)
     return tuple(axis for axis in _SPREAD if axis in needs and axis not in axes)
