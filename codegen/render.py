@@ -92,7 +92,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
     if not plan.fused:
         raise ValueError(f"{spec.name} has no kernel")
     env = environment()
-    spec = prepared(spec)
+    written, spec = spec, prepared(spec)
     host = wrap(spec, plan.passes, plan.roots)
     ends = [suffix(place) for place in range(len(plan.passes))]
     context = {
@@ -102,7 +102,7 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "digest": digest(spec.text),
         "spec_lines": [ascii(line)[1:-1].replace('"', "'") for line in _equations(spec)],
         "facts": _facts(facts),
-        "signature": signature_code(spec),
+        "signature": signature_code(spec, written),
         "parts": [_pass(spec, p, end) for p, end in zip(plan.passes, ends, strict=True)],
         "passes": layout(
             tuple_text(f"(PAIRWISE{end}, KERNELS{end})" for end in ends), used=len("PASSES = ")

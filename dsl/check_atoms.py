@@ -20,7 +20,7 @@ from attnspec.dsl.ast import (
     Role,
     Size,
 )
-from attnspec.dsl.build import lit, size
+from attnspec.dsl.build import apply, lit, size
 from attnspec.dsl.check_linear import Constraint, Poly
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ def _structure(prover: Prover, expr: Expr, known: Known) -> Iterator[Constraint]
     itself = lin.atom(prover.number(expr))
     match expr:
         case Index(axis):
-            yield _at_most(lin.plus(itself, one), prover.poly(size(root(prover, axis))))
+            of = root(prover, axis)
+            first = prover.first(of)
+            if first is not None:
+                yield _at_most(prover.poly(first), itself)
+            yield _at_most(lin.plus(itself, one), prover.poly(end(of, first)))
         case Coord(_, along, grid):
             yield _at_most(lin.plus(itself, one), prover.poly(size(f"{grid}.{along}")))
         case Size(of):
@@ -94,6 +98,11 @@ def _structure(prover: Prover, expr: Expr, known: Known) -> Iterator[Constraint]
             yield from prover.declared(expr)
 
 
+def end(axis: str, first: Expr | None) -> Expr:
+    """The position after the last of an axis that starts at `first`, by default at 0."""
+    return size(axis) if first is None else apply("add", first, size(axis))
+
+
 def root(prover: Prover, axis: str) -> str:
     """The axis whose size an index variable runs to."""
     known = prover.axes.get(axis)
@@ -105,7 +114,8 @@ def root(prover: Prover, axis: str) -> str:
 def _size(prover: Prover, of: str, itself: Poly) -> Iterator[Constraint]:
     axis = prover.axes.get(of)
     if axis is not None and axis.role is Role.BLOCK and axis.size is not None and axis.base:
-        rows = prover.poly(size(root(prover, axis.base)))
+        base = root(prover, axis.base)
+        rows = prover.poly(end(base, prover.first(base)))
         covered = lin.times(itself, prover.poly(axis.size))
         yield _at_most(rows, covered)
         yield _at_most(lin.plus(covered, prover.poly(axis.size), -1), rows, strict=True)

@@ -79,6 +79,20 @@ def proofs(spec: Spec) -> tuple[Proof, ...]:
     return tuple(dict.fromkeys(walker.proofs))
 
 
+def anchored(spec: Spec, together: bool) -> tuple[tuple[str, str], ...]:
+    """What is not shown to stand right where positions start elsewhere than at 0: the text of the
+    first such thing of a side, and the side. Both start `together` in a recurrence."""
+    found: list[tuple[str, str]] = []
+    gridded = {"i", "j"} if spec.shared_grid else {grid.side for grid in spec.grids}
+    for moved in ("ij",) if together else ("i", "j"):
+        if gridded.intersection(moved):  # a grid has all its tokens
+            continue
+        walker = _Walker(spec, Prover(spec, frozenset(moved), together), Report())
+        _walk(spec, walker)
+        found += [(walker.unproved[0], side) for side in moved if walker.unproved]
+    return tuple(found)
+
+
 def _walk(spec: Spec, walker: _Walker) -> None:
     prover, report = walker.prover, walker.report
     start = prover.start()
@@ -132,6 +146,7 @@ class _Walker:
         self.spec = spec
         self.keeping = keeping
         self.proofs: list[Proof] = []
+        self.unproved: list[str] = []  # where positions start elsewhere than at 0
         self.prover = prover
         self.report = report
         self.unmasked = _of_mask(spec)
@@ -205,14 +220,17 @@ class _Walker:
             return
         for axis, index in zip(axes, read.index, strict=True):
             state = self.spec.state(read.name)
-            if isinstance(index, Last) or (state is not None and axis == state.time):
+            if state is not None and axis == state.time:
+                self._step(read, axis, index, "add" if state.reverse else "sub")
+                continue
+            if isinstance(index, Last):
                 continue
             if isinstance(index, GridIndex):
                 names = next(g.names for g in self.spec.grids if g.side == index.grid)
                 for name, part in zip(names, index.coords, strict=True):
                     self._inside(read, part, f"{index.grid}.{name}", known)
             elif not self._stands(axis, index):
-                self._inside(read, index, self._side(axis, index), known)
+                self._inside(read, index, self._side(read, axis, index), known)
 
     def _elsewhere(self, read: Read, known: Known) -> None:
         """Check a definition that is read at a pair which the mask may exclude."""
@@ -223,6 +241,15 @@ class _Walker:
             definition = self.spec.definition(read.name)
             assert definition is not None
             self.visit(definition.expr, self.prover.start())
+
+    def _step(self, read: Read, axis: str, index: Expr, back: str) -> None:
+        """The last step, this one and the one before exist wherever steps start."""
+        match index:
+            case Apply(op, (Index(), Literal(1))) if op == back:
+                return
+        plain = isinstance(index, Last) or self._stands(axis, index)
+        if not plain and self.prover.first(axis) is not None:
+            self._unproved(read.span)
 
     def _axes_of(self, name: str) -> tuple[str, ...]:
         found = self.spec.decl(name) or self.spec.definition(name) or self.spec.state(name)
@@ -242,29 +269,32 @@ class _Walker:
         found = self.prover.axes.get(axis)
         return axis == "t" or (found is not None and found.role in TOKENS)
 
-    def _side(self, axis: str, index: Expr) -> str:
-        """The axis whose size bounds an index.
-
-        That a position of the other side lies among a tensor's rows is checked at the call.
-        """
+    def _side(self, read: Read, axis: str, index: Expr) -> str:
+        """The axis whose size bounds an index: of what either side has rows of, the side's own."""
         mine = root(self.prover, axis)
+        decl = self.spec.decl(read.name)
+        if decl is None or not decl.paired:
+            return mine
         sides = {root(self.prover, a) for a in index.free}
         sides = {side for side in sides if self._is_token(side)}
         reads = any(isinstance(node, Read | Reduce) for node in walk(index))
-        if self._is_token(mine) and len(sides) == 1 and not reads:
-            return sides.pop()
-        return mine
+        return sides.pop() if self._is_token(mine) and len(sides) == 1 and not reads else mine
 
     def _inside(self, read: Read, index: Expr, axis: str, known: Known) -> None:
         length = size(axis)
         prover = self.prover
+        first = prover.first(axis)
 
         def inside(part: Expr, known: Known) -> bool:
-            within = prover.holds(apply("lt", part, length), known)
-            return within and prover.nonnegative(part, known)
+            place = part if first is None else apply("sub", part, first)
+            within = prover.holds(apply("lt", place, length), known)
+            return within and prover.nonnegative(place, known)
 
         if inside(index, known):
             self._keep(f"index of {read.name}", index, known, inside)
+            return
+        if prover.moved:
+            self._unproved(read.span)
             return
 
         def wrong(point: Point) -> bool:
@@ -320,6 +350,9 @@ class _Walker:
 
             self._require("pow", base, known, proved, "negative")
 
+    def _unproved(self, span: Span) -> None:
+        self.unproved.append(" ".join(self.spec.text[span.start : span.end].split()))
+
     def _keep(self, op: str, part: Expr, known: Known, proved: _Question) -> None:
         """Note a proof, with the least that is enough for it."""
         if self.keeping and constant(part) is None:
@@ -342,6 +375,10 @@ class _Walker:
             self._keep(op, part, known, proved)
             return
         prover = self.prover
+        if prover.moved:
+            if not is_data(part):
+                self._unproved(part.span if part.span.end else span or part.span)
+            return
         interval = prover.range(part, known)
         zero, below = bad == "0", bad == "negative"
 

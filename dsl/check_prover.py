@@ -3,8 +3,8 @@
 An expression becomes a polynomial over atoms (whatever is no sum or product), each atom comes
 with facts (a position lies in its axis, `x // m` within x / m, what `where` and `require` say),
 and linear arithmetic and intervals decide. `False` always means "not proved". Values are real
-numbers here: exp is above 0 however small. Positions start at 0: what a call with another start
-may change is checked at the call.
+numbers here: exp is above 0 however small. Positions start at 0, those of sides that are `moved`
+anywhere from there on.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ _OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "
 
 
 class Prover:
-    """Atoms, facts and the budget of one spec."""
+    """Atoms, facts and the budget of one spec. Sides that are `moved` start at any positions, at
+    the same one if they move `together`."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(
+        self, spec: Spec, moved: frozenset[str] = frozenset(), together: bool = False
+    ) -> None:
         self.spec = spec
+        self.moved = moved
+        self.together = together
         self.axes = {axis.name: axis for axis in spec.axes}
         self.decls = {decl.name: decl for decl in spec.decls}
         self.defs = {d.name: d for d in spec.defs}
@@ -130,6 +135,15 @@ class Prover:
                 whole = lin.times(self.poly(b), lin.atom(quotient))
                 return lin.plus(self.poly(a), whole, -1)
         return lin.atom(self.number(expr))
+
+    def first(self, axis: str) -> Expr | None:
+        """The first position of an axis whose side is moved."""
+        role = Role.TIME if axis == "t" else self.axes[axis].role if axis in self.axes else None
+        side = "i" if role is Role.QUERY else "j" if role in (Role.KEY, Role.TIME) else ""
+        if side not in self.moved:
+            return None
+        ordinal = Size("first" if self.together else f"first {side}", kind=Kind.INT)  # from 1 on
+        return apply("sub", ordinal, lit(1))
 
     def inlined(self, read: Read) -> Expr | None:
         """What a definition reads as at these indices, when that is small enough."""

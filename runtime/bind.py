@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from attnspec.dsl.diagnostics import AttnError
-from attnspec.runtime.signature import Argument, Signature
+from attnspec.runtime.signature import STARTS, Argument, Signature
 from attnspec.runtime.sizes import describe, resolve, wrong
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTS = (torch.int64, torch.int32)
 _SIDES = {"i": "queries", "j": "keys"}
-_STARTS = {"i": "q_start", "j": "k_start"}
 
 Number: TypeAlias = "bool | int | float"
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
@@ -64,7 +63,7 @@ def bind(
     given = _assign(signature, args, kwargs)
     starts = {
         side: _whole(signature, name, given.pop(name, 0), 0, "a position, 0 or more")
-        for side, name in _STARTS.items()
+        for side, name in STARTS.items()
     }
     scalars: dict[str, Number] = {}
     tensors: dict[str, Tensor | Pair] = {}
@@ -193,12 +192,12 @@ def _parts(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _anchored(signature: Signature, starts: Mapping[str, int]) -> None:
-    """Check that rows start at 0 where they are read at computed positions."""
-    for name, own in signature.anchored:
-        if starts[own]:
+    """Check that a side starts at 0 where what is proved holds from there on."""
+    for text, side in signature.anchored:
+        if starts[side]:
             raise AttnError(
-                f"{signature.name}: `{name}` is read at computed positions: expected rows from"
-                f" position 0 on, got {_STARTS[own]} = {starts[own]}"
+                f"{signature.name}: `{text}` is shown to be right where positions start at 0:"
+                f" expected {STARTS[side]} = 0, got {starts[side]}"
             )
 
 

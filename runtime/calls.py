@@ -17,7 +17,7 @@ from attnspec.runtime.extents import read_by
 from attnspec.runtime.forward_mode import no_forward_mode
 from attnspec.runtime.memo import Memo
 from attnspec.runtime.precision import own_precision
-from attnspec.runtime.signature import Signature
+from attnspec.runtime.signature import STARTS, Signature
 
 # Of a call all that its checks look at, and what launches depend on: names, shapes, strides (True
 # where there are no gaps), dtypes, devices (True for the CPU), and numbers as text, in which 1, 1.0
@@ -60,9 +60,9 @@ def free_numbers(signature: Signature) -> frozenset[str]:
     """The numbers of a call that decide neither sizes nor which rows of a tensor are read."""
     found = {argument.name for argument in signature.arguments if argument.scalar}
     paired = any(argument.paired for argument in signature.arguments)
-    rows = (signature.across, signature.anchored, signature.grids, signature.square)
-    if not (paired or any(rows)):
+    if not (paired or signature.across or signature.grids or signature.square):
         found |= {"q_start", "k_start"}
+    found -= {STARTS[side] for _, side in signature.anchored}
     return frozenset(found.difference(*(read_by(extent) for _, extent in signature.sizes)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attnspec.runtime.signature import LABELS, Extent
+from attnspec.runtime.signature import LABELS, STARTS, Extent
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}
 OPERATIONS = frozenset(_INFIX) | {"neg", "min", "max", "blocks", "number"}
@@ -41,7 +41,7 @@ def read_by(extent: Extent) -> frozenset[str]:
     op, *parts = extent
     if op == "number":
         return frozenset({str(parts[0])})
-    start = {"i": "q_start", "j": "k_start"}.get(str(parts[0])) if op == "blocks" else None
+    start = STARTS.get(str(parts[0])) if op == "blocks" else None
     return frozenset({start} if start else ()).union(*map(read_by, parts))
 
 

@@ -17,6 +17,7 @@ Extent: TypeAlias = "int | str | tuple[Extent, ...]"
 Default: TypeAlias = "bool | int | float | tuple[Default, ...]"
 
 LABELS = {"b": "B", "h": "H", "i": "M", "j": "N", "d": "D", "e": "E"}
+STARTS = {"i": "q_start", "j": "k_start"}  # by side, what a call names its first position
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Signature:
     `tables` are (constant, its axes, its shape). `equal` are pairs of axes of one size. `square`:
     a recurrence over tokens, so M = N and queries and keys start together. `across` are
     (name, its side, the side it is read at): the positions of the second lie among the first.
-    `anchored` are (name, its side): it is read at computed positions, which count from 0.
+    `anchored` are (text, side): what is shown to be right where positions of the side start at 0.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attnspec.dsl import ast
+from attnspec.dsl.check_domain import anchored
 from attnspec.dsl.diagnostics import AttnError
 from attnspec.runtime.axes import expressions, find_axis, root, side
 from attnspec.runtime.extents import OPERATIONS, fold
@@ -27,7 +28,7 @@ def signature(spec: ast.Spec) -> Signature:
         equal=tuple((root(spec, a), root(spec, b)) for a, b in spec.equal_sizes),
         square=_square(spec),
         across=() if _square(spec) else tuple(sorted(_across(spec))),
-        anchored=tuple(sorted(_anchored(spec))),
+        anchored=anchored(spec, _square(spec)),
         output=spec.output is not None,
         returns=tuple(r.name for r in spec.returns),
     )
@@ -151,46 +152,16 @@ def _variables(expr: ast.Expr) -> Iterator[str]:
 def _across(spec: ast.Spec) -> set[tuple[str, str, str]]:
     """Things of one side that are read at a position of the other."""
     found: set[tuple[str, str, str]] = set()
-    for node, _, own, index in _of_tokens(spec):
-        at = side(spec, index.axis) if isinstance(index, ast.Index) else None
-        if at is not None and own != at:
-            found.add((node.name, own, at))
-    return found
-
-
-def _anchored(spec: ast.Spec) -> set[tuple[str, str]]:
-    """Things read at computed positions, which are shown to exist where positions start at 0."""
-    return {
-        (node.name, own)
-        for node, axis, own, index in _of_tokens(spec)
-        if node.pad is None and not _follows(spec, node.name, axis, index)
-    }
-
-
-def _follows(spec: ast.Spec, name: str, axis: str, index: ast.Expr) -> bool:
-    """Whether an index stands where rows do, wherever these start: a token's own, one on a grid,
-    which has all its tokens, or a step of a recurrence, the one before it, or the last."""
-    state = spec.state(name)
-    before = None
-    if state is not None and axis == state.time:
-        before = "add" if state.reverse else "sub"
-    match index:
-        case ast.Index(axis=at):
-            return side(spec, at) is not None
-        case ast.Apply(op=op, args=(ast.Index(axis=at), ast.Literal(value=1))):
-            return op == before and side(spec, at) is not None
-    return isinstance(index, ast.Last | ast.GridIndex)
-
-
-def _of_tokens(spec: ast.Spec) -> Iterator[tuple[ast.Read, str, str, ast.Expr]]:
-    """Every read of what stands on a token axis: with that, its side and the index there."""
     for whole in expressions(spec):
         for node in ast.walk(whole):
-            if isinstance(node, ast.Read):
-                for axis, index in zip(_axes(spec, node.name), node.index, strict=False):
-                    own = side(spec, axis)
-                    if own is not None:
-                        yield node, axis, own, index
+            if not isinstance(node, ast.Read):
+                continue
+            for axis, index in zip(_axes(spec, node.name), node.index, strict=False):
+                own = side(spec, axis)
+                at = side(spec, index.axis) if isinstance(index, ast.Index) else None
+                if own is not None and at is not None and own != at:
+                    found.add((node.name, own, at))
+    return found
 
 
 def _axes(spec: ast.Spec, name: str) -> tuple[str, ...]:

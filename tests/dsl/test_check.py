@@ -225,7 +225,12 @@ def test_a_result_lists_the_heads_of_the_mask() -> None:
     body += "let low[i] = mean(j, x)\nlet whole[i] = sum(j, x * dot(q[i], k[j]))\n"
     for wrong in ("mean(j, x)", "low", "2 * low[0]"):
         assert "A108" in codes(f"{body}return r[b, i] = {wrong}")
-    for right in ("[b, h, i] = low", "[b, i] = sum(g, whole[i, h=g])", "[b, h, i] = mean(j, x)"):
+    for right in (
+        "[b, h, i] = low",
+        "[b, i] = sum(g, whole[i, h=g])",
+        "[b, h, i] = mean(j, x)",
+        "[b, i] = sum(h, low)",
+    ):
         assert "A108" not in codes(f"{body}return r{right}")
 
 
@@ -496,6 +501,8 @@ def test_the_kind_of_a_state(init: str, step: str, kind: Kind) -> None:
         "mask i // 4 >= j // 4 and i % 4 == j % 4\ncausal",
         "mask j <= i or j < i - 3\ncausal",
         "mask max(i - 4, 0) <= j <= i\ncausal",
+        "require M <= N\nscore = dot(q[i], k[i // 2])",
+        "input x[b, n]\nscore = x[i] - x[j] + x[i // 2]",
     ],
 )
 def test_accepted(body: str) -> None:
@@ -518,6 +525,7 @@ def test_accepted(body: str) -> None:
         ("param g[h] = 0.9\nweight = g ** (i - j)", "W304"),
         ("input g: int\nmask g >= 0 and i // g == 0", "A202"),
         ("param w[4]\nscore = where(j < 4, sum(j, w[j]), 0)", "A201"),
+        ("score = dot(q[i], k[i // 2])", "A201"),
         ("score = dot(q[i], k[j]) / sum(j, exp(k[j, 0]), where=j > 5)", "W304"),
         ("mask i // 4 >= j // 4\ncausal", "A204"),
         ("mask j <= i or j == i + 9\ncausal", "A204"),

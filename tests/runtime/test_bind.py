@@ -332,13 +332,13 @@ def test_definitions_read_at_the_other_side() -> None:
     )
 
 
-def test_computed_positions_count_from_zero() -> None:
-    signature = make(anchored=(("total", "j"),))
+def test_what_is_right_from_zero_on() -> None:
+    signature = make(anchored=(("k[top[i]]", "j"),))
     assert bind(signature, qkv(), {"q_start": 3}).q_start == 3
     refused(
         signature,
         qkv(),
-        "`total` is read at computed positions: expected rows from position 0 on, got k_start = 3",
+        "`k[top[i]]` is shown to be right where positions start at 0: expected k_start = 0, got 3",
         k_start=3,
     )
 

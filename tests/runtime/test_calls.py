@@ -108,7 +108,7 @@ def test_computed_positions_decide_where_rows_may_begin() -> None:
     given = tensors(1, 2, 5, 4)
     attention(**given, q_start=2)
     for _ in range(2):
-        with pytest.raises(attnspec.AttnError, match="expected rows from position 0 on"):
+        with pytest.raises(attnspec.AttnError, match="expected k_start = 0, got 2"):
             attention(**given, k_start=2)
 
 
