@@ -314,8 +314,9 @@ def _narrower(masked: Config) -> Table:
 # Wavefronts of 64, shared memory of 64 KB.
 _CDNA: Table = {
     "forward": (
-        _row(64, Config(128, 64, 4, 1)),
-        _row(128, Config(64, 32, 4, 1)),
+        _row(64, Config(128, 64, 4, 1), masked=Config(128, 64, 4, 1, edge=16)),
+        _row(128, Config(64, 32, 4, 1), masked=Config(64, 32, 4, 1, edge=16)),
+        _row(256, Config(16, 16, 8, 1)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "forward_few": _FEW,
@@ -326,13 +327,13 @@ _CDNA: Table = {
     ),
     "backward_rows": (
         _row(64, Config(64, 32, 4, 1)),
-        _row(128, Config(32, 32, 4, 1)),
+        _row(128, Config(32, 32, 4, 1), masked=Config(32, 32, 4, 1, edge=16)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_gated": (_row(512, Config(16, 16, 4, 1)),),
     "backward_columns": (
         _row(64, Config(32, 64, 4, 1)),
-        _row(128, Config(32, 32, 4, 1)),
+        _row(128, Config(32, 32, 4, 1), masked=Config(32, 32, 4, 1, edge=16)),
         _row(512, Config(16, 16, 4, 1)),
     ),
     "backward_table": (_row(128, Config(32, 32, 4, 1)), _row(512, Config(16, 16, 4, 1))),
@@ -354,12 +355,31 @@ CROWDED: Table = {
     ),
 }
 
-# Plain multiply-adds, operands of twice the size.
-FLOAT32: tuple[Row, ...] = (
-    _row(32, Config(64, 32, 4, 1)),
-    _row(128, Config(32, 32, 4, 1, edge=16)),
-    _row(512, Config(16, 16, 4, 1)),
-)
+
+def _float32(wide: Config) -> tuple[Row, ...]:
+    """Plain multiply-adds, operands of twice the size; `wide` holds more than 64 channels."""
+    return (
+        _row(32, Config(64, 32, 4, 1)),
+        _row(64, Config(32, 32, 4, 1, edge=16)),
+        _row(128, wide),
+        _row(512, Config(16, 16, 4, 1)),
+    )
+
+
+_FLOAT32: Table = {
+    "forward": _float32(Config(16, 32, 8, 1, edge=16)),
+    "forward_few": _float32(Config(16, 32, 8, 1, edge=16)),
+    "forward_packed": _float32(Config(16, 32, 8, 1, edge=16)),
+    "backward_rows": _float32(Config(32, 16, 8, 1)),
+    "backward_gated": _float32(Config(32, 16, 8, 1)),
+    "backward_columns": _float32(Config(32, 32, 8, 1, edge=16)),
+    "backward_table": _float32(Config(32, 32, 4, 1, edge=16)),
+}
+# By kind of target.
+FLOAT32 = {
+    "cuda": _FLOAT32,
+    "hip": _FLOAT32 | {"backward_columns": _float32(Config(32, 32, 4, 1, edge=16))},
+}
 
 TABLES = {
     "cuda:80": _AMPERE,

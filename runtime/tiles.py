@@ -204,11 +204,11 @@ def _again(need: Need, target: str) -> bool:
 
 def _tabled(need: Need, target: str) -> Config:
     known = target if target in TABLES else _nearest(target)
-    table = FLOAT32 if need.dtype is torch.float32 else TABLES[known][need.phase]
-    if need.load == "crowded" and table is not FLOAT32 and known.startswith("cuda"):
+    whole = need.dtype is torch.float32
+    table = (FLOAT32[known.partition(":")[0]] if whole else TABLES[known])[need.phase]
+    if need.load == "crowded" and not whole and known.startswith("cuda"):
         table = CROWDED.get(need.phase, table)
     wide = max(need.left, need.right, need.value)
-    whole = need.dtype is torch.float32
     fits = sorted((need.left, need.right, need.value))[1] <= _OTHER
     fits &= not (whole and known.startswith("hip"))
     if need.load == "several":  # which one pass for each would take

@@ -192,9 +192,9 @@ def test_blocks_and_what_lies_in_one_make_a_running_sum(
 
 def test_every_tile_holds_whole_blocks() -> None:
     """Of every kernel of every target, also where a partial tile is taken in pieces."""
-    rows = [row for table in tile_tables.TABLES.values() for part in table.values() for row in part]
-    rows += [*tile_tables.FLOAT32, tile_tables.WIDEST]
-    configs = [config for _, by_load in rows for config in by_load.values()]
+    tables = (*tile_tables.TABLES.values(), *tile_tables.FLOAT32.values())
+    rows = [row for table in tables for part in table.values() for row in part]
+    configs = [config for _, by_load in (*rows, tile_tables.WIDEST) for config in by_load.values()]
     assert len(configs) > 50
     for config in (*configs, *tiles.read_tuned(tiles.TUNED).values(), tiles.INTERPRETED):
         for side in (config.block_m, config.block_n, config.edge or tiles.BLOCK):
