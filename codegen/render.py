@@ -107,9 +107,9 @@ def render(spec: Spec, facts: Facts, plan: Plan) -> str:
         "passes": layout(
             tuple_text(f"(PAIRWISE{end}, KERNELS{end})" for end in ends), used=len("PASSES = ")
         ),
-        "parameters": parameters(spec),
-        "keywords": [p.partition(":")[0] for p in parameters(spec) if p != "*"][:-2],
-        "arguments": parameter_docs(spec),
+        "parameters": parameters(written),
+        "keywords": [p.partition(":")[0] for p in parameters(written) if p != "*"][:-2],
+        "arguments": parameter_docs(written),
         "fixed": host.fixed,
         "fixed_by": tuple_text(host.fixed.numbers),
         "fixed_names": layout(tuple_text(host.fixed.names), indent=4, used=len(_FIXED)),

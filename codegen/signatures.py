@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from attnspec.codegen.layout import layout
 from attnspec.codegen.spelling import tuple_text
@@ -14,10 +14,8 @@ _LETTERS = {"b": "B", "h": "H", "i": "M", "j": "N", "d": "D", "e": "E", "t": "N"
 
 
 def signature_code(spec: Spec, written: Spec) -> str:
-    """The signature as a literal that makes it again; what is shown of indices, of the spec as it
-    was `written`."""
-    found = replace(signature(spec), anchored=signature(written).anchored)
-    return layout(_code(found), used=len("SIGNATURE = "))
+    """The signature of `spec`, which was made of `written`, as a literal that makes it again."""
+    return layout(_code(signature(spec, written)), used=len("SIGNATURE = "))
 
 
 def _code(value: object) -> str:

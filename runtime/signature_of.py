@@ -12,8 +12,8 @@ from attnspec.runtime.extents import OPERATIONS, fold
 from attnspec.runtime.signature import Argument, Default, Extent, Grid, Signature
 
 
-def signature(spec: ast.Spec) -> Signature:
-    """What a call of `spec` takes."""
+def signature(spec: ast.Spec, written: ast.Spec | None = None) -> Signature:
+    """What a call of `spec` takes; where that was made of `written`, proofs are of that one."""
     return Signature(
         name=spec.name,
         arguments=tuple(_argument(spec, d) for d in spec.decls if d.form is not ast.Form.CONST),
@@ -28,7 +28,7 @@ def signature(spec: ast.Spec) -> Signature:
         equal=tuple((root(spec, a), root(spec, b)) for a, b in spec.equal_sizes),
         square=_square(spec),
         across=() if _square(spec) else tuple(sorted(_across(spec))),
-        anchored=anchored(spec, _square(spec)),
+        anchored=anchored(written or spec, _square(spec)),
         output=spec.output is not None,
         returns=tuple(r.name for r in spec.returns),
     )
